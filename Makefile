@@ -1,0 +1,58 @@
+# What a newcomer and CI call. Everything is installed into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := build/demo
+
+.PHONY: demo test lint format docs samples clean
+
+## demo: the tool on a real network: table, picture, failing check
+demo: .venv/core
+	@mkdir -p $(DEMO)
+	@echo "\n== A real int8 network, layer by layer: qdebug report sample_models/digits.npz\n"
+	@$(BIN)/qdebug report sample_models/digits.npz
+	@echo "\n== Its worst layer: qdebug plot '*tail_relu*sub1'\n"
+	@$(BIN)/qdebug plot '*tail_relu*sub1' -m sample_models/digits.npz -o $(DEMO)/worst.png
+	@echo "\n== The same network with planted faults: qdebug check sample_models/digits_faulty.npz\n"
+	@$(BIN)/qdebug check sample_models/digits_faulty.npz; status=$$?; \
+	  echo "exit status $$status"; test $$status -eq 1
+
+## test: all tests
+test: .venv/dev
+	$(BIN)/pytest
+
+## lint: formatting, lint and types
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+## format: put right what can be put right by itself
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+## docs: docs/cli.md and the README's table from the program itself
+docs: .venv/dev
+	$(BIN)/python docs/generate.py
+
+## samples: train, convert and measure sample_models/ again (TensorFlow, in a .venv of its own)
+samples: .venv-samples/done
+	.venv-samples/bin/python sample_models/make_samples.py
+
+clean:
+	rm -rf .venv .venv-samples build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/core: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/dev: .venv/core
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.venv-samples/done:
+	$(PYTHON) -m venv .venv-samples
+	.venv-samples/bin/pip install --quiet tensorflow-cpu==2.21.0 ai-edge-litert==2.3.0 scikit-learn==1.9.1
+	@touch $@

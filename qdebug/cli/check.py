@@ -1,0 +1,115 @@
+"""``qdebug check``: limits for CI."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from tabulate import tabulate
+
+from qdebug.cli import options
+from qdebug.errors import QdebugError
+from qdebug.limits import (
+    LIMIT_KINDS,
+    Failure,
+    Limit,
+    failures,
+    find_config,
+    ignored,
+    parse_bound,
+    read_config,
+    unmatched,
+)
+from qdebug.names import printable
+
+
+def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for each kind of limit."""
+    for name, kind in reversed(LIMIT_KINDS.items()):
+        flag = "--" + name.replace("_", "-")
+        least = "Least" if kind.is_minimum else "Most"
+        text = f"{least} {kind.figure} of a layer ({kind.unit})."
+        function = click.option(flag, name, metavar="X", help=text)(function)
+    return function
+
+
+@click.command(
+    "check",
+    help=f"""Check every layer against limits: exit status 1 when one is over.
+
+    {options.SOURCE_HELP}
+
+    Limits come from these options and from [tool.qdebug] in pyproject.toml or qdebug.toml, in this
+    folder or the nearest above: an option wins over the table, and a [[tool.qdebug.layer]] of a
+    layer over both. With none given, rmse/scale must not be above 0.7, the threshold of TFLite's
+    own guide. Only failures are printed. Exit status 2: something could not be read.
+
+    \b
+    Examples:
+      qdebug check model.npz
+      qdebug check model.npz --max-rmse-scale 0.5 --min-sqnr 25 --max-clipped 1%
+      qdebug check report.json --config ci/qdebug.toml
+    """,
+)
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@_limit_options
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read the configuration from FILE (.toml).",
+)
+@options.keys_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    sources: tuple[str, ...],
+    config_path: Path | None,
+    keys: tuple[str, ...],
+    **bounds: str | None,
+) -> None:
+    """Read source and limits, print who is over."""
+    config = read_config(config_path) if config_path else find_config(Path.cwd())
+    limits = {name: _option(name, text) for name, text in bounds.items() if text is not None}
+    report = options.read_report(options.resolve(sources, config), keys)
+    over = failures(report, limits, config)
+    for pattern in unmatched(report, config):
+        click.echo(f"Warning: {config.path}: no layer matches '{printable(pattern)}'", err=True)
+    if over:
+        click.echo(_table(over))
+    checked = sum(1 for r in report.layers if r.metrics and not ignored(r.name, config))
+    failed = len({failure.layer for failure in over})
+    click.echo(f"{checked} layers checked, {failed} over a limit", err=True)
+    options.complain(ctx, report)
+    if over:
+        ctx.exit(1)
+
+
+def _option(name: str, text: str) -> Limit:
+    flag = "--" + name.replace("_", "-")
+    try:
+        return Limit(name, parse_bound(name, text), flag)
+    except QdebugError as error:
+        raise QdebugError(f"{flag}: {error}") from None
+
+
+def _table(over: list[Failure]) -> str:
+    return tabulate(
+        [
+            (
+                printable(failure.layer),
+                failure.figure,
+                "no finite element" if failure.found is None else f"{failure.found:.4g}",
+                f"{'>=' if LIMIT_KINDS[failure.limit.name].is_minimum else '<='} "
+                f"{failure.limit.bound:.4g}",
+                failure.limit.origin,
+            )
+            for failure in over
+        ],
+        headers=["layer", "figure", "found", "limit", "from"],
+        colalign=["left", "left", "right", "right", "left"],
+        tablefmt="simple",
+        disable_numparse=True,
+    )

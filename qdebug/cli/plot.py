@@ -1,0 +1,117 @@
+"""``qdebug plot``: pictures of layers, as PNG."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from matplotlib.figure import Figure
+
+from qdebug import engine, plots
+from qdebug.cli import options
+from qdebug.errors import QdebugError
+from qdebug.layer import Layer, UnreadableLayer
+from qdebug.names import file_stem, find, printable
+from qdebug.output import whole_file
+from qdebug.report import layer_report
+
+
+@click.command(
+    "plot",
+    help=f"""Draw LAYER: its floats and codes over each other, and its error in steps.
+
+    LAYER is a name, a glob, or a part of one name only. One PNG is written for each layer, named
+    after it, and its path is printed. --overview draws rmse/scale of all layers in one picture.
+
+    {options.SOURCE_HELP}
+
+    \b
+    Examples:
+      qdebug plot conv1 -m model.npz
+      qdebug plot '*Relu*' -m model.npz -o pictures/
+      qdebug plot --overview -m model.npz -o overview.png
+    """,
+)
+@click.argument("layers", nargs=-1, metavar="LAYER...")
+@options.source_option
+@options.output_option("Write to FILE or, for several layers, into this directory.")
+@click.option("--all", "everything", is_flag=True, help="All layers.")
+@click.option("--overview", is_flag=True, help="One picture of all layers' rmse/scale.")
+@options.keys_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    layers: tuple[str, ...],
+    sources: tuple[str, ...],
+    output: Path | None,
+    everything: bool,
+    overview: bool,
+    keys: tuple[str, ...],
+) -> None:
+    """Find the layers, draw each, print where it went."""
+    if [bool(layers), everything, overview].count(True) != 1:
+        raise click.UsageError("expected one of LAYER..., --all and --overview")
+    named = options.resolve(sources)
+    if overview:
+        whole = options.read_report(named, keys)
+        _save(plots.overview_figure(whole), output or Path("overview.png"))
+        options.complain(ctx, whole)
+        return
+    source = options.pair_files(named, keys)
+    chosen = _chosen(source.layers, layers)
+    paths = _paths([layer.name for layer in chosen], output)
+    complaints = []
+    for layer, path in zip(chosen, paths, strict=True):
+        try:
+            if isinstance(layer, UnreadableLayer):
+                raise QdebugError(layer.reason)
+            report = layer_report(layer, engine.layer_statistics(source, layer))
+            _save(plots.layer_figure(layer, report, source.blocks), path)
+        except QdebugError as error:
+            complaints.append(str(error))
+    for complaint in complaints:
+        click.echo(f"Error: {complaint}", err=True)
+    if complaints:
+        ctx.exit(2)
+
+
+def _chosen(
+    known: Sequence[Layer | UnreadableLayer], patterns: Sequence[str]
+) -> list[Layer | UnreadableLayer]:
+    """The layers that the patterns mean, all where there is none."""
+    if not patterns:
+        return list(known)
+    by_name = {layer.name: layer for layer in known}
+    names = [name for pattern in patterns for name in find(by_name, pattern, part=True)]
+    return [by_name[name] for name in dict.fromkeys(names)]
+
+
+def _paths(names: Sequence[str], output: Path | None) -> list[Path]:
+    """Where the pictures go: into a directory, each under its layer's name, or to one file."""
+    if output is not None and output.suffix and not output.is_dir():
+        if len(names) > 1:
+            raise QdebugError(
+                f"-o: found the file {printable(str(output))} for {len(names)} pictures, expected "
+                "a directory"
+            )
+        return [output]
+    directory = output or Path()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QdebugError(f"{printable(str(directory))}: {error.strerror}") from None
+    used: Counter[str] = Counter()
+    paths = []
+    for name in names:
+        stem = file_stem(name)
+        used[stem.lower()] += 1  # some file systems do not tell capitals
+        number = used[stem.lower()]
+        paths.append(directory / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png"))
+    return paths
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with whole_file(path) as file:
+        plots.save_png(figure, file)
+    click.echo(printable(str(path)))

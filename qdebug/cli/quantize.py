@@ -1,0 +1,176 @@
+"""``qdebug quantize``: float tensors to a pair file."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.affine import CODE_DTYPES, QuantParams, QuantScheme, params_from_range, quantize
+from qdebug.cli import options
+from qdebug.errors import FieldError, QdebugError, locate
+from qdebug.names import printable
+from qdebug.output import whole_file
+from qdebug.pair_file import PairFileWriter
+from qdebug.ranges import range_minmax, range_mse, range_percentile
+
+_FLOATS = ("float16", "float32", "float64")
+
+
+def _range_choice(ctx: click.Context, param: click.Parameter, value: str) -> str | float:
+    """``minmax``, ``mse``, or the P of ``percentile:P``."""
+    how, _, percentile = value.partition(":")
+    if value in ("minmax", "mse"):
+        return value
+    try:
+        if how == "percentile":
+            return float(percentile)
+    except ValueError:
+        pass
+    raise click.BadParameter(f"found '{printable(value)}', expected minmax, mse or percentile:P")
+
+
+@click.command(
+    "quantize",
+    help="""Quantize the float arrays of WEIGHTS (.npz) to a pair file.
+
+    Each array becomes a layer of its name; an array of another type is left out with a warning.
+    The scale comes from the array's own range, chosen by --range-from, or from --range.
+
+    \b
+    minmax         all of it
+    percentile:P   P percent of the elements; the rest clips, half at each end
+    mse            the range with the least mean squared error
+
+    \b
+    Examples:
+      qdebug quantize weights.npz -o pairs.npz
+      qdebug quantize weights.npz -o pairs.npz --scheme symmetric --narrow-range --axis 0
+      qdebug quantize weights.npz -o pairs.npz --bits 4 --range-from percentile:99.9
+    """,
+)
+@click.argument("weights", type=click.Path(path_type=Path))
+@options.output_option("The pair file to write.", required=True)
+@click.option(
+    "--dtype",
+    type=click.Choice([dtype for dtype in CODE_DTYPES if dtype != "int32"]),
+    default="int8",
+    show_default=True,
+    help="Type of the codes.",
+)
+@click.option("--bits", type=int, metavar="N", help="Use only N bits of the type.")
+@click.option(
+    "--scheme",
+    type=click.Choice(["affine", "symmetric"]),
+    default="affine",
+    show_default=True,
+    help="Symmetric: the zero point is the middle code.",
+)
+@click.option("--axis", type=int, metavar="N", help="One scale for each channel of axis N.")
+@click.option(
+    "--range",
+    "fixed",
+    type=(float, float),
+    metavar="LO HI",
+    help="The range of every array, instead of --range-from.",
+)
+@click.option(
+    "--range-from",
+    default="minmax",
+    show_default=True,
+    callback=_range_choice,
+    metavar="HOW",
+    help="minmax, percentile:P or mse.",
+)
+@click.option("--narrow-range", is_flag=True, help="Leave out the lowest code.")
+@click.option(
+    "--rounding",
+    type=click.Choice(["half-away", "half-even"]),
+    default="half-away",
+    show_default=True,
+    help="Halves away from zero as TFLite does, or to even as ONNX.",
+)
+def command(
+    weights: Path,
+    output: Path,
+    dtype: str,
+    bits: int | None,
+    scheme: str,
+    axis: int | None,
+    fixed: tuple[float, float] | None,
+    range_from: str | float,
+    narrow_range: bool,
+    rounding: str,
+) -> None:
+    """Read, choose a range, quantize, write: one array at a time."""
+    if axis is not None and fixed is not None:
+        raise click.UsageError("--axis and --range do not go together: the range is everyone's")
+    wanted = QuantScheme(dtype, bits, narrow_range, symmetric=scheme == "symmetric")
+    layers = 0
+    with whole_file(output) as file, PairFileWriter(file) as pairs:
+        for name, x in _float_arrays(weights):
+            try:
+                params = _params(x, wanted, axis, fixed, range_from)
+            except FieldError as error:
+                raise locate(error, file=printable(str(weights)), layer=printable(name)) from None
+            codes = quantize(x, params, "half_even" if rounding == "half-even" else "half_away")
+            pairs.add(name, x, codes, params)
+            layers += 1
+        if not layers:
+            raise QdebugError(f"{printable(str(weights))}: found no float array, expected some")
+    click.echo(f"{printable(str(output))}: {layers} layers", err=True)
+
+
+def _params(
+    x: NDArray[Any],
+    scheme: QuantScheme,
+    axis: int | None,
+    fixed: tuple[float, float] | None,
+    range_from: str | float,
+) -> QuantParams:
+    """Scale and zero point of one array."""
+    if axis is not None and not -x.ndim <= axis < x.ndim:
+        raise FieldError(
+            "axis", found=str(axis), expected=f"an axis of a tensor of shape {x.shape}"
+        )
+    if fixed is not None:
+        low, high = (np.array(end) for end in fixed)
+    elif isinstance(range_from, float):
+        low, high = range_percentile(x, range_from, axis, scheme.symmetric)
+    elif range_from == "mse":
+        low, high = range_mse(x, scheme, axis)
+    else:
+        low, high = range_minmax(x, axis)
+    return params_from_range(low, high, scheme, axis)
+
+
+def _float_arrays(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Name and values of each float array of an .npz file, one at a time.
+
+    Raises:
+        QdebugError: no such file, another kind of file, or a broken one.
+    """
+    shown = printable(str(path))
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise QdebugError(f"{shown}: found a single array (.npy), expected an .npz file")
+        with loaded:
+            for name in loaded.files:
+                x = loaded[name]
+                if x.dtype.name in _FLOATS:
+                    yield name, x
+                else:
+                    click.echo(
+                        f"Warning: {shown}: '{printable(name)}' left out: found {x.dtype}, "
+                        f"expected {', '.join(_FLOATS)}",
+                        err=True,
+                    )
+    except OSError as error:
+        raise QdebugError(f"{shown}: {error.strerror or error}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise QdebugError(f"{shown}: {printable(str(error))}; expected an .npz file") from None

@@ -1,0 +1,101 @@
+"""``qdebug report``: the table of all layers, for people, scripts and pull requests."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from qdebug.cli import options
+from qdebug.output import whole_file
+from qdebug.render.columns import arranged
+from qdebug.render.csv import csv_text
+from qdebug.render.markdown import markdown
+from qdebug.render.table import table
+from qdebug.report import dumps
+
+FORMATS = ("table", "markdown", "csv", "json")
+_BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
+
+
+@click.command(
+    "report",
+    help=f"""Show every layer's quantization error.
+
+    {options.SOURCE_HELP}
+
+    rmse/scale is 0.289 for rounding alone, less where floats are exact zeros; "times expected" is
+    how much more it is. [s] means: in steps of the layer's own scale. --columns and --sort take the
+    names of the JSON report's figures.
+
+    \b
+    Examples:
+      qdebug report model.npz
+      qdebug report 'shards/*.npz' --sort rmse_scale_ratio --top 10
+      qdebug report model.npz --layer '*Relu*' --columns layer,rmse_scale,carried_rmse_scale
+      qdebug report model.npz -o report.json
+    """,
+)
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="Default: by the ending of -o, else table.",
+)
+@options.output_option("Write to FILE; - is the terminal.")
+@click.option(
+    "--layer",
+    "patterns",
+    multiple=True,
+    metavar="GLOB",
+    help="Only layers of this name. Repeat for more.",
+)
+@click.option("--sort", metavar="COLUMN", help="Sort by a column, the worst first.")
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the first N layers.")
+@click.option("--columns", "names", metavar="A,B", help="Only these columns, in this order.")
+@click.option("--per-channel", is_flag=True, help="A row a channel where a layer has them.")
+@click.option("--wide", is_flag=True, help="Whole names and all columns on any terminal.")
+@options.keys_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    form: str | None,
+    output: Path | None,
+    patterns: tuple[str, ...],
+    sort: str | None,
+    top: int | None,
+    names: str | None,
+    per_channel: bool,
+    wide: bool,
+    keys: tuple[str, ...],
+) -> None:
+    """Read the source, arrange it, render it."""
+    if str(output) == "-":
+        output = None
+    form = form or (_BY_ENDING.get(output.suffix.lower()) if output else None) or "table"
+    if form == "json" and (names or per_channel):
+        raise click.UsageError(
+            "--columns and --per-channel do not go with json, which holds everything"
+        )
+    chosen = None if names is None else [name.strip() for name in names.split(",")]
+    found = options.read_report(options.resolve(sources), keys, patterns)
+    shown = arranged(found, sort, top)
+    if form == "json":
+        text = dumps(shown)
+    elif form == "csv":
+        text = csv_text(shown, chosen, per_channel)
+    elif form == "markdown":
+        text = markdown(shown, chosen, per_channel)
+    else:
+        fitted = output is None and sys.stdout.isatty() and not wide
+        width = shutil.get_terminal_size().columns if fitted else None
+        text = table(shown, chosen, per_channel, width)
+    if output is None:
+        click.echo(text, nl=False, color=False if os.environ.get("NO_COLOR") else None)
+    else:
+        with whole_file(output) as file:
+            file.write(click.unstyle(text).encode())
+    options.complain(ctx, found)

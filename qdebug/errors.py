@@ -1,0 +1,32 @@
+"""QdebugError and its kinds: every message that a user can act on."""
+
+
+class QdebugError(Exception):
+    """Something the user can put right; the message is one line that says what and how."""
+
+
+class FieldError(QdebugError):
+    """One field of one layer is not what it must be.
+
+    Raised where the fact is known (`affine` knows no layer and no file); whoever knows the file
+    and the layer puts them in front with `locate`.
+
+    >>> str(FieldError("scale", found="-0.5", expected="a finite number above 0"))
+    "field 'scale': found -0.5, expected a finite number above 0"
+    """
+
+    def __init__(self, field: str, *, found: str, expected: str) -> None:
+        super().__init__(f"field '{field}': found {found}, expected {expected}")
+
+
+class LayerError(QdebugError):
+    """A layer that cannot be used; the others still can."""
+
+
+def locate(error: Exception, *, file: str, layer: str) -> LayerError:
+    """`error` with its file and layer in front.
+
+    >>> str(locate(FieldError("bits", found="9", expected="2 to 8"), file="a.npz", layer="conv"))
+    "a.npz: layer 'conv': field 'bits': found 9, expected 2 to 8"
+    """
+    return LayerError(f"{file}: layer '{layer}': {error}")

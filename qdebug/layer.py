@@ -1,0 +1,73 @@
+"""Layer and Block: what a source hands on. No arithmetic, no file."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from qdebug.affine import QuantParams
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One quantized tensor, without its data.
+
+    Attributes:
+        name: as the source has it: hostile data.
+        params: how it is quantized; `params.axis` counts from 0.
+        shape: of the tensor; of the first piece where several files hold pieces of it.
+        op: the operator (``CONV_2D``), where known.
+        kind: ``activation``, ``weight`` or ``bias``, where known.
+    """
+
+    name: str
+    params: QuantParams
+    shape: tuple[int, ...]
+    op: str | None = None
+    kind: str | None = None
+
+
+@dataclass(frozen=True)
+class UnreadableLayer:
+    """A layer whose arrays do not make a pair, and the reason: one line for the user."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A slab of a layer that fits the cache: arrays of shape (outer, channels, inner).
+
+    `first_channel` is the layer's channel at index 0 of the slab's channel axis; a layer with one
+    scale has one channel. `model_float` is the same slab of an end-to-end float run, where known.
+    """
+
+    floats: NDArray[Any]
+    codes: NDArray[Any]
+    model_float: NDArray[Any] | None = None
+    first_channel: int = 0
+
+
+class Source(Protocol):
+    """Where layers come from: pair files, or a live pair of models."""
+
+    @property
+    def files(self) -> Sequence[str]:
+        """The files read, by the names the user gave them."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """Files that could not be read at all, where others could: a line each."""
+
+    @property
+    def layers(self) -> Sequence[Layer | UnreadableLayer]:
+        """The layers, in the source's order."""
+
+    def blocks(self, layer: Layer) -> Iterator[Block]:
+        """The layer's data, slab by slab.
+
+        Raises:
+            LayerError: the data turns out to be broken while it is read.
+        """

@@ -1,0 +1,218 @@
+"""Metrics: the figures of a layer, derived from its Statistics alone.
+
+Each figure is defined here and nowhere else; docs/metrics.md explains them.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from qdebug.affine import Float64Array, QuantParams, codes_of
+from qdebug.statistics import Statistics
+
+# RMSE/scale of an error uniform over one step: the variance of a uniform variable of width 1
+# is 1/12.
+REFERENCE = 1 / math.sqrt(12)
+
+# Standard error of that figure for one element. For u uniform over one step u^2 has variance
+# 1/180, and the root of a mean square v changes by dv / (2 sqrt v): sqrt(1/180) / (2 sqrt(1/12)).
+_STDERR_OF_ONE = math.sqrt(1 / 180) / (2 * REFERENCE)
+
+# How far above its expected value RMSE/scale may be: a share, for real errors are not exactly
+# uniform, and standard errors, for a small layer may have bad luck.
+_TOLERATED_SHARE = 0.05
+_TOLERATED_STDERR = 3.0
+
+# Above this many bits the share of codes in use says nothing (int32 biases).
+_RANGE_WASTE_BITS = 16
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The figures of one layer or one of its channels; None where a figure cannot be had.
+
+    x: float reference, q: codes, D(q) = (q - z) * s, e = D(q) - x. "Steps": in units of the
+    scale s, each element by its own channel's. "Share": 0 to 1.
+    """
+
+    num_elements: int
+    """Finite elements; all other figures are over them."""
+    non_finite: int
+    """NaN and infinite elements of x."""
+    mean_error: float | None
+    """mean(e), in x's unit."""
+    mean_error_scale: float | None
+    """mean(e/s), in steps."""
+    stddev: float | None
+    """Population standard deviation of e, in x's unit."""
+    max_abs_error: float | None
+    """max |e|, in x's unit."""
+    max_abs_error_scale: float | None
+    """max |e/s|, in steps."""
+    mse: float | None
+    """mean(e^2), in x's unit squared."""
+    rmse: float | None
+    """sqrt(mse), in x's unit."""
+    rmse_scale: float | None
+    """sqrt(mean((e/s)^2)), in steps; 0.289 for rounding alone."""
+    rmse_scale_expected: float | None
+    """0.289 * sqrt(1 - share of exact zeros in x), in steps: rounding alone, zeros being exact."""
+    rmse_scale_stderr: float | None
+    """Standard error of rmse_scale under rounding alone, 0.1291 / sqrt(n), in steps."""
+    quantizer_rmse_scale: float | None
+    """rmse_scale of D(Q(x)) - x, in steps: this layer's own rounding and clipping."""
+    carried_rmse_scale: float | None
+    """rmse_scale of D(q) - D(Q(x)), in steps: what arrived wrong."""
+    clipped: float | None
+    """Share of x outside [D(qmin) - s/2, D(qmax) + s/2]."""
+    saturated: float | None
+    """Share of q at qmin or qmax."""
+    range_waste: float | None
+    """Share of the codes below Q(min x) or above Q(max x); the mean over channels."""
+    range_waste_low: float | None
+    """Share of the codes below Q(min x)."""
+    range_waste_high: float | None
+    """Share of the codes above Q(max x)."""
+    sqnr_db: float | None
+    """10 log10(sum x^2 / sum e^2), in dB."""
+    cosine_similarity: float | None
+    """Of x and D(q): 1 when they point the same way."""
+    float_min: float | None
+    """min x."""
+    float_max: float | None
+    """max x."""
+    float_mean: float | None
+    """mean x."""
+    float_std: float | None
+    """Population standard deviation of x."""
+    quantized_min: int | None
+    """min q, a code."""
+    quantized_max: int | None
+    """max q, a code."""
+    fit_scale: float | None
+    """Scale of the least-squares line x = fit_scale * (q - fit_zero_point)."""
+    fit_zero_point: float | None
+    """Zero point of that line."""
+    model_rmse_scale: float | None
+    """rmse_scale of D(q) against the float model's own run, in steps."""
+    model_sqnr_db: float | None
+    """sqnr_db of D(q) against the float model's own run, in dB."""
+    inherited_rmse_scale: float | None
+    """rmse_scale of x against the float model's own run, in steps: wrong in the layer's inputs."""
+
+    @property
+    def rmse_scale_ratio(self) -> float | None:
+        """rmse_scale over rmse_scale_expected: 1 for rounding alone. None where x is all zeros."""
+        if self.rmse_scale is None or not self.rmse_scale_expected:
+            return None
+        return self.rmse_scale / self.rmse_scale_expected
+
+    @property
+    def exceeds_reference(self) -> bool:
+        """Whether the error is more than rounding alone explains.
+
+        True where rmse_scale is above its expected value by more than 5 % and more than three
+        standard errors, so that a small layer is not called bad by luck.
+        """
+        if self.rmse_scale is None:
+            return False
+        assert self.rmse_scale_expected is not None
+        assert self.rmse_scale_stderr is not None
+        excess = self.rmse_scale - self.rmse_scale_expected
+        return excess > max(
+            _TOLERATED_SHARE * self.rmse_scale_expected, _TOLERATED_STDERR * self.rmse_scale_stderr
+        )
+
+
+FIGURES = tuple(field.name for field in fields(Metrics))
+_WHOLE = ("num_elements", "non_finite", "quantized_min", "quantized_max")
+
+
+def layer_metrics(statistics: Statistics, params: QuantParams) -> Metrics:
+    """The figures of a whole layer."""
+    low, high = _range_waste(statistics, params)
+    seen = statistics.count > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_low, mean_high = (
+            np.atleast_1d(waste[seen].sum() / np.count_nonzero(seen)) for waste in (low, high)
+        )
+    return _metrics(statistics.pooled(), mean_low, mean_high)[0]
+
+
+def channel_metrics(statistics: Statistics, params: QuantParams) -> list[Metrics]:
+    """The figures of each channel."""
+    return _metrics(statistics, *_range_waste(statistics, params))
+
+
+def _range_waste(statistics: Statistics, params: QuantParams) -> tuple[Float64Array, Float64Array]:
+    """Shares of the code range below Q(min x) and above Q(max x), of shape (channels,)."""
+    qmin, qmax = params.qmin, params.qmax
+    if params.bits > _RANGE_WASTE_BITS:
+        nothing = np.full(params.channels, np.nan)
+        return nothing, nothing
+    lowest, highest = (
+        codes_of(x, params.scale, params.zero_point, (qmin, qmax))
+        for x in (statistics.x_min, statistics.x_max)
+    )
+    return (lowest - qmin) / (qmax - qmin), (qmax - highest) / (qmax - qmin)
+
+
+def _metrics(
+    statistics: Statistics, range_waste_low: Float64Array, range_waste_high: Float64Array
+) -> list[Metrics]:
+    """Metrics of every channel of `statistics`; what cannot be had is NaN until the end."""
+    t = statistics
+    with np.errstate(all="ignore"):
+        n = np.where(t.count > 0, t.count, np.nan)
+        x_square = t.x_moment + t.x_sum**2 / n
+        e_square = t.e_moment + t.e_sum**2 / n
+        varies = (t.x_min < t.x_max) & (t.q_min < t.q_max)
+        fit_scale = np.where(varies, t.xq_moment / t.q_moment, np.nan)
+        fit_zero_point = t.q_sum / n - t.x_sum / n / fit_scale
+        model_n = np.where(t.model_count > 0, t.model_count, np.nan)
+        columns = {
+            "num_elements": t.count,
+            "non_finite": t.non_finite,
+            "mean_error": t.e_sum / n,
+            "mean_error_scale": t.steps_sum / n,
+            "stddev": np.sqrt(t.e_moment / n),
+            "max_abs_error": t.e_max,
+            "max_abs_error_scale": t.steps_max,
+            "mse": e_square / n,
+            "rmse": np.sqrt(e_square / n),
+            "rmse_scale": np.sqrt(t.steps_square / n),
+            "rmse_scale_expected": REFERENCE * np.sqrt(1 - t.zeros / n),
+            "rmse_scale_stderr": _STDERR_OF_ONE / np.sqrt(n),
+            "quantizer_rmse_scale": np.sqrt(t.quantizer_square / n),
+            "carried_rmse_scale": np.sqrt(t.carried_square / n),
+            "clipped": t.clipped / n,
+            "saturated": t.saturated / n,
+            "range_waste": np.where(t.count > 0, range_waste_low + range_waste_high, np.nan),
+            "range_waste_low": np.where(t.count > 0, range_waste_low, np.nan),
+            "range_waste_high": np.where(t.count > 0, range_waste_high, np.nan),
+            "sqnr_db": 10 * np.log10(x_square / e_square),
+            "cosine_similarity": t.xd_product / np.sqrt(x_square) / np.sqrt(t.d_square),
+            "float_min": t.x_min,
+            "float_max": t.x_max,
+            "float_mean": t.x_sum / n,
+            "float_std": np.sqrt(t.x_moment / n),
+            "quantized_min": t.q_min,
+            "quantized_max": t.q_max,
+            "fit_scale": fit_scale,
+            "fit_zero_point": fit_zero_point,
+            "model_rmse_scale": np.sqrt(t.model_steps_square / model_n),
+            "model_sqnr_db": 10 * np.log10(t.model_square / t.model_error_square),
+            "inherited_rmse_scale": np.sqrt(t.inherited_square / model_n),
+        }
+    return [
+        Metrics(**{name: _figure(name, value) for name, value in zip(columns, row, strict=True)})
+        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
+    ]
+
+
+def _figure(name: str, value: float) -> Any:
+    if not math.isfinite(value):
+        return None
+    return int(value) if name in _WHOLE else value

@@ -1,0 +1,109 @@
+"""Layer names: to find layers by them, and to show them safely. Names are hostile data."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from qdebug.errors import QdebugError
+
+# Categories that a terminal would act on or not show: controls, bidirectional and zero-width
+# format characters, surrogates, private use, unassigned, line and paragraph separators.
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line, with whatever a terminal would act on written as an escape.
+
+    >>> printable("conv\x1b[2J\n")
+    'conv\\x1b[2J\\n'
+    """
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNPRINTABLE else c
+        for c in text
+    )
+
+
+def shorten(text: str, width: int) -> str:
+    """`text` in at most `width` characters, its middle replaced by an ellipsis.
+
+    >>> shorten("model/activation/Relu;model/batch_normalization", 16)
+    'model/ac…ization'
+    """
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + "…" + text[len(text) - tail :]
+
+
+def file_stem(name: str) -> str:
+    """A file name, without ending, for a layer: letters, digits, dot, dash and underscore only.
+
+    >>> file_stem("../model/conv 1;Relu")
+    'model_conv_1_Relu'
+    """
+    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("._-") or "layer"
+    return stem if len(stem) <= 100 else f"{stem[:49]}__{stem[-49:]}"
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether `pattern` is `name` itself or a glob (``*``, ``?``, ``[abc]``) for it."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def find(names: Iterable[str], pattern: str, part: bool = False) -> list[str]:
+    """The names that `pattern` means: itself, a glob's, or, with `part`, the only one it is in.
+
+    >>> find(["stem/conv", "head/conv"], "stem", part=True)
+    ['stem/conv']
+
+    Raises:
+        QdebugError: none, or several that it is a part of.
+    """
+    known = list(dict.fromkeys(names))
+    if pattern in known:
+        return [pattern]
+    found = [name for name in known if matches(name, pattern)]
+    if not found and part:
+        found = [name for name in known if pattern in name]
+        if len(found) > 1:
+            raise QdebugError(
+                f"'{printable(pattern)}' is a part of {len(found)} layers' names: "
+                f"{_listed(found[:5], 'and')}; name one, or use a glob for all: "
+                f"'*{printable(pattern)}*'"
+            )
+    if not found:
+        raise QdebugError(f"no layer '{printable(pattern)}'; {nearest(pattern, known)}")
+    return found
+
+
+def select(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """The names that any of the globs means; all where there is no glob.
+
+    Raises:
+        QdebugError: a glob that means none.
+    """
+    if not patterns:
+        return set(names)
+    return {name for pattern in patterns for name in find(names, pattern)}
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error message: the known words most like `word`, or the first of them all.
+
+    >>> nearest("conv2", ["conv1", "dense"])
+    "did you mean 'conv1'?"
+    """
+    choices = list(known)
+    close = get_close_matches(word, choices, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {_listed(close, 'or')}?"
+    if len(choices) > 5:
+        return f"there are {_listed(choices[:5], 'and')} and {len(choices) - 5} more"
+    return f"there are {_listed(choices, 'and')}" if choices else "there are none"
+
+
+def _listed(words: Sequence[str], conjunction: str) -> str:
+    *most, last = [f"'{printable(word)}'" for word in words]
+    return f"{', '.join(most)} {conjunction} {last}" if most else last

@@ -1,0 +1,1 @@
+"""Renderers: a Report as text, each a function of the report alone."""

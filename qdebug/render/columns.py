@@ -1,0 +1,187 @@
+"""The columns that tables share: what they hold, how they are headed and written."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from qdebug.errors import QdebugError
+from qdebug.metrics import FIGURES, Metrics
+from qdebug.names import nearest, printable
+from qdebug.report import LayerReport, Report
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer, or one channel of it."""
+
+    layer: LayerReport
+    metrics: Metrics | None
+    scale: float | list[float] | None
+    zero_point: int | list[int] | None
+    channel: int | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its JSON name, its heading with the unit, its value and how it is written."""
+
+    name: str
+    heading: str
+    value: Callable[[Row], Any]
+    text: Callable[[Any], str]
+    left: bool = False
+
+
+def significant(value: float) -> str:
+    """Three significant digits, without an exponent where that stays short.
+
+    >>> [significant(v) for v in (0.288675, 12.0, 123456.0, 0.00001234)]
+    ['0.289', '12.0', '123456', '1.23e-05']
+    """
+    if 1000 <= abs(value) < 1e7:
+        return f"{value:.0f}"
+    text = f"{value:#.3g}"
+    return text.removesuffix(".")
+
+
+def percent(value: float) -> str:
+    """A share as percent, without the sign; a share that is not zero does not read as zero."""
+    return "0" if value == 0 else significant(100 * value)
+
+
+def _spread(values: Any) -> str:
+    """One number, or the least and largest of a channel each."""
+    if not isinstance(values, list):
+        return _number(values)
+    low, high = min(values), max(values)
+    return _number(low) if low == high else f"{_number(low)}..{_number(high)}"
+
+
+def _number(value: float | int) -> str:
+    return str(value) if isinstance(value, int) else significant(value)
+
+
+def _shape(shape: list[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _plain(name: str, heading: str, text: Callable[[Any], str], left: bool = False) -> Column:
+    return Column(name, heading, lambda row: getattr(row.layer, name), text, left)
+
+
+def _figure(name: str, heading: str, text: Callable[[Any], str] = significant) -> Column:
+    return Column(name, heading, lambda row: getattr(row.metrics, name, None), text)
+
+
+def _diagnosed(name: str) -> Column:
+    return Column(name, name, lambda row: getattr(row.layer.diagnosis, name, None), printable, True)
+
+
+_ALL = [
+    Column("layer", "layer", lambda row: row.layer.name, printable, left=True),
+    Column("channel", "channel", lambda row: row.channel, str),
+    _plain("op", "op", printable, left=True),
+    _plain("kind", "kind", printable, left=True),
+    _plain("dtype", "type", printable, left=True),
+    _plain("bits", "bits", str),
+    _plain("shape", "shape", _shape),
+    _plain("axis", "axis", str),
+    Column("scale", "scale", lambda row: row.scale, _spread),
+    Column("zero_point", "zero\npoint", lambda row: row.zero_point, _spread),
+    _figure("num_elements", "elements", str),
+    _figure("non_finite", "NaN\nor Inf", str),
+    _figure("rmse", "rmse"),
+    _figure("rmse_scale", "rmse\n/scale"),
+    _figure("rmse_scale_expected", "expected\nrmse/scale"),
+    _figure("rmse_scale_ratio", "times\nexpected"),
+    _figure("rmse_scale_stderr", "standard\nerror [s]"),
+    _figure("quantizer_rmse_scale", "quantizer\nrmse/scale"),
+    _figure("carried_rmse_scale", "carried\nrmse/scale"),
+    _figure("mean_error", "mean\nerror"),
+    _figure("mean_error_scale", "mean\nerror [s]"),
+    _figure("stddev", "stddev"),
+    _figure("max_abs_error", "max abs\nerror"),
+    _figure("max_abs_error_scale", "max abs\nerror [s]"),
+    _figure("mse", "mse"),
+    _figure("range_waste", "range\nwaste [%]", percent),
+    _figure("range_waste_low", "waste\nlow [%]", percent),
+    _figure("range_waste_high", "waste\nhigh [%]", percent),
+    _figure("clipped", "clipped\n[%]", percent),
+    _figure("saturated", "saturated\n[%]", percent),
+    _figure("sqnr_db", "SQNR\n[dB]"),
+    _figure("cosine_similarity", "cosine", "{:.6f}".format),
+    _figure("float_min", "float\nmin"),
+    _figure("float_max", "float\nmax"),
+    _figure("float_mean", "float\nmean"),
+    _figure("float_std", "float\nstd"),
+    _figure("quantized_min", "code\nmin", str),
+    _figure("quantized_max", "code\nmax", str),
+    _figure("fit_scale", "fit\nscale"),
+    _figure("fit_zero_point", "fit zero\npoint"),
+    _figure("model_rmse_scale", "model\nrmse/scale"),
+    _figure("model_sqnr_db", "model\nSQNR [dB]"),
+    _figure("inherited_rmse_scale", "inherited\nrmse/scale"),
+    _diagnosed("verdict"),
+    _diagnosed("cause"),
+    _diagnosed("evidence"),
+    _diagnosed("advice"),
+]
+COLUMNS = {column.name: column for column in _ALL}
+
+# Figures of which more is better: sorted the other way round, so that the worst comes first.
+_MORE_IS_BETTER = ("sqnr_db", "model_sqnr_db", "cosine_similarity")
+
+
+def columns(names: Sequence[str]) -> list[Column]:
+    """The columns of these names.
+
+    Raises:
+        QdebugError: an unknown name.
+    """
+    for name in names:
+        if name not in COLUMNS:
+            raise QdebugError(f"no column '{printable(name)}'; {nearest(name, COLUMNS)}")
+    return [COLUMNS[name] for name in names]
+
+
+def rows(report: Report, per_channel: bool = False) -> list[Row]:
+    """A row a layer; with `per_channel`, a row a channel where a layer has them."""
+    result = []
+    for layer in report.layers:
+        result.append(Row(layer, layer.metrics, layer.scale, layer.zero_point))
+        if per_channel and layer.channels:
+            result[-1:] = [
+                Row(layer, channel.metrics, channel.scale, channel.zero_point, index)
+                for index, channel in enumerate(layer.channels)
+            ]
+    return result
+
+
+def arranged(report: Report, sort: str | None = None, top: int | None = None) -> Report:
+    """The report with its layers sorted by a column, the worst first, and cut to the first `top`.
+
+    Errors are sorted by size, whatever their sign; text by alphabet; what has no value comes last.
+
+    Raises:
+        QdebugError: an unknown column.
+    """
+    layers = report.layers
+    if sort is not None:
+        (column,) = columns([sort])
+
+        def key(layer: LayerReport) -> tuple[bool, Any]:
+            value = column.value(Row(layer, layer.metrics, layer.scale, layer.zero_point))
+            if isinstance(value, list):
+                value = math.prod(value) if column.name == "shape" else max(value)
+            if value is None:
+                return True, 0
+            if isinstance(value, str):
+                return False, value
+            return False, -abs(value) if column.name not in _MORE_IS_BETTER else value
+
+        layers = sorted(layers, key=key)
+    return replace(report, layers=layers[:top])
+
+
+assert set(FIGURES) <= set(COLUMNS)

@@ -1,0 +1,48 @@
+"""A report as a Markdown table, for pull requests and wikis."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from qdebug.names import printable
+from qdebug.render.columns import Column, Row, columns, rows
+from qdebug.render.table import DEFAULT_COLUMNS
+from qdebug.report import Report
+
+
+def markdown(report: Report, names: Sequence[str] | None = None, per_channel: bool = False) -> str:
+    """The report as a GitHub Markdown table; names stand in code spans, where nothing is markup."""
+    chosen = columns(names or DEFAULT_COLUMNS)
+    if per_channel and names is None:
+        chosen[1:1] = columns(["channel"])
+    return (
+        tabulate(
+            [[_cell(column, row) for column in chosen] for row in rows(report, per_channel)],
+            headers=[column.heading.replace("\n", " ") for column in chosen],
+            colalign=["left" if column.left else "right" for column in chosen],
+            tablefmt="pipe",
+            disable_numparse=True,
+        )
+        + "\n"
+    )
+
+
+def _cell(column: Column, row: Row) -> str:
+    value: Any = column.value(row)
+    if value is None:
+        return "-"
+    return code_span(value) if isinstance(value, str) else column.text(value)
+
+
+def code_span(text: str) -> str:
+    r"""`text` as code, whatever it holds.
+
+    >>> print(code_span("a`b|c"))
+    ``a`b\|c``
+    """
+    shown = printable(text).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    pad = " " if shown.startswith("`") or shown.endswith("`") or not shown.strip() else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"

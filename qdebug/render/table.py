@@ -1,0 +1,140 @@
+"""The table of a report for people: fitted to a terminal, or whole."""
+
+from collections.abc import Sequence
+
+import click
+from tabulate import tabulate
+
+from qdebug.metrics import REFERENCE
+from qdebug.names import printable, shorten
+from qdebug.render.columns import Column, Row, columns, rows, significant
+from qdebug.report import LayerReport, Report
+
+DEFAULT_COLUMNS = (
+    "layer",
+    "op",
+    "shape",
+    "scale",
+    "zero_point",
+    "rmse",
+    "rmse_scale",
+    "rmse_scale_ratio",
+    "mean_error_scale",
+    "max_abs_error_scale",
+    "range_waste",
+    "clipped",
+    "sqnr_db",
+)
+
+# What a narrow terminal does without, first things first.
+_DISPENSABLE = ("shape", "zero_point", "op", "scale", "max_abs_error_scale", "rmse", "clipped")
+
+# A name shortened further than this can hardly be told from its neighbours.
+_LEAST_NAME_WIDTH = 28
+
+_GAP = 2  # between tabulate's columns
+
+
+def table(
+    report: Report,
+    names: Sequence[str] | None = None,
+    per_channel: bool = False,
+    width: int | None = None,
+) -> str:
+    """The report as text; `width` columns wide at most, where that can be had.
+
+    Long names are shortened in the middle; if that is not enough and `names` does not ask for
+    certain columns, columns are left out and the last line says which.
+    """
+    body = rows(report, per_channel)
+    chosen = columns(names or DEFAULT_COLUMNS)
+    if per_channel and names is None:
+        chosen[1:1] = columns(["channel"])
+    cells = {column.name: [_cell(column, row) for row in body] for column in chosen}
+    left_out: list[str] = []
+    if width is not None:
+        for name in _DISPENSABLE if names is None else ():
+            if _room_for_names(chosen, cells, width) >= min(
+                _LEAST_NAME_WIDTH, _width("layer", cells["layer"])
+            ):
+                break
+            chosen = [column for column in chosen if column.name != name]
+            left_out.append(name)
+        if "layer" in cells:
+            room = max(_room_for_names(chosen, cells, width), _LEAST_NAME_WIDTH)
+            cells["layer"] = [shorten(name, room) for name in cells["layer"]]
+    text = tabulate(
+        [list(line) for line in zip(*(cells[column.name] for column in chosen), strict=True)],
+        headers=[column.heading for column in chosen],
+        colalign=["left" if column.left else "right" for column in chosen] if body else None,
+        tablefmt="simple",
+        disable_numparse=True,
+    )
+    lines = [_head(report), "", _coloured(text, body), "", *_tail(report)]
+    if left_out:
+        lines.append(f"left out to fit {width} columns: {', '.join(left_out)} (--wide shows all)")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(column: Column, row: Row) -> str:
+    value = column.value(row)
+    return "-" if value is None else column.text(value)
+
+
+def _width(heading: str, cells: Sequence[str]) -> int:
+    return max(map(len, [*heading.split("\n"), *cells]))
+
+
+def _room_for_names(chosen: Sequence[Column], cells: dict[str, list[str]], width: int) -> int:
+    """Characters that the other columns leave to the layer's name."""
+    others = [c for c in chosen if c.name != "layer"]
+    return width - sum(_width(c.heading, cells[c.name]) + _GAP for c in others)
+
+
+def _coloured(text: str, body: Sequence[Row]) -> str:
+    """The table with the lines of layers above the reference in yellow, unreadable ones in red."""
+    lines = text.split("\n")
+    first = len(lines) - len(body)
+    for i, row in enumerate(body, first):
+        if row.metrics is None:
+            lines[i] = click.style(lines[i], fg="red")
+        elif row.metrics.exceeds_reference:
+            lines[i] = click.style(lines[i], fg="yellow")
+    return "\n".join(lines)
+
+
+def _head(report: Report) -> str:
+    """What was read."""
+    names = [printable(source) for source in report.sources]
+    files = names[0] if len(names) == 1 else f"{len(names)} files ({names[0]}, ...)"
+    return (
+        f"{files}: {_count(len(report.layers), 'layer')}, {_count(report.num_elements, 'element')}"
+    )
+
+
+def _tail(report: Report) -> list[str]:
+    """How many layers exceed the reference and the worst; then what could not be read."""
+    read = [layer for layer in report.layers if layer.metrics]
+    above = [layer for layer in read if layer.metrics and layer.metrics.exceeds_reference]
+    line = (
+        f"{len(above)} of {_count(len(read), 'layer')} above what rounding alone gives "
+        f"(rmse/scale {significant(REFERENCE)}, less where floats are exact zeros)"
+    )
+    if above:
+        worst = max(above, key=_badness)
+        assert worst.metrics is not None
+        line += (
+            f"; the worst: {printable(worst.name)} ({significant(worst.metrics.rmse_scale or 0.0)})"
+        )
+    return [line, *(f"unreadable: {complaint}" for complaint in report.complaints)]
+
+
+def _badness(layer: LayerReport) -> float:
+    """How many times its expected error a layer shows; one of zeros only has none to expect."""
+    assert layer.metrics is not None
+    ratio = layer.metrics.rmse_scale_ratio
+    return float("inf") if ratio is None else ratio
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,227 @@
+"""Report: metrics and diagnosis of all layers, to and from JSON without loss."""
+
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from qdebug import __version__
+from qdebug.diagnosis import Diagnosis, unreadable
+from qdebug.errors import QdebugError
+from qdebug.layer import Layer, UnreadableLayer
+from qdebug.metrics import Metrics, channel_metrics, layer_metrics
+from qdebug.statistics import Statistics
+
+SCHEMA = "qdebug.report/1"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ChannelReport:
+    """One channel of a layer."""
+
+    scale: float
+    zero_point: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer: what it is, its figures, what is wrong with it.
+
+    All but name and diagnosis are None where the layer is unreadable. `scale` and `zero_point` are
+    lists where there is one a channel; then `channels` holds the figures of each.
+    """
+
+    name: str
+    op: str | None = None
+    kind: str | None = None
+    dtype: str | None = None
+    bits: int | None = None
+    narrow_range: bool | None = None
+    shape: list[int] | None = None
+    axis: int | None = None
+    scale: float | list[float] | None = None
+    zero_point: int | list[int] | None = None
+    metrics: Metrics | None = None
+    channels: list[ChannelReport] | None = None
+    diagnosis: Diagnosis | None = None
+
+    @property
+    def unreadable(self) -> str | None:
+        """Why the layer could not be read, None where it could."""
+        return self.diagnosis.evidence if self.diagnosis and self.metrics is None else None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All layers of a source, in its order.
+
+    Attributes:
+        sources: the files read.
+        layers: one each.
+        problems: files that could not be read at all, a line each.
+        qdebug_version: of the program that made it.
+    """
+
+    sources: list[str]
+    layers: list[LayerReport]
+    problems: list[str]
+    qdebug_version: str = __version__
+
+    @property
+    def num_elements(self) -> int:
+        """Finite elements in all layers."""
+        return sum(layer.metrics.num_elements for layer in self.layers if layer.metrics)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What could not be read, files and layers, a line each; empty where all could."""
+        return self.problems + [layer.unreadable for layer in self.layers if layer.unreadable]
+
+
+def layer_report(layer: Layer, statistics: Statistics) -> LayerReport:
+    """The report of a layer from its statistics."""
+    params = layer.params
+    per_channel = params.channels > 1
+    scales, zero_points = params.scale.tolist(), params.zero_point.tolist()
+    channels = [
+        ChannelReport(scale, zero_point, metrics)
+        for scale, zero_point, metrics in zip(
+            scales,
+            zero_points,
+            channel_metrics(statistics, params) if per_channel else [],
+            strict=False,
+        )
+    ]
+    return LayerReport(
+        name=layer.name,
+        op=layer.op,
+        kind=layer.kind,
+        dtype=params.dtype,
+        bits=params.bits,
+        narrow_range=params.narrow_range,
+        shape=list(layer.shape),
+        axis=params.axis,
+        scale=scales if per_channel else scales[0],
+        zero_point=zero_points if per_channel else zero_points[0],
+        metrics=layer_metrics(statistics, params),
+        channels=channels or None,
+    )
+
+
+def unreadable_report(layer: UnreadableLayer) -> LayerReport:
+    """The report of a layer that could not be read."""
+    return LayerReport(name=layer.name, diagnosis=unreadable(layer.reason))
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """The report as JSON values, as docs/report.md describes them."""
+    layers = [asdict(layer) for layer in report.layers]
+    for layer in layers:
+        # A channel's figures stand beside its scale and zero point.
+        for channel in layer["channels"] or []:
+            channel.update(channel.pop("metrics"))
+    return {
+        "schema": SCHEMA,
+        "qdebug_version": report.qdebug_version,
+        "sources": report.sources,
+        "problems": report.problems,
+        "layers": layers,
+    }
+
+
+def dumps(report: Report) -> str:
+    """The report as JSON text."""
+    return json.dumps(to_json(report), indent=1, allow_nan=False, ensure_ascii=True) + "\n"
+
+
+def loads(text: str, file: str) -> Report:
+    """The report that `dumps` wrote; `file` is for the messages.
+
+    Fields that this version does not know are left alone, missing ones are None.
+
+    Raises:
+        QdebugError: not JSON, not a report, or a field of another type.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise QdebugError(f"{file}: not JSON: {error}") from None
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise QdebugError(f"{file}: field 'schema': found {schema!r:.60}, expected '{SCHEMA}'")
+    return Report(
+        sources=_read(data, "sources", list[str], file),
+        layers=[
+            _layer(entry, f"{file}: layers[{i}]")
+            for i, entry in enumerate(_read(data, "layers", list[dict[str, Any]], file))
+        ],
+        problems=_read(data, "problems", list[str] | None, file) or [],
+        qdebug_version=_read(data, "qdebug_version", str, file),
+    )
+
+
+def _layer(entry: Mapping[str, Any], where: str) -> LayerReport:
+    plain = {
+        name: _read(entry, name, kind, where)
+        for name, kind in typing.get_type_hints(LayerReport).items()
+        if name not in ("metrics", "channels", "diagnosis")
+    }
+    metrics = _read(entry, "metrics", dict[str, Any] | None, where)
+    channels = _read(entry, "channels", list[dict[str, Any]] | None, where)
+    diagnosis = _read(entry, "diagnosis", dict[str, Any] | None, where)
+    return LayerReport(
+        **plain,
+        metrics=None if metrics is None else _record(Metrics, metrics, f"{where}.metrics"),
+        channels=channels
+        and [
+            ChannelReport(
+                scale=_read(channel, "scale", float, f"{where}.channels[{c}]"),
+                zero_point=_read(channel, "zero_point", int, f"{where}.channels[{c}]"),
+                metrics=_record(Metrics, channel, f"{where}.channels[{c}]"),
+            )
+            for c, channel in enumerate(channels)
+        ],
+        diagnosis=None
+        if diagnosis is None
+        else _record(Diagnosis, diagnosis, f"{where}.diagnosis"),
+    )
+
+
+def _record(kind: type[T], entry: Mapping[str, Any], where: str) -> T:
+    return kind(
+        **{
+            name: _read(entry, name, field, where)
+            for name, field in typing.get_type_hints(kind).items()
+        }
+    )
+
+
+def _read(entry: Mapping[str, Any], name: str, kind: Any, where: str) -> Any:
+    value = entry.get(name)
+    if not _fits(value, kind):
+        expected = getattr(kind, "__name__", None) if isinstance(kind, type) else None
+        raise QdebugError(
+            f"{where}: field '{name}': found {value!r:.60}, expected {expected or kind}"
+        )
+    return value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of the annotated type; a whole number may stand for a float."""
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(kind))
+    if typing.get_origin(kind) is list:
+        (item,) = typing.get_args(kind)
+        return isinstance(value, list) and all(_fits(v, item) for v in value)
+    kind = typing.get_origin(kind) or kind
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, kind)

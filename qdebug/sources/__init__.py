@@ -1,0 +1,1 @@
+"""Sources: where layers and their data come from."""

@@ -1,0 +1,454 @@
+"""Pair files: the float and quantized tensors of each layer in .npz (docs/pair-file.md)."""
+
+import ast
+import glob
+import math
+import operator
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.affine import CODE_DTYPES, QuantParams
+from qdebug.errors import FieldError, LayerError, QdebugError, locate
+from qdebug.layer import Block, Layer, UnreadableLayer
+from qdebug.names import nearest, printable
+from qdebug.sources.zip_member import BrokenMemberError, open_member
+
+FIELDS = (
+    "float",
+    "quantized",
+    "scale",
+    "zero_point",
+    "axis",
+    "bits",
+    "narrow_range",
+    "model_float",
+    "op",
+    "kind",
+)
+KINDS = ("activation", "weight", "bias")
+
+# Elements in a block: large enough that the calls into NumPy do not count, small enough for the
+# cache.
+BLOCK_ELEMENTS = 1 << 18
+
+_FLOAT_DTYPES = ("float16", "float32", "float64")
+
+# A longer .npy header is no header: numpy.load has the same limit.
+_MAX_HEADER = 10_000
+
+# What a file must be when it is not.
+_EXPECTED = "an .npz file as numpy.savez writes it"
+
+
+@dataclass(frozen=True)
+class _Array:
+    """Where an array stands and what its header says."""
+
+    path: str
+    info: zipfile.ZipInfo
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran: bool
+    header_size: int
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What one file holds of a layer."""
+
+    path: str
+    floats: _Array
+    codes: _Array
+    model_floats: _Array | None
+    params: QuantParams
+    op: str | None
+    kind: str | None
+
+
+class PairFiles:
+    """The source of one or more pair files; same-named layers are one layer.
+
+    Raises:
+        QdebugError: no file can be read, or none holds a layer.
+    """
+
+    def __init__(self, patterns: Sequence[str], keys: Mapping[str, str] | None = None) -> None:
+        """Read the directories and parameters of all files that `patterns` name.
+
+        Args:
+            patterns: files or globs.
+            keys: field -> template of its arrays' names, ``{}`` for the layer, where it is not
+                ``{}/field``.
+        """
+        templates = {field: f"{{}}/{field}" for field in FIELDS} | dict(keys or {})
+        self.files: list[str] = _expand(patterns)
+        self.problems: list[str] = []
+        self._pieces: dict[str, list[_Piece]] = {}
+        broken: dict[str, str] = {}
+        for path in self.files:
+            try:
+                members = _members(path, templates)
+            except QdebugError as error:
+                self.problems.append(str(error))
+                continue
+            for name, fields in members.items():
+                pieces = self._pieces.setdefault(name, [])
+                try:
+                    piece = _read_piece(path, fields)
+                    if pieces:
+                        _check_same(piece, pieces[0])
+                    pieces.append(piece)
+                except (FieldError, BrokenMemberError) as error:
+                    located = locate(error, file=path, layer=printable(name))
+                    broken.setdefault(name, str(located))
+        if not self._pieces:
+            raise QdebugError("; ".join(self.problems))
+        self.layers: list[Layer | UnreadableLayer] = [
+            UnreadableLayer(name, broken[name]) if name in broken else _layer(name, pieces)
+            for name, pieces in self._pieces.items()
+        ]
+
+    def blocks(self, layer: Layer) -> Iterator[Block]:
+        """The layer's data, slab by slab, from all files.
+
+        Raises:
+            LayerError: an array is cut short, or its checksum is wrong.
+        """
+        for piece in self._pieces[layer.name]:
+            try:
+                yield from _blocks(piece)
+            except BrokenMemberError as error:
+                raise locate(error, file=piece.path, layer=printable(layer.name)) from None
+            except OSError as error:
+                raise LayerError(f"{piece.path}: {error.strerror or error}") from None
+
+
+def parse_keys(options: Sequence[str]) -> dict[str, str]:
+    """``FIELD=TEMPLATE`` options as a mapping.
+
+    >>> parse_keys(["float={}_fp32", "scale={}_scale"])
+    {'float': '{}_fp32', 'scale': '{}_scale'}
+
+    Raises:
+        QdebugError: no such field, or not one ``{}`` in the template.
+    """
+    keys = {}
+    for option in options:
+        field, equals, template = option.partition("=")
+        if not equals or template.count("{}") != 1:
+            raise QdebugError(
+                f"--keys: found '{printable(option)}', expected FIELD=TEMPLATE with one {{}} for "
+                "the layer's name, as in float={}_fp32"
+            )
+        if field not in FIELDS:
+            raise QdebugError(f"--keys: no field '{printable(field)}'; {nearest(field, FIELDS)}")
+        keys[field] = template
+    return keys
+
+
+def _expand(patterns: Sequence[str]) -> list[str]:
+    """The files that the patterns name, each once, in order."""
+    paths: dict[str, None] = {}
+    for pattern in patterns:
+        found = [pattern]
+        if not Path(pattern).exists() and glob.has_magic(pattern):
+            found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path takes no absolute pattern
+            if not found:
+                raise QdebugError(f"{printable(pattern)}: no file matches")
+        paths.update(dict.fromkeys(found))
+    return list(paths)
+
+
+def _members(
+    path: str, templates: Mapping[str, str]
+) -> dict[str, dict[str, list[zipfile.ZipInfo]]]:
+    """Layer -> field -> the members of that name (more than one is an error of the layer)."""
+    shown = printable(path)
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(6) == b"\x93NUMPY":
+                raise QdebugError(f"{shown}: found a single array (.npy), expected {_EXPECTED}")
+            with zipfile.ZipFile(file) as archive:
+                infos = archive.infolist()
+    except OSError as error:
+        raise QdebugError(f"{shown}: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise QdebugError(f"{shown}: {error}; expected {_EXPECTED}") from None
+
+    # The longest template first: of `{}_scale` and `{}`, the first is meant where both match.
+    split = [(field, *template.split("{}")) for field, template in templates.items()]
+    split.sort(key=lambda entry: -len(entry[1] + entry[2]))
+    layers: dict[str, dict[str, list[zipfile.ZipInfo]]] = {}
+    for info in infos:
+        key = info.filename.removesuffix(".npy")
+        for field, prefix, suffix in split:
+            fits = key.startswith(prefix) and key.endswith(suffix)
+            if fits and len(key) >= len(prefix) + len(suffix):
+                name = key[len(prefix) : len(key) - len(suffix)]
+                layers.setdefault(name, {}).setdefault(field, []).append(info)
+                break
+    if not layers:
+        keys = [info.filename.removesuffix(".npy") for info in infos]
+        found = f"'{printable(keys[0])}'" if keys else "nothing"
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        raise QdebugError(
+            f"{shown}: no layer: found {found}{more}, expected arrays named "
+            f"'{templates['float'].format('LAYER')}' and so on (see --keys)"
+        )
+    return layers
+
+
+def _read_piece(path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> _Piece:
+    """One file's part of a layer, all but the data checked.
+
+    Raises:
+        FieldError, BrokenMemberError: the arrays do not make a pair.
+    """
+    for field, infos in fields.items():
+        if len(infos) > 1:
+            raise FieldError(field, found=f"{len(infos)} arrays of this name", expected="one")
+    headers = {field: _header(path, field, infos[0]) for field, infos in fields.items()}
+    for field in ("float", "quantized", "scale"):
+        if field not in headers:
+            raise FieldError(field, found="nothing", expected="an array")
+    floats, codes, model_floats = (
+        headers["float"],
+        headers["quantized"],
+        headers.get("model_float"),
+    )
+    for field, array in (("float", floats), ("model_float", model_floats)):
+        if array is not None and array.dtype.name not in _FLOAT_DTYPES:
+            raise FieldError(field, found=str(array.dtype), expected=", ".join(_FLOAT_DTYPES))
+    if codes.dtype.name not in CODE_DTYPES:
+        raise FieldError("quantized", found=str(codes.dtype), expected=", ".join(CODE_DTYPES))
+    for field, array in (("quantized", codes), ("model_float", model_floats)):
+        if array is not None and array.shape != floats.shape:
+            raise FieldError(
+                field, found=f"shape {array.shape}", expected=f"{floats.shape}, as 'float' has"
+            )
+    params = QuantParams.of(
+        _vector(headers["scale"], "scale", "f", "floats", floats.shape),
+        _vector(headers["zero_point"], "zero_point", "iu", "integers", floats.shape)
+        if "zero_point" in headers
+        else 0,
+        codes.dtype.name,
+        axis=_axis(_value(headers, "axis", "iu", "a whole number"), len(floats.shape)),
+        bits=_value(headers, "bits", "iu", "a whole number"),
+        narrow_range=bool(_value(headers, "narrow_range", "biu", "True or False")),
+    )
+    if params.axis is not None and floats.shape[params.axis] != params.channels:
+        raise FieldError(
+            "scale" if math.prod(headers["scale"].shape) > 1 else "zero_point",
+            found=f"{params.channels} values",
+            expected=f"1 or {floats.shape[params.axis]}, the length of axis {params.axis}",
+        )
+    kind = _value(headers, "kind", "U", "text")
+    if kind is not None and kind not in KINDS:
+        raise FieldError("kind", found=f"'{printable(kind)}'", expected=" or ".join(KINDS))
+    op = _value(headers, "op", "U", "text")
+    return _Piece(path, floats, codes, model_floats, params, op, kind)
+
+
+def _header(path: str, field: str, info: zipfile.ZipInfo) -> _Array:
+    """What an array's .npy header says, checked against the size of its data."""
+    with open_member(path, info) as member:
+        # Magic, version and the length of the header come first: 10 bytes, 12 from version 2 on.
+        start = member.read(10)
+        if len(start) < 10 or start[:6] != b"\x93NUMPY":
+            raise FieldError(field, found="no .npy array", expected="one, as numpy.savez writes it")
+        size = int.from_bytes(start[8:10], "little")
+        if start[6] > 1:
+            size |= int.from_bytes(member.read(2), "little") << 16
+        text = member.read(min(size, _MAX_HEADER))
+    try:
+        header = ast.literal_eval(text.decode("utf8"))
+        dtype, shape = np.dtype(header["descr"]), tuple(map(operator.index, header["shape"]))
+        fortran = bool(header["fortran_order"])
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
+        raise FieldError(
+            field, found=f"the .npy header {text[:60]!r}", expected="dtype, order and shape"
+        ) from None
+    if dtype.hasobject:
+        raise FieldError(field, found="pickled objects", expected="an array of numbers")
+    header_size = (10 if start[6] == 1 else 12) + size
+    expected = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or info.file_size - header_size != expected:
+        raise FieldError(
+            field,
+            found=f"{info.file_size - header_size} bytes of data",
+            expected=f"{expected} for {dtype} of shape {shape}",
+        )
+    return _Array(path, info, dtype, shape, fortran, header_size)
+
+
+def _small(array: _Array) -> NDArray[Any]:
+    """All of an array that is known to be small."""
+    with open_member(array.path, array.info) as member:
+        member.read(array.header_size)
+        data = member.read(array.info.file_size - array.header_size)
+    return np.frombuffer(data, array.dtype).reshape(array.shape)
+
+
+def _value(headers: Mapping[str, _Array], field: str, kinds: str, expected: str) -> Any:
+    """The single value of an optional field, None where it is not there."""
+    if field not in headers:
+        return None
+    array = headers[field]
+    if array.dtype.kind not in kinds or math.prod(array.shape) != 1:
+        raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
+    return _small(array).item()
+
+
+def _vector(
+    array: _Array, field: str, kinds: str, expected: str, tensor_shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """A scale or zero point: one, or as many as some axis of the tensor is long."""
+    if array.dtype.kind not in kinds:
+        raise FieldError(field, found=str(array.dtype), expected=expected)
+    if len(array.shape) > 1 or math.prod(array.shape) not in (1, *tensor_shape):
+        raise FieldError(
+            field,
+            found=f"shape {array.shape}",
+            expected=f"(), (1,) or (channels,) for a tensor of shape {tensor_shape}",
+        )
+    return _small(array)
+
+
+def _axis(axis: int | None, ndim: int) -> int | None:
+    """`axis`, counted from 0."""
+    if axis is None:
+        return None
+    if not -ndim <= axis < ndim:
+        raise FieldError("axis", found=str(axis), expected=f"an axis of a tensor of {ndim} axes")
+    return axis % ndim
+
+
+def _check_same(piece: _Piece, first: _Piece) -> None:
+    """That two files say the same of one layer.
+
+    Raises:
+        FieldError: the first field in which they differ.
+    """
+    ours, theirs = piece.params, first.params
+    said = {
+        "quantized": (ours.dtype, theirs.dtype),
+        "axis": (ours.axis, theirs.axis),
+        "bits": (ours.bits, theirs.bits),
+        "narrow_range": (ours.narrow_range, theirs.narrow_range),
+        "op": (piece.op, first.op),
+        "kind": (piece.kind, first.kind),
+    }
+    for field, our, their in (
+        ("scale", ours.scale, theirs.scale),
+        ("zero_point", ours.zero_point, theirs.zero_point),
+    ):
+        if our.size != their.size:
+            said[field] = (f"{our.size} values", f"{their.size} values")
+        elif (our != their).any():
+            channel = int(np.flatnonzero(our != their)[0])
+            where = f" for channel {channel}" if our.size > 1 else ""
+            said[field] = (f"{our[channel]}{where}", f"{their[channel]}{where}")
+    for field, (our_word, their_word) in said.items():
+        if our_word != their_word:
+            raise FieldError(
+                field,
+                found=printable(str(our_word)),
+                expected=f"{printable(str(their_word))}, as in {printable(first.path)}",
+            )
+
+
+def _layer(name: str, pieces: Sequence[_Piece]) -> Layer:
+    first = pieces[0]
+    return Layer(name, first.params, first.floats.shape, first.op, first.kind)
+
+
+def _blocks(piece: _Piece) -> Iterator[Block]:
+    """Slabs of one file's part of a layer, in the order in which they stand in the file."""
+    arrays = [piece.floats, piece.codes]
+    if piece.model_floats is not None:
+        arrays.append(piece.model_floats)
+    shape, axis = piece.floats.shape, piece.params.axis
+    # An array in Fortran order is one in C order with its axes reversed.
+    fortran = all(array.fortran for array in arrays)
+    if fortran:
+        shape = shape[::-1]
+        axis = None if axis is None else len(shape) - 1 - axis
+    if not math.prod(shape):
+        return
+    with ExitStack() as stack:
+        takers = [
+            stack.enter_context(
+                _taking(array) if array.fortran == fortran else _taking_reordered(array)
+            )
+            for array in arrays
+        ]
+        for first_channel, slab in _slabs(shape, axis):
+            floats, codes, *model = (take(math.prod(slab)).reshape(slab) for take in takers)
+            yield Block(floats, codes, model[0] if model else None, first_channel)
+
+
+def _slabs(shape: tuple[int, ...], axis: int | None) -> Iterator[tuple[int, tuple[int, int, int]]]:
+    """First channel and (outer, channels, inner) of the slabs that make up a tensor in C order."""
+    outer, channels, inner = 1, 1, math.prod(shape)
+    if axis is not None:
+        outer, channels, inner = (
+            math.prod(shape[:axis]),
+            shape[axis],
+            math.prod(shape[axis + 1 :]),
+        )
+    # Whole rows of all channels if some fit a block, else some channels of a row, else a part of
+    # one channel of a row.
+    row = channels * inner
+    if row <= BLOCK_ELEMENTS:
+        step = BLOCK_ELEMENTS // row
+        for start in range(0, outer, step):
+            yield 0, (min(step, outer - start), channels, inner)
+        return
+    step = max(BLOCK_ELEMENTS // inner, 1)
+    for _ in range(outer):
+        for channel in range(0, channels, step):
+            width = min(step, channels - channel)
+            for start in range(0, inner, BLOCK_ELEMENTS):
+                yield channel, (1, width, min(BLOCK_ELEMENTS, inner - start))
+
+
+Take = Callable[[int], NDArray[Any]]
+
+
+@contextmanager
+def _taking(array: _Array) -> Iterator[Take]:
+    """A function that takes the next n elements, in the file's order."""
+    with open_member(array.path, array.info) as member:
+        member.read(array.header_size)
+        yield lambda n: np.frombuffer(member.read(n * array.dtype.itemsize), array.dtype)
+
+
+@contextmanager
+def _taking_reordered(array: _Array) -> Iterator[Take]:
+    """A function that takes the next n elements in C order of an array in Fortran order.
+
+    The array is first copied to a temporary file: members cannot be read out of order.
+    """
+    with tempfile.TemporaryFile() as spool:
+        with _taking(array) as take:
+            for start in range(0, math.prod(array.shape), BLOCK_ELEMENTS):
+                spool.write(take(min(BLOCK_ELEMENTS, math.prod(array.shape) - start)).tobytes())
+        spool.flush()
+        elements = np.memmap(spool, array.dtype, "r", shape=array.shape, order="F").flat
+        position = 0
+
+        def take_reordered(n: int) -> NDArray[Any]:
+            nonlocal position
+            position += n
+            taken: NDArray[Any] = elements[position - n : position]
+            return taken
+
+        yield take_reordered
