@@ -50,6 +50,21 @@ class Block:
     first_channel: int = 0
 
 
+class Part(Protocol):
+    """A share of a source's data that can be read by itself, whatever becomes of the others."""
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The layers that it holds data of."""
+
+    def blocks(self) -> Iterator[tuple[Layer, Block]]:
+        """The data, slab by slab, each with its layer.
+
+        Raises:
+            LayerError: the data turns out to be broken; none of the part's layers can be used.
+        """
+
+
 class Source(Protocol):
     """Where layers come from: pair files, or a live pair of models."""
 
@@ -63,11 +78,7 @@ class Source(Protocol):
 
     @property
     def layers(self) -> Sequence[Layer | UnreadableLayer]:
-        """The layers, in the source's order."""
+        """The layers, in the source's order; their names are unique."""
 
-    def blocks(self, layer: Layer) -> Iterator[Block]:
-        """The layer's data, slab by slab.
-
-        Raises:
-            LayerError: the data turns out to be broken while it is read.
-        """
+    def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
+        """All data of these layers and of no others."""

@@ -5,7 +5,7 @@ grow with the layer. Figures come from the report and are not computed again her
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -83,9 +83,7 @@ class Distributions:
     exact_zeros: int = 0
 
 
-def distributions(
-    layer: Layer, metrics: Metrics, blocks: Callable[[Layer], Iterator[Block]]
-) -> Distributions:
+def distributions(layer: Layer, metrics: Metrics, blocks: Iterator[Block]) -> Distributions:
     """Histograms of a layer in one pass; `metrics` gives their ranges.
 
     Counted in codes, channels of different scales fall on one axis, and every bin holds the same
@@ -119,7 +117,7 @@ def distributions(
         Histogram.empty(*edges),
         Histogram.empty(-steps, steps, int(2 * steps * _ERROR_BINS_A_STEP)),
     )
-    exact_zeros = sum(_count(block, params, found) for block in blocks(layer))
+    exact_zeros = sum(_count(block, params, found) for block in blocks)
     return replace(found, exact_zeros=exact_zeros)
 
 
@@ -137,9 +135,7 @@ def _count(block: Block, params: QuantParams, found: Distributions) -> int:
     return int(np.count_nonzero(exact))
 
 
-def layer_figure(
-    layer: Layer, report: LayerReport, blocks: Callable[[Layer], Iterator[Block]]
-) -> Figure:
+def layer_figure(layer: Layer, report: LayerReport, blocks: Iterator[Block]) -> Figure:
     """The picture of one layer.
 
     Above, floats and codes over each other on one axis, with the codes that are never used and the

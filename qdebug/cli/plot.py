@@ -13,7 +13,6 @@ from qdebug.errors import QdebugError
 from qdebug.layer import Layer, UnreadableLayer
 from qdebug.names import file_stem, find, printable
 from qdebug.output import whole_file
-from qdebug.report import layer_report
 
 
 @click.command(
@@ -66,8 +65,11 @@ def command(
         try:
             if isinstance(layer, UnreadableLayer):
                 raise QdebugError(layer.reason)
-            report = layer_report(layer, engine.layer_statistics(source, layer))
-            _save(plots.layer_figure(layer, report, source.blocks), path)
+            (report,) = engine.run(source, [layer.name]).layers
+            if report.unreadable:
+                raise QdebugError(report.unreadable)
+            blocks = engine.layer_blocks(source, layer)
+            _save(plots.layer_figure(layer, report, blocks), path)
         except QdebugError as error:
             complaints.append(str(error))
     for complaint in complaints:

@@ -9,7 +9,7 @@ import click
 
 from qdebug.cli import options
 from qdebug.output import whole_file
-from qdebug.render.columns import arranged
+from qdebug.render.columns import View, arranged
 from qdebug.render.csv import csv_text
 from qdebug.render.markdown import markdown
 from qdebug.render.table import table
@@ -81,18 +81,18 @@ def command(
             "--columns and --per-channel do not go with json, which holds everything"
         )
     chosen = None if names is None else [name.strip() for name in names.split(",")]
+    view = View(chosen, per_channel, sort, top)
     found = options.read_report(options.resolve(sources), keys, patterns)
-    shown = arranged(found, sort, top)
     if form == "json":
-        text = dumps(shown)
+        text = dumps(arranged(found, view))
     elif form == "csv":
-        text = csv_text(shown, chosen, per_channel)
+        text = csv_text(found, view)
     elif form == "markdown":
-        text = markdown(shown, chosen, per_channel)
+        text = markdown(found, view)
     else:
         fitted = output is None and sys.stdout.isatty() and not wide
         width = shutil.get_terminal_size().columns if fitted else None
-        text = table(shown, chosen, per_channel, width)
+        text = table(found, view, width)
     if output is None:
         click.echo(text, nl=False, color=False if os.environ.get("NO_COLOR") else None)
     else:

@@ -23,6 +23,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class View:
+    """Which part of a report to show.
+
+    Attributes:
+        columns: their names; None for the renderer's own choice.
+        per_channel: a row a channel where a layer has them.
+        sort: name of the column to sort by, the worst first; None for the report's order.
+        top: only so many layers.
+    """
+
+    columns: Sequence[str] | None = None
+    per_channel: bool = False
+    sort: str | None = None
+    top: int | None = None
+
+
+@dataclass(frozen=True)
 class Column:
     """One column: its JSON name, its heading with the unit, its value and how it is written."""
 
@@ -145,43 +162,63 @@ def columns(names: Sequence[str]) -> list[Column]:
     return [COLUMNS[name] for name in names]
 
 
-def rows(report: Report, per_channel: bool = False) -> list[Row]:
-    """A row a layer; with `per_channel`, a row a channel where a layer has them."""
+def chosen_columns(view: View, default: Sequence[str]) -> list[Column]:
+    """The columns that the view asks for, or `default`, with the channel where rows are channels.
+
+    Raises:
+        QdebugError: an unknown name.
+    """
+    if view.columns is not None:
+        return columns(view.columns)
+    names = [name for name in default if name != "channel"]
+    if view.per_channel:
+        names.insert(1, "channel")
+    return columns(names)
+
+
+def layer_row(layer: LayerReport) -> Row:
+    """The row of a whole layer."""
+    return Row(layer, layer.metrics, layer.scale, layer.zero_point)
+
+
+def rows(report: Report, view: View) -> list[Row]:
+    """The rows that the view shows."""
     result = []
-    for layer in report.layers:
-        result.append(Row(layer, layer.metrics, layer.scale, layer.zero_point))
-        if per_channel and layer.channels:
-            result[-1:] = [
+    for layer in arranged(report, view).layers:
+        if view.per_channel and layer.channels:
+            result += [
                 Row(layer, channel.metrics, channel.scale, channel.zero_point, index)
                 for index, channel in enumerate(layer.channels)
             ]
+        else:
+            result.append(layer_row(layer))
     return result
 
 
-def arranged(report: Report, sort: str | None = None, top: int | None = None) -> Report:
-    """The report with its layers sorted by a column, the worst first, and cut to the first `top`.
+def arranged(report: Report, view: View) -> Report:
+    """The report with its layers in the view's order, and only so many.
 
     Errors are sorted by size, whatever their sign; text by alphabet; what has no value comes last.
 
     Raises:
-        QdebugError: an unknown column.
+        QdebugError: an unknown column to sort by.
     """
     layers = report.layers
-    if sort is not None:
-        (column,) = columns([sort])
+    if view.sort is not None:
+        (column,) = columns([view.sort])
 
         def key(layer: LayerReport) -> tuple[bool, Any]:
-            value = column.value(Row(layer, layer.metrics, layer.scale, layer.zero_point))
+            value = column.value(layer_row(layer))
             if isinstance(value, list):
                 value = math.prod(value) if column.name == "shape" else max(value)
             if value is None:
                 return True, 0
             if isinstance(value, str):
                 return False, value
-            return False, -abs(value) if column.name not in _MORE_IS_BETTER else value
+            return False, value if column.name in _MORE_IS_BETTER else -abs(value)
 
         layers = sorted(layers, key=key)
-    return replace(report, layers=layers[:top])
+    return replace(report, layers=layers[: view.top])
 
 
 assert set(FIGURES) <= set(COLUMNS)

@@ -2,24 +2,23 @@
 
 import csv
 import io
-from collections.abc import Sequence
 from typing import Any
 
 from qdebug.names import printable
-from qdebug.render.columns import COLUMNS, columns, rows
+from qdebug.render.columns import COLUMNS, View, chosen_columns, rows
 from qdebug.report import Report
 
 # A cell that begins with one of these is a formula to a spreadsheet; an apostrophe makes it text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def csv_text(report: Report, names: Sequence[str] | None = None, per_channel: bool = False) -> str:
+def csv_text(report: Report, view: View) -> str:
     """The report as CSV with a line of column names; what cannot be had is empty."""
-    chosen = columns(names or [name for name in COLUMNS if name != "channel" or per_channel])
+    chosen = chosen_columns(view, list(COLUMNS))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(column.name for column in chosen)
-    for row in rows(report, per_channel):
+    for row in rows(report, view):
         writer.writerow(_cell(column.value(row)) for column in chosen)
     return out.getvalue()
 

@@ -1,25 +1,22 @@
 """A report as a Markdown table, for pull requests and wikis."""
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
 
 from qdebug.names import printable
-from qdebug.render.columns import Column, Row, columns, rows
+from qdebug.render.columns import Column, Row, View, chosen_columns, rows
 from qdebug.render.table import DEFAULT_COLUMNS
 from qdebug.report import Report
 
 
-def markdown(report: Report, names: Sequence[str] | None = None, per_channel: bool = False) -> str:
+def markdown(report: Report, view: View) -> str:
     """The report as a GitHub Markdown table; names stand in code spans, where nothing is markup."""
-    chosen = columns(names or DEFAULT_COLUMNS)
-    if per_channel and names is None:
-        chosen[1:1] = columns(["channel"])
+    chosen = chosen_columns(view, DEFAULT_COLUMNS)
     return (
         tabulate(
-            [[_cell(column, row) for column in chosen] for row in rows(report, per_channel)],
+            [[_cell(column, row) for column in chosen] for row in rows(report, view)],
             headers=[column.heading.replace("\n", " ") for column in chosen],
             colalign=["left" if column.left else "right" for column in chosen],
             tablefmt="pipe",

@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from qdebug.metrics import REFERENCE
 from qdebug.names import printable, shorten
-from qdebug.render.columns import Column, Row, columns, rows, significant
+from qdebug.render.columns import Column, Row, View, chosen_columns, rows, significant
 from qdebug.report import LayerReport, Report
 
 DEFAULT_COLUMNS = (
@@ -37,23 +37,20 @@ _GAP = 2  # between tabulate's columns
 
 def table(
     report: Report,
-    names: Sequence[str] | None = None,
-    per_channel: bool = False,
+    view: View,
     width: int | None = None,
 ) -> str:
     """The report as text; `width` columns wide at most, where that can be had.
 
-    Long names are shortened in the middle; if that is not enough and `names` does not ask for
-    certain columns, columns are left out and the last line says which.
+    Long names are shortened in the middle; if that is not enough and the view does not ask
+    for certain columns, columns are left out and the last line says which.
     """
-    body = rows(report, per_channel)
-    chosen = columns(names or DEFAULT_COLUMNS)
-    if per_channel and names is None:
-        chosen[1:1] = columns(["channel"])
+    body = rows(report, view)
+    chosen = chosen_columns(view, DEFAULT_COLUMNS)
     cells = {column.name: [_cell(column, row) for row in body] for column in chosen}
     left_out: list[str] = []
     if width is not None:
-        for name in _DISPENSABLE if names is None else ():
+        for name in _DISPENSABLE if view.columns is None else ():
             if _room_for_names(chosen, cells, width) >= min(
                 _LEAST_NAME_WIDTH, _width("layer", cells["layer"])
             ):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from qdebug.affine import CODE_DTYPES, QuantParams
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
-from qdebug.layer import Block, Layer, UnreadableLayer
+from qdebug.layer import Block, Layer, Part, UnreadableLayer
 from qdebug.names import nearest, printable
 from qdebug.sources.zip_member import BrokenMemberError, open_member
 
@@ -107,7 +107,7 @@ class PairFiles:
                         _check_same(piece, pieces[0])
                     pieces.append(piece)
                 except (FieldError, BrokenMemberError) as error:
-                    located = locate(error, file=path, layer=printable(name))
+                    located = locate(error, file=printable(path), layer=printable(name))
                     broken.setdefault(name, str(located))
         if not self._pieces:
             raise QdebugError("; ".join(self.problems))
@@ -116,19 +116,31 @@ class PairFiles:
             for name, pieces in self._pieces.items()
         ]
 
-    def blocks(self, layer: Layer) -> Iterator[Block]:
-        """The layer's data, slab by slab, from all files.
+    def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
+        """What each file holds of each of these layers."""
+        return [_PiecePart(layer, piece) for layer in layers for piece in self._pieces[layer.name]]
 
-        Raises:
-            LayerError: an array is cut short, or its checksum is wrong.
-        """
-        for piece in self._pieces[layer.name]:
-            try:
-                yield from _blocks(piece)
-            except BrokenMemberError as error:
-                raise locate(error, file=piece.path, layer=printable(layer.name)) from None
-            except OSError as error:
-                raise LayerError(f"{piece.path}: {error.strerror or error}") from None
+
+@dataclass(frozen=True, eq=False)
+class _PiecePart:
+    """One file's piece of one layer."""
+
+    layer: Layer
+    piece: _Piece
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        return [self.layer]
+
+    def blocks(self) -> Iterator[tuple[Layer, Block]]:
+        shown = printable(self.piece.path)
+        try:
+            for block in _blocks(self.piece):
+                yield self.layer, block
+        except BrokenMemberError as error:
+            raise locate(error, file=shown, layer=printable(self.layer.name)) from None
+        except OSError as error:
+            raise LayerError(f"{shown}: {error.strerror or error}") from None
 
 
 def parse_keys(options: Sequence[str]) -> dict[str, str]:
