@@ -1,13 +1,10 @@
 """Pair files: the float and quantized tensors of each layer in .npz (docs/pair-file.md)."""
 
-import ast
 import glob
 import math
-import operator
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,15 @@ from qdebug.affine import CODE_DTYPES, QuantParams
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.layer import Block, Layer, Part, UnreadableLayer
 from qdebug.names import nearest, printable
-from qdebug.sources.zip_member import BrokenMemberError, open_member
+from qdebug.sources.npy_array import (
+    BLOCK_ELEMENTS,
+    StoredArray,
+    read_header,
+    read_small,
+    taking,
+    taking_reordered,
+)
+from qdebug.sources.zip_member import BrokenMemberError
 
 FIELDS = (
     "float",
@@ -35,29 +40,10 @@ FIELDS = (
 )
 KINDS = ("activation", "weight", "bias")
 
-# Elements in a block: large enough that the calls into NumPy do not count, small enough for the
-# cache.
-BLOCK_ELEMENTS = 1 << 18
-
 _FLOAT_DTYPES = ("float16", "float32", "float64")
-
-# A longer .npy header is no header: numpy.load has the same limit.
-_MAX_HEADER = 10_000
 
 # What a file must be when it is not.
 _EXPECTED = "an .npz file as numpy.savez writes it"
-
-
-@dataclass(frozen=True)
-class _Array:
-    """Where an array stands and what its header says."""
-
-    path: str
-    info: zipfile.ZipInfo
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    fortran: bool
-    header_size: int
 
 
 @dataclass(frozen=True)
@@ -65,9 +51,9 @@ class _Piece:
     """What one file holds of a layer."""
 
     path: str
-    floats: _Array
-    codes: _Array
-    model_floats: _Array | None
+    floats: StoredArray
+    codes: StoredArray
+    model_floats: StoredArray | None
     params: QuantParams
     op: str | None
     kind: str | None
@@ -227,7 +213,7 @@ def _read_piece(path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> _
     for field, infos in fields.items():
         if len(infos) > 1:
             raise FieldError(field, found=f"{len(infos)} arrays of this name", expected="one")
-    headers = {field: _header(path, field, infos[0]) for field, infos in fields.items()}
+    headers = {field: read_header(path, field, infos[0]) for field, infos in fields.items()}
     for field in ("float", "quantized", "scale"):
         if field not in headers:
             raise FieldError(field, found="nothing", expected="an array")
@@ -269,58 +255,18 @@ def _read_piece(path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> _
     return _Piece(path, floats, codes, model_floats, params, op, kind)
 
 
-def _header(path: str, field: str, info: zipfile.ZipInfo) -> _Array:
-    """What an array's .npy header says, checked against the size of its data."""
-    with open_member(path, info) as member:
-        # Magic, version and the length of the header come first: 10 bytes, 12 from version 2 on.
-        start = member.read(10)
-        if len(start) < 10 or start[:6] != b"\x93NUMPY":
-            raise FieldError(field, found="no .npy array", expected="one, as numpy.savez writes it")
-        size = int.from_bytes(start[8:10], "little")
-        if start[6] > 1:
-            size |= int.from_bytes(member.read(2), "little") << 16
-        text = member.read(min(size, _MAX_HEADER))
-    try:
-        header = ast.literal_eval(text.decode("utf8"))
-        dtype, shape = np.dtype(header["descr"]), tuple(map(operator.index, header["shape"]))
-        fortran = bool(header["fortran_order"])
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
-        raise FieldError(
-            field, found=f"the .npy header {text[:60]!r}", expected="dtype, order and shape"
-        ) from None
-    if dtype.hasobject:
-        raise FieldError(field, found="pickled objects", expected="an array of numbers")
-    header_size = (10 if start[6] == 1 else 12) + size
-    expected = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or info.file_size - header_size != expected:
-        raise FieldError(
-            field,
-            found=f"{info.file_size - header_size} bytes of data",
-            expected=f"{expected} for {dtype} of shape {shape}",
-        )
-    return _Array(path, info, dtype, shape, fortran, header_size)
-
-
-def _small(array: _Array) -> NDArray[Any]:
-    """All of an array that is known to be small."""
-    with open_member(array.path, array.info) as member:
-        member.read(array.header_size)
-        data = member.read(array.info.file_size - array.header_size)
-    return np.frombuffer(data, array.dtype).reshape(array.shape)
-
-
-def _value(headers: Mapping[str, _Array], field: str, kinds: str, expected: str) -> Any:
+def _value(headers: Mapping[str, StoredArray], field: str, kinds: str, expected: str) -> Any:
     """The single value of an optional field, None where it is not there."""
     if field not in headers:
         return None
     array = headers[field]
     if array.dtype.kind not in kinds or math.prod(array.shape) != 1:
         raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
-    return _small(array).item()
+    return read_small(array).item()
 
 
 def _vector(
-    array: _Array, field: str, kinds: str, expected: str, tensor_shape: tuple[int, ...]
+    array: StoredArray, field: str, kinds: str, expected: str, tensor_shape: tuple[int, ...]
 ) -> NDArray[Any]:
     """A scale or zero point: one, or as many as some axis of the tensor is long."""
     if array.dtype.kind not in kinds:
@@ -331,7 +277,7 @@ def _vector(
             found=f"shape {array.shape}",
             expected=f"(), (1,) or (channels,) for a tensor of shape {tensor_shape}",
         )
-    return _small(array)
+    return read_small(array)
 
 
 def _axis(axis: int | None, ndim: int) -> int | None:
@@ -398,7 +344,7 @@ def _blocks(piece: _Piece) -> Iterator[Block]:
     with ExitStack() as stack:
         takers = [
             stack.enter_context(
-                _taking(array) if array.fortran == fortran else _taking_reordered(array)
+                taking(array) if array.fortran == fortran else taking_reordered(array)
             )
             for array in arrays
         ]
@@ -430,37 +376,3 @@ def _slabs(shape: tuple[int, ...], axis: int | None) -> Iterator[tuple[int, tupl
             width = min(step, channels - channel)
             for start in range(0, inner, BLOCK_ELEMENTS):
                 yield channel, (1, width, min(BLOCK_ELEMENTS, inner - start))
-
-
-Take = Callable[[int], NDArray[Any]]
-
-
-@contextmanager
-def _taking(array: _Array) -> Iterator[Take]:
-    """A function that takes the next n elements, in the file's order."""
-    with open_member(array.path, array.info) as member:
-        member.read(array.header_size)
-        yield lambda n: np.frombuffer(member.read(n * array.dtype.itemsize), array.dtype)
-
-
-@contextmanager
-def _taking_reordered(array: _Array) -> Iterator[Take]:
-    """A function that takes the next n elements in C order of an array in Fortran order.
-
-    The array is first copied to a temporary file: members cannot be read out of order.
-    """
-    with tempfile.TemporaryFile() as spool:
-        with _taking(array) as take:
-            for start in range(0, math.prod(array.shape), BLOCK_ELEMENTS):
-                spool.write(take(min(BLOCK_ELEMENTS, math.prod(array.shape) - start)).tobytes())
-        spool.flush()
-        elements = np.memmap(spool, array.dtype, "r", shape=array.shape, order="F").flat
-        position = 0
-
-        def take_reordered(n: int) -> NDArray[Any]:
-            nonlocal position
-            position += n
-            taken: NDArray[Any] = elements[position - n : position]
-            return taken
-
-        yield take_reordered

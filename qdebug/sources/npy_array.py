@@ -1,0 +1,115 @@
+"""One array in an .npz file, read forwards in pieces. Knows nothing of layers."""
+
+import ast
+import math
+import operator
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.errors import FieldError
+from qdebug.sources.zip_member import open_member
+
+# Elements in a block: large enough that the calls into NumPy do not count, small enough for the
+# cache.
+BLOCK_ELEMENTS = 1 << 18
+
+# A longer .npy header is no header: numpy.load has the same limit.
+_MAX_HEADER = 10_000
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """Where an array stands and what its header says."""
+
+    path: str
+    info: zipfile.ZipInfo
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran: bool
+    header_size: int
+
+
+def read_header(path: str, field: str, info: zipfile.ZipInfo) -> StoredArray:
+    """What an array's .npy header says, checked against the size of its data.
+
+    Raises:
+        FieldError: no array of plain numbers; `field` is for the message.
+        BrokenMemberError: the zip is broken here.
+    """
+    with open_member(path, info) as member:
+        # Magic, version and the length of the header come first: 10 bytes, 12 from version 2 on.
+        start = member.read(10)
+        if len(start) < 10 or start[:6] != b"\x93NUMPY":
+            raise FieldError(field, found="no .npy array", expected="one, as numpy.savez writes it")
+        size = int.from_bytes(start[8:10], "little")
+        if start[6] > 1:
+            size |= int.from_bytes(member.read(2), "little") << 16
+        text = member.read(min(size, _MAX_HEADER))
+    try:
+        header = ast.literal_eval(text.decode("utf8"))
+        dtype, shape = np.dtype(header["descr"]), tuple(map(operator.index, header["shape"]))
+        fortran = bool(header["fortran_order"])
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
+        raise FieldError(
+            field, found=f"the .npy header {text[:60]!r}", expected="dtype, order and shape"
+        ) from None
+    if dtype.hasobject:
+        raise FieldError(field, found="pickled objects", expected="an array of numbers")
+    header_size = (10 if start[6] == 1 else 12) + size
+    expected = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or info.file_size - header_size != expected:
+        raise FieldError(
+            field,
+            found=f"{info.file_size - header_size} bytes of data",
+            expected=f"{expected} for {dtype} of shape {shape}",
+        )
+    return StoredArray(path, info, dtype, shape, fortran, header_size)
+
+
+def read_small(array: StoredArray) -> NDArray[Any]:
+    """All of an array that is known to be small."""
+    with open_member(array.path, array.info) as member:
+        member.read(array.header_size)
+        data = member.read(array.info.file_size - array.header_size)
+    return np.frombuffer(data, array.dtype).reshape(array.shape)
+
+
+Take = Callable[[int], NDArray[Any]]
+
+
+@contextmanager
+def taking(array: StoredArray) -> Iterator[Take]:
+    """A function that takes the next n elements, in the file's order."""
+    with open_member(array.path, array.info) as member:
+        member.read(array.header_size)
+        yield lambda n: np.frombuffer(member.read(n * array.dtype.itemsize), array.dtype)
+
+
+@contextmanager
+def taking_reordered(array: StoredArray) -> Iterator[Take]:
+    """A function that takes the next n elements in C order of an array in Fortran order.
+
+    The array is first copied to a temporary file: members cannot be read out of order.
+    """
+    with tempfile.TemporaryFile() as spool:
+        with taking(array) as take:
+            for start in range(0, math.prod(array.shape), BLOCK_ELEMENTS):
+                spool.write(take(min(BLOCK_ELEMENTS, math.prod(array.shape) - start)).tobytes())
+        spool.flush()
+        elements = np.memmap(spool, array.dtype, "r", shape=array.shape, order="F").flat
+        position = 0
+
+        def take_reordered(n: int) -> NDArray[Any]:
+            nonlocal position
+            position += n
+            taken: NDArray[Any] = elements[position - n : position]
+            return taken
+
+        yield take_reordered
