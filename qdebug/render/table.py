@@ -33,6 +33,7 @@ _DISPENSABLE = ("shape", "zero_point", "op", "scale", "max_abs_error_scale", "rm
 _LEAST_NAME_WIDTH = 28
 
 _GAP = 2  # between tabulate's columns
+_PADDING = 2  # that tabulate adds to a heading
 
 
 def table(
@@ -67,7 +68,7 @@ def table(
         tablefmt="simple",
         disable_numparse=True,
     )
-    lines = [_head(report), "", _coloured(text, body), "", *_tail(report)]
+    lines = [_head(report), "", _coloured(text, body), "", *_tail(report, width)]
     if left_out:
         lines.append(f"left out to fit {width} columns: {', '.join(left_out)} (--wide shows all)")
     return "\n".join(lines) + "\n"
@@ -79,7 +80,7 @@ def _cell(column: Column, row: Row) -> str:
 
 
 def _width(heading: str, cells: Sequence[str]) -> int:
-    return max(map(len, [*heading.split("\n"), *cells]))
+    return max(*(len(line) + _PADDING for line in heading.split("\n")), *map(len, cells), 0)
 
 
 def _room_for_names(chosen: Sequence[Column], cells: dict[str, list[str]], width: int) -> int:
@@ -109,7 +110,7 @@ def _head(report: Report) -> str:
     )
 
 
-def _tail(report: Report) -> list[str]:
+def _tail(report: Report, width: int | None) -> list[str]:
     """How many layers exceed the reference and the worst; then what could not be read."""
     read = [layer for layer in report.layers if layer.metrics]
     above = [layer for layer in read if layer.metrics and layer.metrics.exceeds_reference]
@@ -120,9 +121,9 @@ def _tail(report: Report) -> list[str]:
     if above:
         worst = max(above, key=_badness)
         assert worst.metrics is not None
-        line += (
-            f"; the worst: {printable(worst.name)} ({significant(worst.metrics.rmse_scale or 0.0)})"
-        )
+        name = printable(worst.name)
+        name = name if width is None else shorten(name, _LEAST_NAME_WIDTH)
+        line += f"; the worst: {name} ({significant(worst.metrics.rmse_scale or 0.0)})"
     return [line, *(f"unreadable: {complaint}" for complaint in report.complaints)]
 
 
