@@ -5,6 +5,7 @@ grow with the layer. Figures come from the report and are not computed again her
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -335,5 +336,7 @@ def _legend(axes: Axes, above: float = 1.0) -> None:
 
 def save_png(figure: Figure, file: BinaryIO) -> None:
     """Write a figure as PNG, the same bytes every time."""
-    with mpl.rc_context({"axes.unicode_minus": False}):
+    with mpl.rc_context({"axes.unicode_minus": False}), warnings.catch_warnings():
+        # A layer's name may be in a script that Matplotlib's font lacks; it then shows as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, format="png", metadata={"Software": "qdebug"})

@@ -92,6 +92,8 @@ def _chosen(
 def _paths(names: Sequence[str], output: Path | None) -> list[Path]:
     """Where the pictures go: into a directory, each under its layer's name, or to one file."""
     if output is not None and output.suffix and not output.is_dir():
+        if output.suffix.lower() != ".png":
+            raise QdebugError(f"-o: found {printable(str(output))}, expected .png or a directory")
         if len(names) > 1:
             raise QdebugError(
                 f"-o: found the file {printable(str(output))} for {len(names)} pictures, expected "

@@ -27,10 +27,20 @@ DEFAULT_COLUMNS = (
 )
 
 # What a narrow terminal does without, first things first.
-_DISPENSABLE = ("shape", "zero_point", "op", "scale", "max_abs_error_scale", "rmse", "clipped")
+_DISPENSABLE = (
+    "shape",
+    "zero_point",
+    "op",
+    "scale",
+    "max_abs_error_scale",
+    "rmse",
+    "clipped",
+    "range_waste",
+    "mean_error_scale",
+)
 
 # A name shortened further than this can hardly be told from its neighbours.
-_LEAST_NAME_WIDTH = 28
+_LEAST_NAME_WIDTH = 24
 
 _GAP = 2  # between tabulate's columns
 _PADDING = 2  # that tabulate adds to a heading

@@ -55,7 +55,7 @@ class MemberReader:
         assert self._inflate is not None
         pieces: list[bytes] = []
         missing = size
-        while missing:
+        while missing and not self._inflate.eof:
             packed = self._inflate.unconsumed_tail
             if not packed:
                 packed = self._file.read(min(_PIECE, self._packed))
