@@ -67,7 +67,7 @@ def range_mse(
 
     >>> x = np.append(np.linspace(-1, 1, 10_000), 3.0)
     >>> [round(float(end[0]), 1) for end in range_mse(x, QuantScheme("int8", bits=4))]
-    [-1.0, 1.0]
+    [-0.9, 1.1]
     """
     rows = _rows(np.asarray(x), axis)
     full_low, full_high = range_minmax(rows, axis=0)
