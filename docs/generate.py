@@ -1,0 +1,82 @@
+"""Write what the documentation takes from the program: docs/cli.md, outputs of commands, pictures.
+
+A block of Markdown that begins with ```console holds commands (after ``$ ``) and what they print;
+this runs the commands, from the root of the repository, and puts in what they print now.
+``make docs`` calls it; a test fails when its result is not what stands in the files.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from qdebug.cli import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [page for folder in (".", "docs", "sample_models") for page in (ROOT / folder).glob("*.md")]
+PICTURES = {
+    "clipped.png": ["plot", "*block_add*", "-m", "sample_models/digits_faulty.npz"],
+    "overview.png": ["plot", "--overview", "-m", "sample_models/digits_faulty.npz"],
+}
+
+_WIDTH = 90
+_CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def cli_page() -> str:
+    """docs/cli.md: the help of every command."""
+    page = ["# The command line\n", "Generated from the commands' own help by `make docs`.\n"]
+    with click.Context(main, info_name="qdebug", terminal_width=_WIDTH) as context:
+        page.append(f"```\n{main.get_help(context)}\n```\n")
+        for name in COMMANDS:
+            command = main.get_command(context, name)
+            assert command is not None
+            with click.Context(
+                command, info_name=name, parent=context, terminal_width=_WIDTH
+            ) as inner:
+                page.append(f"## qdebug {name}\n\n```\n{command.get_help(inner)}\n```\n")
+    return "\n".join(page)
+
+
+def refreshed(page: str) -> str:
+    """The page with its console blocks as the commands print them now."""
+
+    def run(block: re.Match[str]) -> str:
+        lines = []
+        for command in re.findall(r"^\$ ((?:.*\\\n)*.*)", block[1], re.MULTILINE):
+            lines.append(f"$ {command}\n{output_of(command)}")
+        return f"```console\n{''.join(lines)}```"
+
+    return _CONSOLE.sub(run, page)
+
+
+def output_of(command: str) -> str:
+    """What a shell command prints, run beside this Python's own scripts."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines()) + "\n" * bool(done.stdout)
+
+
+def write_all() -> None:
+    """Bring every page and picture up to date."""
+    (ROOT / "docs/cli.md").write_text(cli_page())
+    for page in PAGES:
+        page.write_text(refreshed(page.read_text()))
+    for name, arguments in PICTURES.items():
+        main([*arguments, "-o", str(ROOT / "docs/images" / name)], standalone_mode=False)
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    (ROOT / "docs/images").mkdir(exist_ok=True)
+    write_all()

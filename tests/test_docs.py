@@ -1,0 +1,87 @@
+"""The documentation says what the program does: every snippet runs as printed."""
+
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import Result
+
+from qdebug.cli import COMMANDS
+from qdebug.limits import read_config
+from qdebug.metrics import FIGURES
+from qdebug.sources.npz import FIELDS
+
+Run = Callable[..., Result]
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("sample_models/*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_command_and_option_is_documented(generate: ModuleType) -> None:
+    assert (ROOT / "docs/cli.md").read_text() == generate.cli_page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_print_what_the_page_says(page: Path, generate: ModuleType) -> None:
+    assert page.read_text() == generate.refreshed(page.read_text()), "run `make docs`"
+
+
+def test_the_readmes_pair_file_and_ci_snippets_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qdebug: Run
+) -> None:
+    readme = ROOT / "README.md"
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = blocks(readme, "python")
+    exec(snippet, {})
+    assert "1 layer, 2,048 elements" in qdebug("report", "pairs.npz").output
+    (ci,) = blocks(readme, "yaml")
+    commands = re.findall(r"- run: qdebug (.*)", ci)
+    assert commands
+    for command in commands:
+        assert qdebug(*command.split()).exit_code == 0
+    (config,) = blocks(readme, "toml")
+    Path("pyproject.toml").write_text(config)
+    assert len(read_config(Path("pyproject.toml")).overrides) == 1
+
+
+def test_the_readmes_two_commands_are_targets() -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
+        assert command in targets
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("metrics.md", [*FIGURES, "rmse_scale_ratio"]),
+        ("pair-file.md", FIELDS),
+        ("cli.md", COMMANDS),
+    ],
+)
+def test_nothing_is_left_out(page: str, words: list[str]) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    assert [word for word in words if not re.search(rf"\b{word}\b", text)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
