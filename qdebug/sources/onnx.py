@@ -18,7 +18,8 @@ from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.layer import Block, Layer, Part, UnreadableLayer
 from qdebug.names import printable
 from qdebug.sources.inputs import InputSpec, read_samples
-from qdebug.sources.onnx_graph import CODE_TYPES, Graph, read_graph
+from qdebug.sources.onnx_graph import CODE_TYPES, Additions, Graph, read_graph
+from qdebug.sources.onnx_local import with_local_references
 from qdebug.sources.onnx_network import Network, network
 from qdebug.sources.onnx_pair import (
     Arrays,
@@ -68,7 +69,8 @@ class OnnxModels:
         self.skipped: list[tuple[str, str]] = []
         pairs = self._pairs_of(floating, quantized)
         self._check_same_network(pairs)
-        self._models = _Models(floating.graph, quantized.graph, pairs)
+        pairs, additions = with_local_references(quantized, floating.graph, pairs)
+        self._models = _Models(floating.graph, quantized.graph, pairs, additions)
         self._samples = read_samples(inputs, self._models.specs, samples)
         self.notes += self._samples.notes
         self._first = next(iter(self._samples))
@@ -230,14 +232,16 @@ class _Run:
 class _Models:
     """Both models in the runtime, fed with the same samples."""
 
-    def __init__(self, floating: Graph, quantized: Graph, pairs: Sequence[Pair]) -> None:
+    def __init__(
+        self, floating: Graph, quantized: Graph, pairs: Sequence[Pair], additions: Additions
+    ) -> None:
         narrow = {
             pair.tensor.codes: dtype
             for pair in pairs
             for dtype, bits in [CODE_TYPES[pair.tensor.code_type]]
             if bits < 8
         }
-        self._quantized = Session(quantized, _wanted_of_quantized(pairs), narrow)
+        self._quantized = Session(quantized, _wanted_of_quantized(pairs), narrow, additions)
         self._floating = Session(floating, _wanted_of_float(pairs))
         self._inputs = _inputs(floating, quantized)
         self._input_params = _input_params(self._inputs, quantized, pairs)

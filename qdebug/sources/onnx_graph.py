@@ -119,6 +119,14 @@ class Graph:
         return values
 
 
+@dataclass(frozen=True)
+class Additions:
+    """What is to run in a graph beside what it holds."""
+
+    nodes: Sequence["onnx.NodeProto"] = ()
+    constants: Sequence["onnx.TensorProto"] = ()
+
+
 def read_graph(path: str) -> Graph:
     """The model in a file.
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from qdebug.errors import QdebugError
 from qdebug.names import printable
-from qdebug.sources.onnx_graph import MISSING, Graph, one_line
+from qdebug.sources.onnx_graph import MISSING, Additions, Graph, one_line
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -23,7 +23,11 @@ class Session:
     """
 
     def __init__(
-        self, graph: Graph, tensors: Iterable[str], narrow: Mapping[str, str] | None = None
+        self,
+        graph: Graph,
+        tensors: Iterable[str],
+        narrow: Mapping[str, str] | None = None,
+        additions: Additions | None = None,
     ) -> None:
         """Load the model.
 
@@ -31,6 +35,7 @@ class Session:
             graph: the model.
             tensors: what `run` may be asked for.
             narrow: of those, tensors whose type NumPy does not have -> one that holds it.
+            additions: what to run beside it.
         """
         try:
             import onnxruntime as ort
@@ -41,6 +46,9 @@ class Session:
         self._path = printable(graph.path)
         model = onnx.ModelProto()
         model.CopyFrom(graph.model)
+        if additions:
+            model.graph.node.extend(additions.nodes)
+            model.graph.initializer.extend(additions.constants)
         outputs = set(graph.outputs)
         taken = {name for node in graph.nodes for name in (*node.inputs, *node.outputs)}
         self._fetched: dict[str, str] = {}
