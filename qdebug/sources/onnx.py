@@ -17,7 +17,7 @@ from qdebug.affine import QuantParams, quantize
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.layer import Block, Layer, Part, UnreadableLayer
 from qdebug.names import printable
-from qdebug.sources.inputs import InputSpec, read_samples
+from qdebug.sources.inputs import InputSpec, Samples, read_samples
 from qdebug.sources.onnx_graph import CODE_TYPES, Additions, Graph, read_graph
 from qdebug.sources.onnx_local import with_local_references
 from qdebug.sources.onnx_network import Network, network
@@ -29,6 +29,7 @@ from qdebug.sources.onnx_pair import (
     constant_arrays,
     constant_shape,
     disagreement,
+    narrow_codes,
 )
 from qdebug.sources.onnx_pairing import partners
 from qdebug.sources.onnx_quantized import Quantized, quant_params, quantized_tensors
@@ -40,43 +41,59 @@ class OnnxModels:
     """The source of a float and a quantized ONNX model that get the same inputs.
 
     Attributes:
-        files: the float model, the quantized one, the inputs.
-        problems: none: whatever keeps a file from being read is an error here.
-        layers: weights, biases and activations, in the order of execution.
-        skipped: quantized tensors that are no layers, each with the reason.
-        notes: what the user should know of how the files are used, a line each.
+        files: the files read, by the names the user gave them.
+        problems: always empty: without both models there is nothing to report.
+        layers: in the order of execution: an operator's weights, its bias, what it computes.
+        skipped: name and reason of each quantized tensor that is no layer.
+        notes: what the user should know of how the files were taken: a line each.
+        samples: what the models are run on; None where no inputs were given.
     """
 
     def __init__(
-        self, float_model: str, quantized_model: str, inputs: str, samples: int | None = None
+        self, models: Sequence[str], inputs: str | None = None, *, samples: int | None = None
     ) -> None:
-        """Pair the models, and run them on the first of the inputs' samples.
+        """Read and pair the models, and run both on the first sample.
 
         Args:
-            float_model: an .onnx file.
-            quantized_model: an .onnx file; taken for the other one if they are the wrong way round.
-            inputs: an .npz or .npy file, as `read_samples` takes it.
-            samples: only so many of them.
+            models: a float and a quantized .onnx.
+            inputs: the samples, .npz or .npy; without them, weights and biases only.
+            samples: how many samples to take, from the first; all where None.
 
         Raises:
-            QdebugError: a file that cannot be read, a model that the runtime does not take, no
-                quantized tensor, or two models that are not the same network.
+            QdebugError: files that cannot be read or run, or models that are no such pair.
         """
-        floating, quantized, self.notes = _in_order(float_model, quantized_model)
-        self._floating, self._quantized = floating.graph, quantized.graph
-        self.files: Sequence[str] = [self._floating.path, self._quantized.path, inputs]
+        self.files: Sequence[str] = [*models, *([] if inputs is None else [inputs])]
         self.problems: Sequence[str] = []
         self.skipped: list[tuple[str, str]] = []
-        pairs = self._pairs_of(floating, quantized)
+        self.samples: Samples | None = None
+        floating, quantized, self.notes = _in_order(models)
+        self._floating, self._quantized = floating.graph, quantized.graph
+        pairs = self._paired(floating, quantized)
         self._check_same_network(pairs)
-        pairs, additions = with_local_references(quantized, floating.graph, pairs)
-        self._models = _Models(floating.graph, quantized.graph, pairs, additions)
-        self._samples = read_samples(inputs, self._models.specs, samples)
-        self.notes += self._samples.notes
-        self._first = next(iter(self._samples))
         self._pairs: dict[str, Pair] = {}
         self.layers: list[Layer | UnreadableLayer] = []
-        self._add_layers(pairs)
+        run: _Run | None = None
+        if inputs is None:
+            self.notes.append("no inputs: weights and biases only")
+            pairs = [pair for pair in pairs if pair.tensor.is_constant]
+        else:
+            pairs, additions = with_local_references(quantized, floating.graph, pairs)
+            self._models = _Models(floating.graph, quantized.graph, pairs, additions)
+            self.samples = read_samples(inputs, self._models.specs, samples)
+            self.notes += self.samples.notes
+            run = self._models.run(next(iter(self.samples)), pairs)
+        for pair in pairs:
+            self._add(pair, run)
+        if not self.layers:
+            raise QdebugError(self._nothing())
+        lonely = [p.name for p in self._pairs.values() if not p.twin and not p.tensor.is_constant]
+        if lonely:
+            names = ", ".join(f"'{printable(name)}'" for name in lonely[:5])
+            more = f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
+            self.notes.append(
+                f"nothing in {printable(self._floating.path)} is the twin of {names}{more}: "
+                "reported without the float model's own run"
+            )
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
         """Each constant by itself; the activations together, for they come from the same runs."""
@@ -88,7 +105,7 @@ class OnnxModels:
         ]
         return [*parts, _Part(made, partial(self._activations, made))] if made else parts
 
-    def _pairs_of(self, floating: Network, quantized: Network) -> list[Pair]:
+    def _paired(self, floating: Network, quantized: Network) -> list[Pair]:
         """The quantized tensors that can be layers; the others are skipped."""
         twins = partners(quantized, floating)
         shown = printable(floating.graph.path)
@@ -107,12 +124,21 @@ class OnnxModels:
             names.add(name)
             pairs.append(Pair(name, tensor, twin))
         if not pairs:
-            name, reason = self.skipped[0]
-            raise QdebugError(
-                f"{printable(quantized.graph.path)}: none of {len(self.skipped)} quantized tensors "
-                f"can be used: '{printable(name)}': {reason}"
-            )
+            raise QdebugError(self._nothing())
         return pairs
+
+    def _nothing(self) -> str:
+        """The error of a pair without layers."""
+        shown = printable(self._quantized.path)
+        if self.skipped:
+            name, reason = self.skipped[0]
+            return (
+                f"{shown}: none of {len(self.skipped)} quantized tensors can be reported: "
+                f"'{printable(name)}': {reason}"
+            )
+        return (
+            f"{shown}: found quantized activations only, expected samples to run it on (--inputs)"
+        )
 
     def _check_same_network(self, pairs: Sequence[Pair]) -> None:
         """That most weights are the float model's.
@@ -139,33 +165,21 @@ class OnnxModels:
                 "expected the float model that was quantized, after batch normalization was folded"
             )
 
-    def _add_layers(self, pairs: Sequence[Pair]) -> None:
-        """Fill `layers`; the first sample's run gives the activations' shapes."""
-        run = self._models.run(self._first, pairs)
-        lonely = []
-        for pair in pairs:
-            try:
-                shape = self._shape(pair, run)
-            except UnlikeTwinError as error:
-                if pair.tensor.is_constant or not pair.tensor.floats:
-                    self.skipped.append((pair.name, f"{printable(self._floating.path)}: {error}"))
-                    continue
-                pair = replace(pair, twin=None)
-                shape = self._shape(pair, run)
-            if pair.twin is None and not pair.tensor.is_constant:
-                lonely.append(pair.name)
-            self._pairs[pair.name] = pair
-            self.layers.append(self._layer(pair, shape))
-        if lonely:
-            names = ", ".join(f"'{printable(name)}'" for name in lonely[:5])
-            more = f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
-            self.notes.append(
-                f"nothing in {printable(self._floating.path)} is the twin of {names}{more}: "
-                "reported without the float model's own run"
-            )
+    def _add(self, pair: Pair, run: "_Run | None") -> None:
+        """Make a layer of a pair, or say why it is none; `run` tells activations' shapes."""
+        try:
+            shape = self._shape(pair, run)
+        except UnlikeTwinError as error:
+            if pair.tensor.is_constant or not pair.tensor.floats:
+                self.skipped.append((pair.name, f"{printable(self._floating.path)}: {error}"))
+                return
+            pair = replace(pair, twin=None)
+            shape = self._shape(pair, run)
+        self._pairs[pair.name] = pair
+        self.layers.append(self._layer(pair, shape))
 
-    def _shape(self, pair: Pair, run: "_Run") -> tuple[int, ...]:
-        if pair.tensor.is_constant:
+    def _shape(self, pair: Pair, run: "_Run | None") -> tuple[int, ...]:
+        if run is None or pair.tensor.is_constant:
             return constant_shape(pair, self._quantized, self._floating)
         return self._made(pair, run).codes.shape
 
@@ -181,18 +195,16 @@ class OnnxModels:
         return Layer(pair.name, params, shape, op, tensor.kind)
 
     def _constant(self, layer: Layer) -> Iterator[tuple[Layer, Arrays]]:
-        pair = self._pairs[layer.name]
-        codes = None
-        if not pair.is_stored:
-            codes = self._models.run(self._first, [pair]).quantized[pair.tensor.codes]
         try:
-            yield layer, constant_arrays(pair, self._quantized, self._floating, codes)
+            pair = self._pairs[layer.name]
+            yield layer, constant_arrays(pair, self._quantized, self._floating)
         except FieldError as error:
             raise self._located(error, layer.name) from None
 
     def _activations(self, layers: Sequence[Layer]) -> Iterator[tuple[Layer, Arrays]]:
+        assert self.samples is not None
         pairs = [self._pairs[layer.name] for layer in layers]
-        for sample in self._samples:
+        for sample in self.samples:
             run = self._models.run(sample, pairs)
             for layer, pair in zip(layers, pairs, strict=True):
                 try:
@@ -235,12 +247,7 @@ class _Models:
     def __init__(
         self, floating: Graph, quantized: Graph, pairs: Sequence[Pair], additions: Additions
     ) -> None:
-        narrow = {
-            pair.tensor.codes: dtype
-            for pair in pairs
-            for dtype, bits in [CODE_TYPES[pair.tensor.code_type]]
-            if bits < 8
-        }
+        narrow = narrow_codes(pair.tensor for pair in pairs if not pair.tensor.is_constant)
         self._quantized = Session(quantized, _wanted_of_quantized(pairs), narrow, additions)
         self._floating = Session(floating, _wanted_of_float(pairs))
         self._inputs = _inputs(floating, quantized)
@@ -270,13 +277,13 @@ class _Models:
 
 def _wanted_of_quantized(pairs: Sequence[Pair]) -> list[str]:
     """The quantized model's tensors that these pairs' arrays are made of."""
-    wanted = []
-    for pair in pairs:
-        if not pair.is_stored:
-            wanted.append(pair.tensor.codes)
-        if pair.tensor.floats and not pair.tensor.is_constant:
-            wanted.append(pair.tensor.floats)
-    return wanted
+    return [
+        tensor
+        for pair in pairs
+        if not pair.tensor.is_constant
+        for tensor in (pair.tensor.codes, pair.tensor.floats)
+        if tensor
+    ]
 
 
 def _wanted_of_float(pairs: Sequence[Pair]) -> list[str]:
@@ -331,27 +338,30 @@ def _input_params(
     return params
 
 
-def _in_order(float_model: str, quantized_model: str) -> tuple[Network, Network, list[str]]:
+def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
     """The float network, the quantized one, and a note where they were given the other way round.
 
     Raises:
         QdebugError: a file that cannot be read, or not one of either.
     """
-    floating, quantized = (network(read_graph(path)) for path in (float_model, quantized_model))
-    shown, other = printable(float_model), printable(quantized_model)
-    found = [bool(quantized_tensors(net)) for net in (floating, quantized)]
+    shown = [printable(path) for path in models]
+    if len(models) != 2:
+        raise QdebugError(
+            f"{', '.join(shown)}: found {len(models)} ONNX models, expected a float one and its "
+            "quantized twin"
+        )
+    first, second = (network(read_graph(path)) for path in models)
+    found = [bool(quantized_tensors(net)) for net in (first, second)]
     if found == [False, True]:
-        return floating, quantized, []
+        return first, second, []
     if found == [True, False]:
-        note = f"{shown} is the quantized model and {other} the float one: taken so"
-        return quantized, floating, [note]
+        note = f"{shown[0]} is the quantized model and {shown[1]} the float one: taken so"
+        return second, first, [note]
     what = "no quantized tensor" if found == [False, False] else "quantized tensors"
-    same = Path(float_model).resolve() == Path(quantized_model).resolve()
-    where = (
-        f"{shown}: found the same file twice, with {what}"
-        if same
-        else (f"{shown}, {other}: found {what} in both")
-    )
+    if Path(models[0]).resolve() == Path(models[1]).resolve():
+        where = f"{shown[0]}: found the same file twice, with {what}"
+    else:
+        where = f"{shown[0]}, {shown[1]}: found {what} in both"
     raise QdebugError(f"{where}; expected a float model and its quantized twin")
 
 

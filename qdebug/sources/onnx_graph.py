@@ -3,8 +3,8 @@
 The onnx package is imported only when a model is read.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,13 @@ class Graph:
         """The protobuf number of a constant's type."""
         return self._constants[tensor].data_type
 
+    def constant_proto(self, tensor: str) -> "onnx.TensorProto":
+        """A copy of a constant as it is stored, under its name as a tensor."""
+        proto = type(self._constants[tensor])()
+        proto.CopyFrom(self._constants[tensor])
+        proto.name = tensor
+        return proto
+
     def constant_shape(self, tensor: str) -> tuple[int, ...]:
         """The shape that a constant is said to have."""
         return tuple(self._constants[tensor].dims)
@@ -104,8 +111,7 @@ class Graph:
         """
         import onnx
 
-        proto = onnx.TensorProto()
-        proto.CopyFrom(self._constants[tensor])  # external data is loaded into the copy only
+        proto = self.constant_proto(tensor)  # external data is loaded into the copy only
         try:
             values = onnx.numpy_helper.to_array(proto, self.folder)
         except Exception as error:  # every version and storage form has its own
@@ -155,6 +161,8 @@ def read_graph(path: str) -> Graph:
         raise QdebugError(f"{shown}: no ONNX model: it has no operator")
     if model.functions:
         model = inliner.inline_local_functions(model)
+    if not all(isinstance(name, str) for name in _names(model.graph)):
+        raise QdebugError(f"{shown}: no ONNX model: it has a name that is no text")
     nodes = [_node(node) for node in model.graph.node]
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in nodes:
@@ -176,10 +184,36 @@ def read_graph(path: str) -> Graph:
     )
 
 
+def with_operator_only(graph: Graph, output: str, first_input: str) -> Graph:
+    """The operator that makes `output`, alone with constants; `first_input` is one of them."""
+    from onnx import helper
+
+    (proto,) = (node for node in graph.model.graph.node if output in node.output)
+    node = type(proto)()
+    node.CopyFrom(proto)
+    node.input[0] = first_input
+    held = [graph.constant_proto(name) for name in node.input if name]
+    model = helper.make_model(
+        helper.make_graph([node], "one operator", [], [], held),
+        opset_imports=graph.model.opset_import,
+        ir_version=graph.model.ir_version,
+    )
+    return replace(graph, model=model, nodes=[_node(node)], inputs={}, outputs=[])
+
+
 def one_line(error: BaseException) -> str:
     """What another package says went wrong, on one line, safe to show."""
     said = printable(" ".join(str(error).split())) or type(error).__name__
     return said if len(said) <= 300 else f"{said[:299]}…"
+
+
+def _names(graph: "onnx.GraphProto") -> Iterator[Any]:
+    """All names that the graph goes by; protobuf hands on as bytes what is no text."""
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for values in (graph.initializer, graph.input, graph.output):
+        yield from (value.name for value in values)
 
 
 def _node(proto: "onnx.NodeProto") -> Node:

@@ -97,7 +97,7 @@ class _Builder:
             return None
         try:
             constant_shape(pair, self._graph, self._floating)
-            floats = constant_arrays(pair, self._graph, self._floating, None).floats
+            floats = constant_arrays(pair, self._graph, self._floating).floats
         except FieldError:
             return None
         return np.ascontiguousarray(floats, np.float32)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from qdebug.affine import dequantize
 from qdebug.errors import FieldError
-from qdebug.sources.onnx_graph import Graph
+from qdebug.sources.onnx_graph import CODE_TYPES, Graph, with_operator_only
 from qdebug.sources.onnx_network import Operator
 from qdebug.sources.onnx_pairing import Partner
 from qdebug.sources.onnx_quantized import Quantized, quant_params, rows_of_blocks
+from qdebug.sources.onnx_session import Session
 
 Array = NDArray[Any]
 
@@ -36,11 +37,6 @@ class Pair:
     name: str
     tensor: Quantized
     twin: Partner | None
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether its codes are in the model, so that nothing has to run."""
-        return self.tensor.is_constant and not self.tensor.floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,26 +63,42 @@ def constant_shape(pair: Pair, quantized: Graph, floating: Graph) -> tuple[int, 
     return shape
 
 
-def constant_arrays(pair: Pair, quantized: Graph, floating: Graph, codes: Array | None) -> Arrays:
-    """A weight or bias; `codes` are those that a run made of stored floats.
+def constant_arrays(pair: Pair, quantized: Graph, floating: Graph) -> Arrays:
+    """A weight or bias.
 
     Where a block of elements shares a scale, the arrays are of shape (blocks, elements).
 
     Raises:
         FieldError: values that cannot be had.
+        QdebugError: the runtime fails.
     """
     tensor = pair.tensor
-    if codes is None:
+    if tensor.floats:
+        floats = quantized.constant(tensor.floats, "float")
+        codes = _codes_of_stored(tensor, quantized)
+    else:
+        floats = _twin_values(pair, floating)
         codes = quantized.constant(tensor.codes, "quantized")
-    floats = (
-        quantized.constant(tensor.floats, "float")
-        if tensor.floats
-        else _twin_values(pair, floating)
-    )
     _check_alike(floats, codes, "float")
     if tensor.block:
         floats, codes = (rows_of_blocks(v, tensor.axis, tensor.block) for v in (floats, codes))
     return Arrays(floats, codes, None)
+
+
+def _codes_of_stored(tensor: Quantized, graph: Graph) -> Array:
+    """What the model's own QuantizeLinear makes of floats that it holds."""
+    alone = with_operator_only(graph, tensor.codes, tensor.floats)
+    session = Session(alone, [tensor.codes], narrow_codes([tensor]))
+    return session.run({}, [tensor.codes])[tensor.codes]
+
+
+def narrow_codes(tensors: Iterable[Quantized]) -> dict[str, str]:
+    """Codes whose type NumPy does not have -> the type that holds them."""
+    return {
+        tensor.codes: CODE_TYPES[tensor.code_type][0]
+        for tensor in tensors
+        if CODE_TYPES[tensor.code_type][1] < 8
+    }
 
 
 def _twin_values(pair: Pair, floating: Graph) -> Array:

@@ -73,7 +73,10 @@ class Session:
         )
         try:
             self._session = ort.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                model.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=False,  # it would print
             )
         except Exception as error:  # onnxruntime has a dozen kinds, without a common parent
             raise QdebugError(f"{self._path}: onnxruntime: {one_line(error)}") from None
