@@ -39,8 +39,8 @@ class Metrics:
 
     num_elements: int
     """Finite elements; all other figures are over them."""
-    non_finite: int
-    """NaN and infinite elements of x."""
+    non_finite: int | None
+    """NaN and infinite elements of x; None where the source does not say."""
     mean_error: float | None
     """mean(e), in x's unit."""
     mean_error_scale: float | None
@@ -114,16 +114,22 @@ class Metrics:
         """Whether the error is more than rounding alone explains.
 
         True where rmse_scale is above its expected value by more than 5 % and more than three
-        standard errors, so that a small layer is not called bad by luck.
+        standard errors, so that a small layer is not called bad by luck. Where the share of zeros,
+        and so the expected value, is unknown, 0.289 stands for it: the most that rounding alone
+        gives.
         """
         if self.rmse_scale is None:
             return False
-        assert self.rmse_scale_expected is not None
-        assert self.rmse_scale_stderr is not None
-        excess = self.rmse_scale - self.rmse_scale_expected
-        return excess > max(
-            _TOLERATED_SHARE * self.rmse_scale_expected, _TOLERATED_STDERR * self.rmse_scale_stderr
+        expected, stderr = self.rmse_scale_expected, self.rmse_scale_stderr
+        expected = REFERENCE if expected is None else expected
+        return self.rmse_scale - expected > max(
+            _TOLERATED_SHARE * expected, _TOLERATED_STDERR * (stderr or 0.0)
         )
+
+
+def rmse_scale_stderr(count: Any) -> Any:
+    """Standard error of rmse_scale under rounding alone, for `count` elements; see `Metrics`."""
+    return _STDERR_OF_ONE / count**0.5
 
 
 FIGURES = tuple(field.name for field in fields(Metrics))
@@ -184,7 +190,7 @@ def _metrics(
             "rmse": np.sqrt(e_square / n),
             "rmse_scale": np.sqrt(t.steps_square / n),
             "rmse_scale_expected": REFERENCE * np.sqrt(1 - t.zeros / n),
-            "rmse_scale_stderr": _STDERR_OF_ONE / np.sqrt(n),
+            "rmse_scale_stderr": rmse_scale_stderr(n),
             "quantizer_rmse_scale": np.sqrt(t.quantizer_square / n),
             "carried_rmse_scale": np.sqrt(t.carried_square / n),
             "clipped": t.clipped / n,

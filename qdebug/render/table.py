@@ -140,6 +140,8 @@ def _tail(report: Report, width: int | None) -> list[str]:
 def _badness(layer: LayerReport) -> float:
     """How many times its expected error a layer shows; one of zeros only has none to expect."""
     assert layer.metrics is not None
+    if layer.metrics.rmse_scale_expected is None:
+        return (layer.metrics.rmse_scale or 0.0) / REFERENCE
     ratio = layer.metrics.rmse_scale_ratio
     return float("inf") if ratio is None else ratio
 
