@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.errors import FieldError
+from qdebug.sources.slabs import BLOCK_ELEMENTS
 from qdebug.sources.zip_member import open_member
-
-# Elements in a block: large enough that the calls into NumPy do not count, small enough for the
-# cache.
-BLOCK_ELEMENTS = 1 << 18
 
 # A longer .npy header is no header: numpy.load has the same limit.
 _MAX_HEADER = 10_000

@@ -17,13 +17,13 @@ from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.layer import Block, Layer, Part, UnreadableLayer
 from qdebug.names import nearest, printable
 from qdebug.sources.npy_array import (
-    BLOCK_ELEMENTS,
     StoredArray,
     read_header,
     read_small,
     taking,
     taking_reordered,
 )
+from qdebug.sources.slabs import slabs
 from qdebug.sources.zip_member import BrokenMemberError
 
 FIELDS = (
@@ -348,31 +348,6 @@ def _blocks(piece: _Piece) -> Iterator[Block]:
             )
             for array in arrays
         ]
-        for first_channel, slab in _slabs(shape, axis):
+        for first_channel, slab in slabs(shape, axis):
             floats, codes, *model = (take(math.prod(slab)).reshape(slab) for take in takers)
             yield Block(floats, codes, model[0] if model else None, first_channel)
-
-
-def _slabs(shape: tuple[int, ...], axis: int | None) -> Iterator[tuple[int, tuple[int, int, int]]]:
-    """First channel and (outer, channels, inner) of the slabs that make up a tensor in C order."""
-    outer, channels, inner = 1, 1, math.prod(shape)
-    if axis is not None:
-        outer, channels, inner = (
-            math.prod(shape[:axis]),
-            shape[axis],
-            math.prod(shape[axis + 1 :]),
-        )
-    # Whole rows of all channels if some fit a block, else some channels of a row, else a part of
-    # one channel of a row.
-    row = channels * inner
-    if row <= BLOCK_ELEMENTS:
-        step = BLOCK_ELEMENTS // row
-        for start in range(0, outer, step):
-            yield 0, (min(step, outer - start), channels, inner)
-        return
-    step = max(BLOCK_ELEMENTS // inner, 1)
-    for _ in range(outer):
-        for channel in range(0, channels, step):
-            width = min(step, channels - channel)
-            for start in range(0, inner, BLOCK_ELEMENTS):
-                yield channel, (1, width, min(BLOCK_ELEMENTS, inner - start))

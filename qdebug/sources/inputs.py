@@ -1,0 +1,314 @@
+"""Inputs: the samples to feed a live model, read run by run. Knows no model format.
+
+A file has one array per model input, samples along the first axis, values in the float model's own
+units.
+"""
+
+import math
+import re
+import tokenize
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.errors import FieldError, QdebugError
+from qdebug.names import nearest, printable
+from qdebug.sources.npy_array import Take, read_header, taking, taking_reordered
+from qdebug.sources.zip_member import BrokenMemberError
+
+_EXPECTED = "an .npz or .npy file as NumPy writes it"
+_MAGIC = b"\x93NUMPY"
+
+# How TensorFlow names the tensor of input `x`: serving_default_x:0.
+_DECORATION = re.compile(r"^serving_default_|:0$")
+
+# What numpy.load raises for a file that is not what its header says.
+_BROKEN_NPY = (
+    ValueError,
+    TypeError,
+    EOFError,
+    OverflowError,
+    SyntaxError,
+    MemoryError,
+    tokenize.TokenError,
+)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model input takes, batch axis included; None in `shape` is any length."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Array:
+    """An array in the file, not read yet; `where` is the file and its name there, for messages."""
+
+    where: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    taking: Callable[[], AbstractContextManager[Take]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Feed:
+    """An array, and the input that it is for; a run takes `rows` of its first axis."""
+
+    array: _Array
+    spec: InputSpec
+    rows: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one run's values."""
+        inner = self.array.shape[1:]
+        return (self.rows, *inner) if len(self.array.shape) == len(self.spec.shape) else inner
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The inputs of `count` runs of a model; can be gone through any number of times.
+
+    Attributes:
+        path: the file, by the name the user gave it.
+        count: number of runs.
+        notes: what the user should know of how the file is used: a line each.
+    """
+
+    path: str
+    count: int
+    notes: tuple[str, ...]
+    feeds: tuple[_Feed, ...]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[list[NDArray[Any]]]:
+        """The inputs of each run: one array per model input, of that input's type.
+
+        Raises:
+            QdebugError: a value that is not finite, or that the input's type does not hold, or a
+                file that breaks off.
+        """
+        with _read_errors(printable(self.path)), ExitStack() as stack:
+            takes = [stack.enter_context(feed.array.taking()) for feed in self.feeds]
+            for run in range(self.count):
+                yield [
+                    _converted(take(math.prod(feed.shape)), feed, run)
+                    for feed, take in zip(self.feeds, takes, strict=True)
+                ]
+
+
+def read_samples(path: str, specs: Sequence[InputSpec], limit: int | None = None) -> Samples:
+    """The samples in an .npz or .npy file for a model of these inputs; the first `limit`.
+
+    Arrays are found by their input's name (``x`` for ``serving_default_x:0`` too), else, where no
+    name is an input's, by their order. Their first axis counts the samples: it is the model's batch
+    axis, or stands before it in an array that has one axis more than the input.
+
+    Raises:
+        QdebugError: no such file, not such a file, or arrays that do not fit the inputs.
+    """
+    shown = printable(path)
+    with _read_errors(shown):
+        arrays = _arrays(path, [spec.name for spec in specs])
+    feeds = tuple(_feed(array, spec) for array, spec in zip(arrays, specs, strict=True))
+    if not feeds:
+        return Samples(path, 1, (), ())
+    first = feeds[0]
+    for feed in feeds:
+        if feed.array.shape[0] * first.rows != first.array.shape[0] * feed.rows:
+            raise QdebugError(
+                f"{feed.array.where}: found {feed.array.shape[0]} samples, expected as many as in "
+                f"'{printable(first.spec.name)}': {first.array.shape[0] // first.rows * feed.rows}"
+            )
+    batch = max(feed.rows for feed in feeds)
+    samples = max(feed.array.shape[0] for feed in feeds)
+    samples = samples if limit is None else min(samples, limit)
+    if samples < batch:
+        raise QdebugError(
+            f"{shown}: found {samples} samples, expected "
+            + (f"{batch} or more: the model's batch" if batch > 1 else "one or more")
+        )
+    notes = []
+    if samples % batch:
+        notes.append(
+            f"{shown}: the last {samples % batch} of {samples} samples are left out: the model "
+            f"takes batches of {batch}"
+        )
+    return Samples(path, samples // batch, tuple(notes), feeds)
+
+
+@contextmanager
+def _read_errors(shown: str) -> Iterator[None]:
+    """What goes wrong in reading, as errors of ours."""
+    try:
+        yield
+    except BrokenMemberError as error:
+        raise QdebugError(f"{shown}: {error}") from None
+    except OSError as error:
+        raise QdebugError(f"{shown}: {error.strerror or error}") from None
+
+
+def _arrays(path: str, names: Sequence[str]) -> list[_Array]:
+    """The arrays for inputs of these names, in the inputs' order."""
+    shown = printable(path)
+    with Path(path).open("rb") as file:
+        start = file.read(len(_MAGIC))
+        if start == _MAGIC:
+            if len(names) > 1:
+                raise QdebugError(
+                    f"{shown}: found one array, expected {len(names)}: an .npz with one for each "
+                    f"model input ({_listed(names)})"
+                )
+            return [_npy_array(path)][: len(names)]
+        try:
+            with zipfile.ZipFile(file) as archive:
+                infos = archive.infolist()
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            raise QdebugError(f"{shown}: {error}; expected {_EXPECTED}") from None
+    stored = [info.filename.removesuffix(".npy") for info in infos]
+    return [_npz_array(path, infos[place]) for place in _places(shown, stored, names)]
+
+
+def _places(shown: str, stored: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Where among the arrays `stored` in the file those for inputs of these names are."""
+    found: dict[str, int] = {}
+    for name in names:
+        exact = [place for place, array in enumerate(stored) if array == name]
+        alike = [place for place, array in enumerate(stored) if _plain(array) == _plain(name)]
+        places = exact or alike
+        if len(places) > 1:
+            raise QdebugError(
+                f"{shown}: found {len(places)} arrays named like model input '{printable(name)}', "
+                "expected one"
+            )
+        if places:
+            found[name] = places[0]
+    if not found and len(stored) == len(names):
+        return list(range(len(names)))
+    if not found:
+        raise QdebugError(
+            f"{shown}: found {len(stored)} arrays ({_listed(stored)}), expected {len(names)}, "
+            f"named like the model's inputs ({_listed(names)})"
+        )
+    for name in names:
+        if name not in found:
+            others = [array for place, array in enumerate(stored) if place not in found.values()]
+            raise QdebugError(
+                f"{shown}: found no array '{printable(name)}', expected one for each model input; "
+                f"{nearest(name, others)}"
+            )
+    return [found[name] for name in names]
+
+
+def _plain(name: str) -> str:
+    """An input's name without what TensorFlow adds to it."""
+    return _DECORATION.sub("", name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [f"'{printable(name)}'" for name in names[:5]]
+    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _npz_array(path: str, info: zipfile.ZipInfo) -> _Array:
+    name = printable(info.filename.removesuffix(".npy"))
+    try:
+        stored = read_header(path, name, info)
+    except FieldError as error:
+        said = str(error).removeprefix("field ")
+        raise QdebugError(f"{printable(path)}: array {said}") from None
+    taking_this = taking_reordered if stored.fortran else taking
+    where = f"{printable(path)}: array '{name}'"
+    return _Array(where, stored.dtype, stored.shape, lambda: taking_this(stored))
+
+
+def _npy_array(path: str) -> _Array:
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except _BROKEN_NPY as error:
+        said = " ".join(str(error).split())
+        raise QdebugError(f"{printable(path)}: {printable(said)}; expected {_EXPECTED}") from None
+    return _Array(printable(path), mapped.dtype, mapped.shape, lambda: _taking_mapped(path, mapped))
+
+
+@contextmanager
+def _taking_mapped(path: str, mapped: "np.memmap[Any, Any]") -> Iterator[Take]:
+    """A function that takes the next n elements of a .npy file, in C order.
+
+    Read, not mapped, wherever the order allows: pages of a mapping count as the program's memory.
+    """
+    if mapped.flags.c_contiguous:
+        with Path(path).open("rb") as file:
+            file.seek(mapped.offset)
+            yield lambda n: np.fromfile(file, mapped.dtype, n)
+        return
+    elements = mapped.flat
+    position = 0
+
+    def take(n: int) -> NDArray[Any]:
+        nonlocal position
+        position += n
+        taken: NDArray[Any] = elements[position - n : position]
+        return taken
+
+    yield take
+
+
+def _feed(array: _Array, spec: InputSpec) -> _Feed:
+    """The array as values of this input.
+
+    Raises:
+        QdebugError: type or shape do not fit.
+    """
+    ours, theirs = array.dtype, spec.dtype
+    of_integers = ours.kind in "iu" and theirs.kind in "iu"
+    if ours.kind not in "biufc" or not (of_integers or np.can_cast(ours, theirs, "same_kind")):
+        raise QdebugError(
+            f"{array.where}: found {ours}, expected {theirs} for model input "
+            f"'{printable(spec.name)}'"
+        )
+    batched = len(array.shape) == len(spec.shape)
+    wanted = spec.shape[1:] if batched else spec.shape
+    inner = array.shape[1:]
+    fits = len(array.shape) == len(wanted) + 1 and all(
+        length in (None, found) for length, found in zip(wanted, inner, strict=True)
+    )
+    if not fits:
+        expected = ", ".join(["samples", *("any" if n is None else str(n) for n in spec.shape[1:])])
+        raise QdebugError(
+            f"{array.where}: found shape {array.shape}, expected ({expected}) for model input "
+            f"'{printable(spec.name)}'"
+        )
+    return _Feed(array, spec, (spec.shape[0] or 1) if batched else 1)
+
+
+def _converted(values: NDArray[Any], feed: _Feed, run: int) -> NDArray[Any]:
+    """One run's values, in the input's type.
+
+    Raises:
+        QdebugError: there are fewer than there should be, or that type does not hold one of them.
+    """
+    where, expected_size = feed.array.where, math.prod(feed.shape)
+    if values.size < expected_size:
+        raise QdebugError(f"{where}: the file ends in sample {run * feed.rows}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted: NDArray[Any] = values.astype(feed.spec.dtype)
+    exact = feed.spec.dtype.kind in "iub"
+    good = converted == values if exact else np.isfinite(converted)
+    if not good.all():
+        place = int(np.flatnonzero(~good)[0])
+        sample = run * feed.rows + place * feed.rows // values.size
+        expected = f"what {feed.spec.dtype} holds" if exact else f"finite {feed.spec.dtype} numbers"
+        raise QdebugError(f"{where}: sample {sample}: found {values[place]}, expected {expected}")
+    return converted.reshape(feed.shape)
