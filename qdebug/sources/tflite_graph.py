@@ -412,9 +412,10 @@ def rewritten(
     graph: Graph,
     floats: Mapping[int, NDArray[np.float32]] | None = None,
     cuts: Mapping[Read, int] | None = None,
-    outputs: Sequence[int] | None = None,
 ) -> tuple[bytes, dict[tuple[int, int], int]]:
     """A flatbuffer of `graph`, which is the model's own or that without some operators.
+
+    All that an operator computes is an output: delegates keep no value that nobody reads.
 
     Args:
         model: where the graph is from.
@@ -422,7 +423,6 @@ def rewritten(
         floats: constant tensors to replace by floats.
         cuts: (operator, tensor that it reads) -> a key: the operator reads a fresh graph input
             instead, one for each tensor and key.
-        outputs: the new graph outputs; the graph's own where None.
 
     Returns:
         The flatbuffer, and (tensor, key) -> the fresh input. No other tensor changes its index.
@@ -461,7 +461,7 @@ def rewritten(
         operators.append(operator)
     subgraph.operators = operators
     subgraph.inputs = [*graph.inputs, *fresh.values()]
-    subgraph.outputs = list(dict.fromkeys(graph.outputs if outputs is None else outputs))
+    subgraph.outputs = list(dict.fromkeys(t for kept in graph.operators for t in kept.outputs))
     objects.subgraphs[model._place] = subgraph
     _bring_forward(objects, model._place)
 

@@ -12,7 +12,6 @@ from qdebug.errors import FieldError
 from qdebug.layer import Block, Layer
 from qdebug.sources.slabs import array_blocks
 from qdebug.sources.tflite_graph import (
-    FLOATS,
     PACKED_BITS,
     PASSING,
     VERIFY,
@@ -52,10 +51,7 @@ class Constant:
 
     def blocks(self, quantized: Graph, floats: Graph) -> Iterator[Block]:
         """The floats and the codes, slab by slab."""
-        partner = floats.tensors[self.partner]
-        plain = partner.quantization is None and partner.type in FLOATS
-        values = partner.constant() if plain else constant_values(floats, self.partner)
-        assert values is not None
+        values = floats.tensors[self.partner].constant()
         codes = codes_of_constant(quantized.tensors[self.tensor])
         return array_blocks(values, codes, axis=self.layer.params.axis)
 
@@ -191,6 +187,8 @@ def _constant(
             index,
             f"its shape is {list(tensor.shape)}, and {list(theirs.shape)} in the float model",
         )
+    if theirs.quantization is not None:
+        return Skipped(index, "in the float model it is quantized too: there is no float reference")
     if constant_values(floats, partner) is None:
         return Skipped(
             index, f"in the float model it is {theirs.type} that cannot be read as floats"

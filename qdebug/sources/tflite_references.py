@@ -88,7 +88,8 @@ def input_specs(twins: Twins) -> list[InputSpec]:
                 tensor.open_shape, quantized.tensors[ours].open_shape, strict=True
             )
         )
-        specs.append((position, InputSpec(floats.input_names[position], shape, tensor.dtype)))
+        dtype = tensor.dtype if tensor.quantization is None else np.dtype(np.float32)
+        specs.append((position, InputSpec(floats.input_names[position], shape, dtype)))
     return [spec for _, spec in sorted(specs, key=lambda entry: entry[0])]
 
 
@@ -230,21 +231,16 @@ def _load(
     cuts: Mapping[Read, int] | None = None,
 ) -> tuple[Runner, Graph, dict[tuple[int, int], int]]:
     """An interpreter of the graph: without its custom operators where the runtime has none such."""
-    outputs = _outputs(graph) if cuts else graph.outputs
     try:
-        flatbuffer, fresh = rewritten(model, graph, floats, cuts, outputs)
+        flatbuffer, fresh = rewritten(model, graph, floats, cuts)
         return Runner(model.path, flatbuffer, kernels), graph, fresh
     except QdebugError:
         custom = {operator.index for operator in graph.operators if operator.custom}
         kept = graph.without(graph.after(custom))
         if not custom or not kept.operators:
             raise
-        flatbuffer, fresh = rewritten(model, kept, floats, cuts, _outputs(kept))
+        flatbuffer, fresh = rewritten(model, kept, floats, cuts)
         return Runner(model.path, flatbuffer, kernels), kept, fresh
-
-
-def _outputs(graph: Graph) -> list[int]:
-    return [tensor for operator in graph.operators for tensor in operator.outputs]
 
 
 def _float_constants(graph: Graph) -> dict[int, NDArray[np.float32]]:
@@ -265,34 +261,33 @@ def _float_constants(graph: Graph) -> dict[int, NDArray[np.float32]]:
 def _cuts(twins: Twins) -> dict[Read, int]:
     """What the float operators of the local run read from the quantized run.
 
-    Wherever a quantized tensor stands for what an operator reads, the operator is cut from what
-    computes it and fed with that tensor's floats: with the one that its own partner reads, where
-    the value is quantized more than once.
+    An operator is cut from what computes its input wherever the quantized model holds that value in
+    codes, and fed with the floats that these stand for: of those codes that its own partner reads,
+    where the value is quantized more than once. What the quantized model has in float before it
+    quantizes it (its input, say) is fed as it is. All this is as TFLite's NumericVerify has it.
     """
     quantized, floats = twins.quantized_graph, twins.float_graph
     twin_of = {theirs: ours for ours, theirs in twins.pairing.values.items()}
     operators = {operator.index: operator for operator in quantized.operators}
     partner = {theirs.index: operators[ours] for ours, theirs in twins.pairing.operators.items()}
-    forms: dict[int, list[int]] = {}
-    for form, root in enumerate(quantized.root):
-        if quantized.is_quantized(form):
-            forms.setdefault(root, []).append(form)
+    in_codes = {
+        root for tensor, root in enumerate(quantized.root) if quantized.is_quantized(tensor)
+    }
     cuts = {}
     for operator in floats.operators:
         if operator.op in PASSING:
             continue
         for tensor in operator.inputs:
             twin = twin_of.get(floats.root[tensor]) if tensor >= 0 else None
-            if twin is None or floats.tensors[tensor].type not in FLOATS:
+            if twin not in in_codes or floats.tensors[tensor].type not in FLOATS:
                 continue
-            read = [
-                ours
-                for ours in (partner[operator.index].inputs if operator.index in partner else ())
-                if ours >= 0 and quantized.root[ours] == twin
-            ]
-            choice = (read or forms.get(twin, []))[:1]
-            if choice and (quantized.is_quantized(choice[0]) or choice[0] != twin):
-                cuts[operator.index, tensor] = choice[0]
+            if not quantized.is_quantized(twin):
+                if twin not in quantized.inputs:
+                    cuts[operator.index, tensor] = twin
+                continue
+            reads = partner[operator.index].inputs if operator.index in partner else ()
+            read = [ours for ours in reads if ours >= 0 and quantized.root[ours] == twin]
+            cuts[operator.index, tensor] = read[0] if read else twin
     return cuts
 
 
