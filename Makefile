@@ -11,8 +11,10 @@ demo: .venv/core
 	@mkdir -p $(DEMO)
 	@echo "\n== A real int8 network, layer by layer: qdebug report sample_models/digits.npz\n"
 	@$(BIN)/qdebug report sample_models/digits.npz
-	@echo "\n== Its worst layer: qdebug plot '*tail_relu*sub1'\n"
-	@$(BIN)/qdebug plot '*tail_relu*sub1' -m sample_models/digits.npz -o $(DEMO)/worst.png
+	@echo "\n== Its worst layer, drawn: qdebug plot LAYER -m sample_models/digits.npz\n"
+	@worst="$$($(BIN)/qdebug report sample_models/digits.npz --sort rmse_scale_ratio --top 1 \
+	    --columns layer --format csv | tail -n 1)"; \
+	  $(BIN)/qdebug plot "$$worst" -m sample_models/digits.npz -o $(DEMO)/worst.png
 	@echo "\n== The same network with planted faults: qdebug check sample_models/digits_faulty.npz\n"
 	@$(BIN)/qdebug check sample_models/digits_faulty.npz; status=$$?; \
 	  echo "exit status $$status"; test $$status -eq 1

@@ -29,7 +29,8 @@ _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def cli_page() -> str:
     """docs/cli.md: the help of every command."""
     page = ["# The command line\n", "Generated from the commands' own help by `make docs`.\n"]
-    with click.Context(main, info_name="qdebug", terminal_width=_WIDTH) as context:
+    settings = {**main.context_settings, "terminal_width": _WIDTH}
+    with click.Context(main, info_name="qdebug", **settings) as context:
         page.append(f"```\n{main.get_help(context)}\n```\n")
         for name in COMMANDS:
             command = main.get_command(context, name)

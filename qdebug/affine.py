@@ -19,8 +19,8 @@ Rounding = Literal["half_away", "half_even"]
 
 CODE_DTYPES = ("int8", "uint8", "int16", "uint16", "int32")
 
-# The least normal float64: the scale of a range too small to be divided.
-_TINY = float(np.finfo(np.float64).tiny)
+# Scales beyond these have squares that float64 cannot hold to the last digit.
+_LEAST_SCALE, _MOST_SCALE = 1e-140, 1e140
 
 
 def code_range(dtype: str, bits: int | None = None, narrow_range: bool = False) -> tuple[int, int]:
@@ -120,17 +120,19 @@ class QuantParams:
         """
         qmin, qmax = code_range(dtype, bits, narrow_range)
         scales = np.array(scale, np.float64, ndmin=1)
-        zeros = np.array(zero_point, np.int64, ndmin=1)
+        zeros = np.array(zero_point, ndmin=1)
         for field, vector in (("scale", scales), ("zero_point", zeros)):
             if vector.ndim != 1 or vector.size == 0:
                 raise FieldError(
                     field, found=f"shape {np.shape(vector)}", expected="(), (1,) or (channels,)"
                 )
-        wrong = ~(np.isfinite(scales) & (scales > 0))
+        wrong = ~((scales >= _LEAST_SCALE) & (scales <= _MOST_SCALE))
         if wrong.any():
-            raise FieldError(
-                "scale", found=_first(scales, wrong), expected="finite numbers above 0"
+            positive = (scales > 0) & (scales < np.inf)
+            expected = (
+                f"{_LEAST_SCALE} to {_MOST_SCALE}" if positive.all() else "finite numbers above 0"
             )
+            raise FieldError("scale", found=_first(scales, wrong), expected=expected)
         outside = (zeros < qmin) | (zeros > qmax)
         if outside.any():
             raise FieldError(
@@ -150,7 +152,7 @@ class QuantParams:
             )
         return cls(
             scale=np.broadcast_to(scales, channels).copy(),
-            zero_point=np.broadcast_to(zeros, channels).copy(),
+            zero_point=np.broadcast_to(zeros, channels).astype(np.int64),
             dtype=dtype,
             axis=axis if channels > 1 else None,
             bits=np.dtype(dtype).itemsize * 8 if bits is None else bits,
@@ -283,7 +285,7 @@ def params_from_range(
     else:
         # Divided first: the difference of two float64 numbers may be beyond float64.
         scale = highs / (qmax - qmin) - lows / (qmax - qmin)
-    scale = np.where(empty, 1.0, np.maximum(scale, _TINY))
+    scale = np.where(empty, 1.0, np.clip(scale, _LEAST_SCALE, _MOST_SCALE))
     zero_point = (
         np.full(scale.shape, float(middle))
         if scheme.symmetric

@@ -1,18 +1,23 @@
 """Engine: run a source, block by block, to a Report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from qdebug.errors import LayerError
 from qdebug.layer import Block, Layer, Source, UnreadableLayer
-from qdebug.names import printable, select
+from qdebug.names import select, shown
 from qdebug.report import LayerReport, Report, layer_report, unreadable_report
 from qdebug.statistics import Statistics, measure, no_statistics
 
 
-def run(source: Source, patterns: Sequence[str] = ()) -> Report:
+def run(
+    source: Source,
+    patterns: Sequence[str] = (),
+    advance: Callable[[int, int], None] | None = None,
+) -> Report:
     """The report of all layers, or of those that some glob of `patterns` names.
 
-    What cannot be read is in it with the reason.
+    What cannot be read is in it with the reason. `advance` is called with the number of elements
+    done and that of all, as work goes on.
 
     Raises:
         QdebugError: a glob that names no layer.
@@ -22,26 +27,34 @@ def run(source: Source, patterns: Sequence[str] = ()) -> Report:
     readable = [layer for layer in chosen if isinstance(layer, Layer)]
     statistics = {layer.name: no_statistics(layer.params.channels) for layer in readable}
     broken: dict[str, str] = {}
-    for part in source.parts(readable):
+    parts = source.parts(readable)
+    done, total = 0, sum(part.num_elements for part in parts)
+    for part in parts:
         try:
             for layer, block in part.blocks():
                 merged = statistics[layer.name].merged(_measured(layer, block))
                 statistics[layer.name] = merged
+                done += block.codes.size
+                if advance is not None:
+                    advance(done, total)
         except LayerError as error:
             broken |= {layer.name: str(error) for layer in part.layers}
 
     def reported(layer: Layer | UnreadableLayer) -> LayerReport:
         if isinstance(layer, UnreadableLayer):
             return unreadable_report(layer)
-        reason = broken.get(layer.name) or _impossible_codes(source, layer, statistics[layer.name])
-        if reason:
-            return unreadable_report(UnreadableLayer(layer.name, reason))
+        if layer.name in broken:
+            return unreadable_report(UnreadableLayer(layer.name, broken[layer.name]))
         return layer_report(layer, statistics[layer.name])
 
     return Report(
         sources=list(source.files),
         layers=[reported(layer) for layer in chosen],
         problems=list(source.problems),
+        notes=[
+            *source.notes,
+            *(f"'{shown(name)}' is left out: {reason}" for name, reason in source.skipped),
+        ],
     )
 
 
@@ -61,16 +74,3 @@ def _measured(layer: Layer, block: Block) -> Statistics:
     part = measure(block, layer.params)
     channels = layer.params.channels
     return part if part.count.size == channels else part.placed(block.first_channel, channels)
-
-
-def _impossible_codes(source: Source, layer: Layer, statistics: Statistics) -> str | None:
-    """What is wrong where there are codes that the layer's type, bits and range do not allow."""
-    lowest, highest = statistics.q_min.min(), statistics.q_max.max()
-    nothing_seen = lowest > highest
-    if nothing_seen or (lowest >= layer.params.qmin and highest <= layer.params.qmax):
-        return None
-    return (
-        f"{', '.join(map(printable, source.files))}: layer '{printable(layer.name)}': field "
-        f"'quantized': found codes from {lowest:.0f} to {highest:.0f}, expected "
-        f"{layer.params.qmin} to {layer.params.qmax}"
-    )

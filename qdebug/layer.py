@@ -57,6 +57,10 @@ class Part(Protocol):
     def layers(self) -> Sequence[Layer]:
         """The layers that it holds data of."""
 
+    @property
+    def num_elements(self) -> int:
+        """About how many elements it holds, for showing progress."""
+
     def blocks(self) -> Iterator[tuple[Layer, Block]]:
         """The data, slab by slab, each with its layer.
 
@@ -75,6 +79,14 @@ class Source(Protocol):
     @property
     def problems(self) -> Sequence[str]:
         """Files that could not be read at all, where others could: a line each."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was done otherwise than one would think: a line each."""
+
+    @property
+    def skipped(self) -> Sequence[tuple[str, str]]:
+        """Name and reason of each quantized tensor that is no layer."""
 
     @property
     def layers(self) -> Sequence[Layer | UnreadableLayer]:

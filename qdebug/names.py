@@ -25,6 +25,11 @@ def printable(text: str) -> str:
     )
 
 
+def shown(name: str) -> str:
+    """A name for a message: printable, and cut in the middle if it is very long."""
+    return shorten(printable(name), 300)
+
+
 def shorten(text: str, width: int) -> str:
     """`text` in at most `width` characters, its middle replaced by an ellipsis.
 
@@ -69,12 +74,12 @@ def find(names: Iterable[str], pattern: str, part: bool = False) -> list[str]:
         found = [name for name in known if pattern in name]
         if len(found) > 1:
             raise QdebugError(
-                f"'{printable(pattern)}' is a part of {len(found)} layers' names: "
+                f"'{shown(pattern)}' is a part of {len(found)} layers' names: "
                 f"{_listed(found[:5], 'and')}; name one, or use a glob for all: "
-                f"'*{printable(pattern)}*'"
+                f"'*{shown(pattern)}*'"
             )
     if not found:
-        raise QdebugError(f"no layer '{printable(pattern)}'; {nearest(pattern, known)}")
+        raise QdebugError(f"no layer '{shown(pattern)}'; {nearest(pattern, known)}")
     return found
 
 
@@ -105,5 +110,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _listed(words: Sequence[str], conjunction: str) -> str:
-    *most, last = [f"'{printable(word)}'" for word in words]
+    *most, last = [f"'{shown(word)}'" for word in words]
     return f"{', '.join(most)} {conjunction} {last}" if most else last

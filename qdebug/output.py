@@ -19,14 +19,14 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         QdebugError: it cannot be written.
     """
     shown = printable(str(path))
-    if path.is_dir():
-        raise QdebugError(f"{shown}: found a directory, expected the name of a file to write")
-    target = path.resolve()  # a link stays, and what it points to is written
-    if target.exists() and not target.is_file():  # a pipe or a device is not to be replaced
-        with target.open("wb") as file:
-            yield file
-        return
     try:
+        if path.is_dir():
+            raise QdebugError(f"{shown}: found a directory, expected the name of a file to write")
+        target = path.resolve()  # a link stays, and what it points to is written
+        if target.exists() and not target.is_file():  # a pipe or a device is not to be replaced
+            with target.open("wb") as file:
+                yield file
+            return
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".qdebug-")
     except OSError as error:
         raise QdebugError(f"{shown}: cannot be written: {error.strerror}") from None

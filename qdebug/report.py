@@ -5,7 +5,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from qdebug import __version__
@@ -65,12 +65,14 @@ class Report:
         sources: the files read.
         layers: one each.
         problems: files that could not be read at all, a line each.
+        notes: what was left out or done otherwise than one would think, a line each.
         qdebug_version: of the program that made it.
     """
 
     sources: list[str]
     layers: list[LayerReport]
-    problems: list[str]
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     qdebug_version: str = __version__
 
     @property
@@ -131,6 +133,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "qdebug_version": report.qdebug_version,
         "sources": report.sources,
         "problems": report.problems,
+        "notes": report.notes,
         "layers": layers,
     }
 
@@ -162,6 +165,7 @@ def loads(text: str, file: str) -> Report:
             for i, entry in enumerate(_read(data, "layers", list[dict[str, Any]], file))
         ],
         problems=_read(data, "problems", list[str] | None, file) or [],
+        notes=_read(data, "notes", list[str] | None, file) or [],
         qdebug_version=_read(data, "qdebug_version", str, file),
     )
 
@@ -172,6 +176,9 @@ def _layer(entry: Mapping[str, Any], where: str) -> LayerReport:
         for name, kind in typing.get_type_hints(LayerReport).items()
         if name not in ("metrics", "channels", "diagnosis")
     }
+    for name in ("scale", "zero_point"):
+        if plain[name] == []:
+            raise QdebugError(f"{where}: field '{name}': found an empty list, expected numbers")
     metrics = _read(entry, "metrics", dict[str, Any] | None, where)
     channels = _read(entry, "channels", list[dict[str, Any]] | None, where)
     diagnosis = _read(entry, "diagnosis", dict[str, Any] | None, where)
@@ -205,11 +212,22 @@ def _record(kind: type[T], entry: Mapping[str, Any], where: str) -> T:
 def _read(entry: Mapping[str, Any], name: str, kind: Any, where: str) -> Any:
     value = entry.get(name)
     if not _fits(value, kind):
-        expected = getattr(kind, "__name__", None) if isinstance(kind, type) else None
         raise QdebugError(
-            f"{where}: field '{name}': found {value!r:.60}, expected {expected or kind}"
+            f"{where}: field '{name}': found {json.dumps(value)[:60]}, expected {_words(kind)}"
         )
     return value
+
+
+_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _words(kind: Any) -> str:
+    """An annotated type as a user would say it."""
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_words(option) for option in typing.get_args(kind))
+    if typing.get_origin(kind) is list:
+        return f"a list ({_words(typing.get_args(kind)[0])})"
+    return _WORDS.get(kind, "null" if kind is types.NoneType else "an object")
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -223,5 +241,5 @@ def _fits(value: Any, kind: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool
     if kind is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and abs(value) < math.inf
     return isinstance(value, kind)

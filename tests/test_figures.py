@@ -16,7 +16,7 @@ from qdebug.affine import QuantParams
 from qdebug.layer import Block
 from qdebug.metrics import FIGURES, Metrics, channel_metrics, layer_metrics
 from qdebug.report import LayerReport
-from qdebug.sources import npy_array, npz
+from qdebug.sources import npy_array, slabs
 from qdebug.sources.npz import PairFiles
 from qdebug.statistics import Statistics, measure, no_statistics
 from tests import layers, oracle
@@ -58,7 +58,7 @@ def test_block_size_changes_nothing(
 ) -> None:
     rng = np.random.default_rng(100 + block)
     pairs = {f"layer{i}": layers.random_layer(rng, elements=7) for i in range(150)}
-    monkeypatch.setattr(npz, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(slabs, "BLOCK_ELEMENTS", block)
     monkeypatch.setattr(npy_array, "BLOCK_ELEMENTS", block)
     found = figures(write_pairs(pairs))
     for name, fields in pairs.items():

@@ -131,7 +131,7 @@ def test_wrong_usage_is_explained(qdebug: Run, tmp_path: Path) -> None:
     for args, message in [
         ((), "expected one of LAYER..., --all and --overview"),
         (("a", "--all"), "expected one of LAYER..., --all and --overview"),
-        (("--all", "-m", saved), "a saved report holds no tensors"),
+        (("--all", "-m", saved), "found a report, which holds no tensors"),
         (("--all", "-m", DIGITS, "-o", "one.png"), "found the file one.png for 20 pictures"),
         (("AvgPool", "-m", DIGITS, "-o", tmp_path / "no" / "x.png"), "cannot be written"),
         (("AvgPool", "-m", DIGITS, "-o", tmp_path / "x.svg"), "expected .png"),

@@ -79,20 +79,20 @@ def test_json_holds_every_figure_and_loads_back_without_loss(qdebug: Run, tmp_pa
         ("", "not JSON"),
         ("[]", "field 'schema': found None"),
         ('{"schema": "qdebug.report/2"}', "found 'qdebug.report/2', expected 'qdebug.report/1'"),
-        ('{"schema": "qdebug.report/1"}', "field 'sources': found None"),
+        ('{"schema": "qdebug.report/1"}', "field 'sources': found null, expected a list (text)"),
         (
             '{"schema":"qdebug.report/1","qdebug_version":"0","sources":[],"layers":[{"name":3}]}',
-            "layers[0]: field 'name': found 3, expected str",
+            "layers[0]: field 'name': found 3, expected text",
         ),
         (
             '{"schema":"qdebug.report/1","qdebug_version":"0","sources":[],'
             '"layers":[{"name":"a","metrics":{"num_elements":1,"non_finite":0,"rmse":"x"}}]}',
-            "layers[0].metrics: field 'rmse': found 'x'",
+            "layers[0].metrics: field 'rmse': found \"x\", expected a number or null",
         ),
         (
             '{"schema":"qdebug.report/1","qdebug_version":"0","sources":[],'
             '"layers":[{"name":"a","metrics":{"num_elements":1,"non_finite":0,"rmse":1e999}}]}',
-            "layers[0].metrics: field 'rmse': found inf",
+            "layers[0].metrics: field 'rmse': found Infinity",
         ),
         ("[" * 100_000, "not JSON"),
     ],
@@ -270,7 +270,7 @@ def test_wrong_usage_is_one_line_and_status_2(qdebug: Run) -> None:
         (("report", DIGITS, "--columns", "rmse_scal"), "no column 'rmse_scal'; did you mean 'rms"),
         (("report", DIGITS, "--sort", "size"), "no column 'size'"),
         (("report", DIGITS, "--format", "json", "--columns", "rmse"), "do not go with json"),
-        (("report", DIGITS, "saved.json"), "a saved report (.json) stands alone"),
+        (("report", DIGITS, "saved.json"), "found a report (.json, .csv) among others"),
         (("report", DIGITS, "--top", "0"), "--top"),
     ]:
         result = qdebug(*args)

@@ -64,6 +64,9 @@ class _Commands(click.Group):
             # Whoever read the output has had enough; nothing more can be written to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(_BROKEN_PIPE)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise _Failure(f"{where}{error.strerror or error}") from None
         except KeyboardInterrupt:
             ctx.exit(_INTERRUPTED)
 

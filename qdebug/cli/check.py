@@ -8,6 +8,7 @@ import click
 from tabulate import tabulate
 
 from qdebug.cli import options
+from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
 from qdebug.errors import QdebugError
 from qdebug.limits import (
     LIMIT_KINDS,
@@ -37,7 +38,7 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "check",
     help=f"""Check every layer against limits: exit status 1 when one is over.
 
-    {options.SOURCE_HELP}
+    {SOURCE_HELP}
 
     Limits come from these options and from [tool.qdebug] in pyproject.toml or qdebug.toml, in this
     folder or the nearest above: an option wins over the table, and a [[tool.qdebug.layer]] of a
@@ -60,20 +61,20 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FILE",
     help="Read the configuration from FILE (.toml).",
 )
-@options.keys_option
+@options.reading_options
 @click.pass_context
 def command(
     ctx: click.Context,
     /,
     sources: tuple[str, ...],
     config_path: Path | None,
-    keys: tuple[str, ...],
+    reading: Reading,
     **bounds: str | None,
 ) -> None:
     """Read source and limits, print who is over."""
     config = read_config(config_path) if config_path else find_config(Path.cwd())
     limits = {name: _option(name, text) for name, text in bounds.items() if text is not None}
-    report = options.read_report(options.resolve(sources, config), keys)
+    report = reading.report(resolve(sources, config))
     over = failures(report, limits, config)
     for pattern in unmatched(report, config):
         click.echo(f"Warning: {config.path}: no layer matches '{printable(pattern)}'", err=True)
@@ -82,7 +83,7 @@ def command(
     checked = sum(1 for r in report.layers if r.metrics and not ignored(r.name, config))
     failed = len({failure.layer for failure in over})
     click.echo(f"{checked} layers checked, {failed} over a limit", err=True)
-    options.complain(ctx, report)
+    complain(ctx, report)
     if over:
         ctx.exit(1)
 

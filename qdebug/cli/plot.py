@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from qdebug import engine, plots
 from qdebug.cli import options
+from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
 from qdebug.errors import QdebugError
 from qdebug.layer import Layer, UnreadableLayer
 from qdebug.names import file_stem, find, printable
@@ -22,7 +23,7 @@ from qdebug.output import whole_file
     LAYER is a name, a glob, or a part of one name only. One PNG is written for each layer, named
     after it, and its path is printed. --overview draws rmse/scale of all layers in one picture.
 
-    {options.SOURCE_HELP}
+    {SOURCE_HELP}
 
     \b
     Examples:
@@ -36,7 +37,7 @@ from qdebug.output import whole_file
 @options.output_option("Write to FILE or, for several layers, into this directory.")
 @click.option("--all", "everything", is_flag=True, help="All layers.")
 @click.option("--overview", is_flag=True, help="One picture of all layers' rmse/scale.")
-@options.keys_option
+@options.reading_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -46,18 +47,18 @@ def command(
     output: Path | None,
     everything: bool,
     overview: bool,
-    keys: tuple[str, ...],
+    reading: Reading,
 ) -> None:
     """Find the layers, draw each, print where it went."""
     if [bool(layers), everything, overview].count(True) != 1:
         raise click.UsageError("expected one of LAYER..., --all and --overview")
-    named = options.resolve(sources)
+    named = resolve(sources)
     if overview:
-        whole = options.read_report(named, keys)
+        whole = reading.report(named)
         _save(plots.overview_figure(whole), output or Path("overview.png"))
-        options.complain(ctx, whole)
+        complain(ctx, whole)
         return
-    source = options.pair_files(named, keys)
+    source = reading.source(named)
     chosen = _chosen(source.layers, layers)
     paths = _paths([layer.name for layer in chosen], output)
     complaints = []

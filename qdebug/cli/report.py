@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from qdebug.cli import options
+from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
 from qdebug.output import whole_file
 from qdebug.render.columns import View, arranged
 from qdebug.render.csv import csv_text
@@ -23,7 +24,7 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
     "report",
     help=f"""Show every layer's quantization error.
 
-    {options.SOURCE_HELP}
+    {SOURCE_HELP}
 
     rmse/scale is 0.289 for rounding alone, less where floats are exact zeros; "times expected" is
     how much more it is. [s] means: in steps of the layer's own scale. --columns and --sort take the
@@ -57,7 +58,7 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 @click.option("--columns", "names", metavar="A,B", help="Only these columns, in this order.")
 @click.option("--per-channel", is_flag=True, help="A row a channel where a layer has them.")
 @click.option("--wide", is_flag=True, help="Whole names and all columns on any terminal.")
-@options.keys_option
+@options.reading_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -70,7 +71,7 @@ def command(
     names: str | None,
     per_channel: bool,
     wide: bool,
-    keys: tuple[str, ...],
+    reading: Reading,
 ) -> None:
     """Read the source, arrange it, render it."""
     if str(output) == "-":
@@ -82,7 +83,7 @@ def command(
         )
     chosen = None if names is None else [name.strip() for name in names.split(",")]
     view = View(chosen, per_channel, sort, top)
-    found = options.read_report(options.resolve(sources), keys, patterns)
+    found = reading.report(resolve(sources), patterns)
     if form == "json":
         text = dumps(arranged(found, view))
     elif form == "csv":
@@ -98,4 +99,4 @@ def command(
     else:
         with whole_file(output) as file:
             file.write(click.unstyle(text).encode())
-    options.complain(ctx, found)
+    complain(ctx, found)

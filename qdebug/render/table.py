@@ -113,8 +113,9 @@ def _coloured(text: str, body: Sequence[Row]) -> str:
 
 def _head(report: Report) -> str:
     """What was read."""
-    names = [printable(source) for source in report.sources]
-    files = names[0] if len(names) == 1 else f"{len(names)} files ({names[0]}, ...)"
+    first = printable(report.sources[0]) if report.sources else "nothing"
+    count = len(report.sources)
+    files = first if count <= 1 else f"{count} files ({first}, ...)"
     return (
         f"{files}: {_count(len(report.layers), 'layer')}, {_count(report.num_elements, 'element')}"
     )
@@ -134,7 +135,7 @@ def _tail(report: Report, width: int | None) -> list[str]:
         name = printable(worst.name)
         name = name if width is None else shorten(name, _LEAST_NAME_WIDTH)
         line += f"; the worst: {name} ({significant(worst.metrics.rmse_scale or 0.0)})"
-    return [line, *(f"unreadable: {complaint}" for complaint in report.complaints)]
+    return [line, *(f"unreadable: {printable(complaint)}" for complaint in report.complaints)]
 
 
 def _badness(layer: LayerReport) -> float:

@@ -5,6 +5,7 @@ operator makes of the quantized run's own inputs (the local reference); and `mod
 tensor in a run of the whole float model. How they are had: docs/models.md.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -158,6 +159,10 @@ class _ConstantPart:
     def layers(self) -> Sequence[Layer]:
         return [self.layer]
 
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.layer.shape)
+
     def blocks(self) -> Iterator[tuple[Layer, Block]]:
         for block in self.constant.blocks(self.twins.quantized_graph, self.twins.float_graph):
             yield self.layer, block
@@ -174,6 +179,10 @@ class _ActivationPart:
     @property
     def layers(self) -> Sequence[Layer]:
         return [activation.layer for activation in self.activations]
+
+    @property
+    def num_elements(self) -> int:
+        return self.samples.count * sum(math.prod(layer.shape) for layer in self.layers)
 
     def blocks(self) -> Iterator[tuple[Layer, Block]]:
         for values in self.samples:

@@ -17,6 +17,20 @@ from qdebug.errors import FieldError
 from qdebug.sources.slabs import BLOCK_ELEMENTS
 from qdebug.sources.zip_member import open_member
 
+# What reading a header that is none may raise.
+_NO_HEADER = (
+    ValueError,
+    SyntaxError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+
+# NumPy's own limit.
+_MOST_AXES = 64
+
 # A longer .npy header is no header: numpy.load has the same limit.
 _MAX_HEADER = 10_000
 
@@ -48,24 +62,35 @@ def read_header(path: str, field: str, info: zipfile.ZipInfo) -> StoredArray:
         size = int.from_bytes(start[8:10], "little")
         if start[6] > 1:
             size |= int.from_bytes(member.read(2), "little") << 16
-        text = member.read(min(size, _MAX_HEADER))
+        if size > _MAX_HEADER:
+            raise FieldError(
+                field, found=f"a .npy header of {size} bytes", expected=f"at most {_MAX_HEADER}"
+            )
+        text = member.read(size)
     try:
         header = ast.literal_eval(text.decode("utf8"))
-        dtype, shape = np.dtype(header["descr"]), tuple(map(operator.index, header["shape"]))
+        dtype = np.dtype(str(header["descr"]))  # a list of fields is no array of numbers
+        shape = tuple(map(operator.index, header["shape"]))
         fortran = bool(header["fortran_order"])
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
+    except _NO_HEADER:
         raise FieldError(
             field, found=f"the .npy header {text[:60]!r}", expected="dtype, order and shape"
         ) from None
     if dtype.hasobject:
         raise FieldError(field, found="pickled objects", expected="an array of numbers")
-    header_size = (10 if start[6] == 1 else 12) + size
-    expected = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or info.file_size - header_size != expected:
+    if len(shape) > _MOST_AXES or not all(0 <= length < 2**63 for length in shape):
         raise FieldError(
             field,
-            found=f"{info.file_size - header_size} bytes of data",
-            expected=f"{expected} for {dtype} of shape {shape}",
+            found=f"{info.file_size} bytes",
+            expected=f"as many as the shape in its .npy header needs ({text[:60]!r})",
+        )
+    header_size = (10 if start[6] == 1 else 12) + size
+    expected = header_size + math.prod(shape) * dtype.itemsize
+    if not dtype.itemsize or info.file_size != expected:
+        raise FieldError(
+            field,
+            found=f"{info.file_size} bytes",
+            expected=f"{expected} for {dtype} of shape {shape} and its header",
         )
     return StoredArray(path, info, dtype, shape, fortran, header_size)
 

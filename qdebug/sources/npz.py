@@ -2,20 +2,21 @@
 
 import glob
 import math
+import os
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.affine import CODE_DTYPES, QuantParams
+from qdebug.affine import CODE_DTYPES, QuantParams, code_range
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.layer import Block, Layer, Part, UnreadableLayer
-from qdebug.names import nearest, printable
+from qdebug.names import nearest, shown
 from qdebug.sources.npy_array import (
     StoredArray,
     read_header,
@@ -77,6 +78,8 @@ class PairFiles:
         templates = {field: f"{{}}/{field}" for field in FIELDS} | dict(keys or {})
         self.files: list[str] = _expand(patterns)
         self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.skipped: list[tuple[str, str]] = []
         self._pieces: dict[str, list[_Piece]] = {}
         broken: dict[str, str] = {}
         for path in self.files:
@@ -92,8 +95,8 @@ class PairFiles:
                     if pieces:
                         _check_same(piece, pieces[0])
                     pieces.append(piece)
-                except (FieldError, BrokenMemberError) as error:
-                    located = locate(error, file=printable(path), layer=printable(name))
+                except (FieldError, BrokenMemberError, MemoryError) as error:
+                    located = locate(error, file=shown(path), layer=shown(name))
                     broken.setdefault(name, str(located))
         if not self._pieces:
             raise QdebugError("; ".join(self.problems))
@@ -118,15 +121,20 @@ class _PiecePart:
     def layers(self) -> Sequence[Layer]:
         return [self.layer]
 
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.piece.floats.shape)
+
     def blocks(self) -> Iterator[tuple[Layer, Block]]:
-        shown = printable(self.piece.path)
+        path = shown(self.piece.path)
         try:
             for block in _blocks(self.piece):
+                _check_codes(block, self.layer.params)
                 yield self.layer, block
-        except BrokenMemberError as error:
-            raise locate(error, file=shown, layer=printable(self.layer.name)) from None
+        except (BrokenMemberError, FieldError) as error:
+            raise locate(error, file=path, layer=shown(self.layer.name)) from None
         except OSError as error:
-            raise LayerError(f"{shown}: {error.strerror or error}") from None
+            raise LayerError(f"{path}: {error.strerror or error}") from None
 
 
 def parse_keys(options: Sequence[str]) -> dict[str, str]:
@@ -138,49 +146,67 @@ def parse_keys(options: Sequence[str]) -> dict[str, str]:
     Raises:
         QdebugError: no such field, or not one ``{}`` in the template.
     """
-    keys = {}
+    keys: dict[str, str] = {}
     for option in options:
         field, equals, template = option.partition("=")
         if not equals or template.count("{}") != 1:
             raise QdebugError(
-                f"--keys: found '{printable(option)}', expected FIELD=TEMPLATE with one {{}} for "
+                f"--keys: found '{shown(option)}', expected FIELD=TEMPLATE with one {{}} for "
                 "the layer's name, as in float={}_fp32"
             )
         if field not in FIELDS:
-            raise QdebugError(f"--keys: no field '{printable(field)}'; {nearest(field, FIELDS)}")
+            raise QdebugError(f"--keys: no field '{shown(field)}'; {nearest(field, FIELDS)}")
+        if template in keys.values():
+            raise QdebugError(f"--keys: found '{shown(template)}' for two fields, expected one")
         keys[field] = template
     return keys
 
 
 def _expand(patterns: Sequence[str]) -> list[str]:
     """The files that the patterns name, each once, in order."""
-    paths: dict[str, None] = {}
+    paths: dict[str, str] = {}
     for pattern in patterns:
         found = [pattern]
-        if not Path(pattern).exists() and glob.has_magic(pattern):
-            found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path takes no absolute pattern
+        if not os.path.exists(pattern) and glob.has_magic(pattern):  # noqa: PTH110 - any text
+            found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute, too
             if not found:
-                raise QdebugError(f"{printable(pattern)}: no file matches")
-        paths.update(dict.fromkeys(found))
-    return list(paths)
+                raise QdebugError(f"{shown(pattern)}: no file matches")
+        for path in found:
+            paths.setdefault(os.path.realpath(path), path)
+    return list(paths.values())
+
+
+def _directory(path: str) -> list[zipfile.ZipInfo]:
+    """The members of a pair file.
+
+    Raises:
+        QdebugError: it is no .npz file.
+    """
+    name = shown(path) or "''"
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise QdebugError(f"{name}: found no regular file, expected {_EXPECTED}")
+            if file.read(6) == b"\x93NUMPY":
+                raise QdebugError(f"{name}: found a single array (.npy), expected {_EXPECTED}")
+            with zipfile.ZipFile(file) as archive:
+                return archive.infolist()
+    except OSError as error:
+        raise QdebugError(f"{name}: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise QdebugError(f"{name}: {error}; expected {_EXPECTED}") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file so that a pipe without a writer is no reason to wait."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _members(
     path: str, templates: Mapping[str, str]
 ) -> dict[str, dict[str, list[zipfile.ZipInfo]]]:
     """Layer -> field -> the members of that name (more than one is an error of the layer)."""
-    shown = printable(path)
-    try:
-        with Path(path).open("rb") as file:
-            if file.read(6) == b"\x93NUMPY":
-                raise QdebugError(f"{shown}: found a single array (.npy), expected {_EXPECTED}")
-            with zipfile.ZipFile(file) as archive:
-                infos = archive.infolist()
-    except OSError as error:
-        raise QdebugError(f"{shown}: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise QdebugError(f"{shown}: {error}; expected {_EXPECTED}") from None
-
+    infos = _directory(path)
     # The longest template first: of `{}_scale` and `{}`, the first is meant where both match.
     split = [(field, *template.split("{}")) for field, template in templates.items()]
     split.sort(key=lambda entry: -len(entry[1] + entry[2]))
@@ -195,11 +221,11 @@ def _members(
                 break
     if not layers:
         keys = [info.filename.removesuffix(".npy") for info in infos]
-        found = f"'{printable(keys[0])}'" if keys else "nothing"
+        found = f"'{shown(keys[0])}'" if keys else "nothing"
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
         raise QdebugError(
-            f"{shown}: no layer: found {found}{more}, expected arrays named "
-            f"'{templates['float'].format('LAYER')}' and so on (see --keys)"
+            f"{shown(path)}: no layer: found {found}{more}, expected arrays named "
+            f"'{templates['float'].replace('{}', 'LAYER')}' and so on (see --keys)"
         )
     return layers
 
@@ -250,7 +276,7 @@ def _read_piece(path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> _
         )
     kind = _value(headers, "kind", "U", "text")
     if kind is not None and kind not in KINDS:
-        raise FieldError("kind", found=f"'{printable(kind)}'", expected=" or ".join(KINDS))
+        raise FieldError("kind", found=f"'{shown(kind)}'", expected=" or ".join(KINDS))
     op = _value(headers, "op", "U", "text")
     return _Piece(path, floats, codes, model_floats, params, op, kind)
 
@@ -262,14 +288,17 @@ def _value(headers: Mapping[str, StoredArray], field: str, kinds: str, expected:
     array = headers[field]
     if array.dtype.kind not in kinds or math.prod(array.shape) != 1:
         raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
-    return read_small(array).item()
+    try:
+        return read_small(array).item()
+    except (ValueError, SystemError):  # text that is no Unicode
+        raise FieldError(field, found="no text", expected=expected) from None
 
 
 def _vector(
     array: StoredArray, field: str, kinds: str, expected: str, tensor_shape: tuple[int, ...]
 ) -> NDArray[Any]:
     """A scale or zero point: one, or as many as some axis of the tensor is long."""
-    if array.dtype.kind not in kinds:
+    if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
         raise FieldError(field, found=str(array.dtype), expected=expected)
     if len(array.shape) > 1 or math.prod(array.shape) not in (1, *tensor_shape):
         raise FieldError(
@@ -316,11 +345,31 @@ def _check_same(piece: _Piece, first: _Piece) -> None:
             said[field] = (f"{our[channel]}{where}", f"{their[channel]}{where}")
     for field, (our_word, their_word) in said.items():
         if our_word != their_word:
+            our_word, their_word = (
+                "nothing" if word is None else shown(str(word)) for word in (our_word, their_word)
+            )
             raise FieldError(
                 field,
-                found=printable(str(our_word)),
-                expected=f"{printable(str(their_word))}, as in {printable(first.path)}",
+                found=our_word,
+                expected=f"{their_word}, as in {shown(first.path)}",
             )
+
+
+def _check_codes(block: Block, params: QuantParams) -> None:
+    """That no code is outside what type, bits and narrow range allow.
+
+    Raises:
+        FieldError: one is.
+    """
+    if (params.qmin, params.qmax) == code_range(params.dtype):
+        return
+    lowest, highest = block.codes.min(), block.codes.max()
+    if lowest < params.qmin or highest > params.qmax:
+        raise FieldError(
+            "quantized",
+            found=f"codes from {lowest} to {highest}",
+            expected=f"{params.qmin} to {params.qmax}",
+        )
 
 
 def _layer(name: str, pieces: Sequence[_Piece]) -> Layer:

@@ -103,7 +103,10 @@ class OnnxModels:
             for layer in layers
             if self._pairs[layer.name].tensor.is_constant
         ]
-        return [*parts, _Part(made, partial(self._activations, made))] if made else parts
+        if made:
+            assert self.samples is not None
+            parts.append(_Part(made, partial(self._activations, made), self.samples.count))
+        return parts
 
     def _paired(self, floating: Network, quantized: Network) -> list[Pair]:
         """The quantized tensors that can be layers; the others are skipped."""
@@ -225,6 +228,11 @@ class _Part:
 
     layers: Sequence[Layer]
     arrays: Callable[[], Iterator[tuple[Layer, Arrays]]]
+    runs: int = 1
+
+    @property
+    def num_elements(self) -> int:
+        return self.runs * sum(math.prod(layer.shape) for layer in self.layers)
 
     def blocks(self) -> Iterator[tuple[Layer, Block]]:
         for layer, data in self.arrays():

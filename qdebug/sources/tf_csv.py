@@ -73,7 +73,7 @@ def read_csv(path: str) -> Report:
         raise QdebugError(f"{shown}: {error}; expected {_EXPECTED}") from None
     if not layers:
         raise QdebugError(f"{shown}: found no row below the columns' names, expected a layer each")
-    return Report(sources=[path], layers=list(layers.values()), problems=[])
+    return Report(sources=[path], layers=list(layers.values()), problems=[], notes=[])
 
 
 _EXPECTED = "the CSV of QuantizationDebugger.layer_statistics_dump"

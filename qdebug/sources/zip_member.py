@@ -4,6 +4,7 @@ The standard library reads the directory; the member itself is read here, so tha
 files need not stay open and their directories are read once.
 """
 
+import os
 import struct
 import zipfile
 import zlib
@@ -86,8 +87,10 @@ def open_member(path: str, info: zipfile.ZipInfo) -> Iterator[MemberReader]:
             f"found compression method {info.compress_type}, expected stored or deflated"
         )
     with Path(path).open("rb") as file:
-        file.seek(info.header_offset)
-        header = file.read(_LOCAL_HEADER.size)
+        header = b""
+        if 0 <= info.header_offset <= os.fstat(file.fileno()).st_size:
+            file.seek(info.header_offset)
+            header = file.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL_MAGIC):
             raise BrokenMemberError("it is not where the zip's directory says")
         name_size, extra_size = _LOCAL_HEADER.unpack(header)[-2:]

@@ -1,0 +1,34 @@
+"""A progress bar on stderr, for what takes longer than a second."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import click
+
+_PATIENCE = 1.0  # seconds
+
+# Called with (done, all), in elements.
+Advance = Callable[[int, int], None]
+
+
+@contextmanager
+def progress() -> Iterator[Advance | None]:
+    """A function to call as work goes on; None where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with ExitStack() as stack:
+        start = time.monotonic()
+        bar: Any = None
+
+        def advance(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None and time.monotonic() - start > _PATIENCE:
+                bar = stack.enter_context(click.progressbar(length=total, file=sys.stderr))
+            if bar is not None:
+                bar.update(done - bar.pos)
+
+        yield advance

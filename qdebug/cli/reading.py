@@ -1,0 +1,145 @@
+"""SOURCE: where it is looked for when it is left out, and how each kind of it is read."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from qdebug import engine
+from qdebug.cli.progress import progress
+from qdebug.errors import QdebugError
+from qdebug.layer import Source
+from qdebug.limits import Config, find_config
+from qdebug.names import printable, select
+from qdebug.report import Report, loads
+from qdebug.sources.npz import PairFiles, parse_keys
+
+SOURCE_HELP = """SOURCE is one or more pair files (.npz) or globs; a float and a quantized model
+    (.tflite or .onnx) with --inputs; a saved report (.json); or the CSV of TFLite's
+    QuantizationDebugger. Where it is left out: $QDEBUG_SOURCE, else `source` in [tool.qdebug], else
+    the only .npz here.""".strip()
+
+Kernels = Literal["default", "builtin", "reference"]
+
+_MODELS = (".tflite", ".onnx")
+_REPORTS = (".json", ".csv")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How SOURCE is to be read: what the options of `options.reading_options` say.
+
+    Attributes:
+        keys: how a pair file names its arrays, ``FIELD=TEMPLATE``.
+        inputs: the samples to run live models on.
+        samples: only so many of them.
+        kernels: LiteRT's kernels.
+        signature: of a .tflite model that has several.
+    """
+
+    keys: Sequence[str] = ()
+    inputs: str | None = None
+    samples: int | None = None
+    kernels: Kernels = "default"
+    signature: str | None = None
+
+    def source(self, sources: Sequence[str]) -> Source:
+        """The tensors themselves: pair files or a live pair of models.
+
+        Raises:
+            QdebugError: a saved report, which holds no tensors; or what the source raises.
+        """
+        endings = {Path(source).suffix.lower() for source in sources}
+        for source in sources:
+            if source.lower().endswith(_REPORTS):
+                raise QdebugError(
+                    f"{printable(source)}: found a report, which holds no tensors, expected pair "
+                    "files or models"
+                )
+        if not endings & set(_MODELS):
+            if self.inputs is not None:
+                raise click.UsageError("--inputs goes with a float and a quantized model")
+            return PairFiles(sources, parse_keys(self.keys))
+        if len(endings) > 1:
+            raise QdebugError(
+                f"found {' and '.join(sorted(endings))} files together, expected two models of one "
+                "kind"
+            )
+        if self.keys:
+            raise click.UsageError("--keys goes with pair files (.npz)")
+        return self._litert(sources) if endings == {".tflite"} else self._onnx(sources)
+
+    def _litert(self, models: Sequence[str]) -> Source:
+        from qdebug.sources.litert import LitertModels
+
+        return LitertModels(
+            models,
+            self.inputs,
+            samples=self.samples,
+            kernels=self.kernels,
+            signature=self.signature,
+        )
+
+    def _onnx(self, models: Sequence[str]) -> Source:
+        from qdebug.sources.onnx import OnnxModels
+
+        return OnnxModels(models, self.inputs, samples=self.samples)
+
+    def report(self, sources: Sequence[str], patterns: Sequence[str] = ()) -> Report:
+        """The report of a source, fresh or saved; with `patterns`, of the layers they name."""
+        if not any(source.lower().endswith(_REPORTS) for source in sources):
+            source = self.source(sources)
+            with progress() as advance:
+                return engine.run(source, patterns, advance)
+        if len(sources) > 1:
+            raise QdebugError("found a report (.json, .csv) among others, expected it alone")
+        saved = _saved(sources[0])
+        chosen = select([layer.name for layer in saved.layers], patterns)
+        return replace(saved, layers=[layer for layer in saved.layers if layer.name in chosen])
+
+
+def _saved(path: str) -> Report:
+    if path.lower().endswith(".csv"):
+        from qdebug.sources.tf_csv import read_csv
+
+        return read_csv(path)
+    shown = printable(path)
+    try:
+        return loads(Path(path).read_text("utf-8"), shown)
+    except OSError as error:
+        raise QdebugError(f"{shown}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise QdebugError(f"{shown}: found no text, expected JSON") from None
+
+
+def resolve(sources: Sequence[str], config: Config | None = None) -> list[str]:
+    """The sources to read: those given, or those that stand for none given.
+
+    Raises:
+        QdebugError: none given, and none or several to choose from.
+    """
+    if sources:
+        return list(sources)
+    if named := os.environ.get("QDEBUG_SOURCE"):
+        return [named]
+    config = find_config(Path.cwd()) if config is None else config
+    if config.source:
+        return config.source
+    here = sorted(str(path) for path in Path().glob("*.npz"))
+    if len(here) == 1:
+        return here
+    found = f"{len(here)} .npz files here" if here else "no .npz file here"
+    raise QdebugError(f"no SOURCE: {found}; name one, or set QDEBUG_SOURCE")
+
+
+def complain(ctx: click.Context, report: Report) -> None:
+    """Say on stderr what was left out and what could not be read; the latter is status 2."""
+    for note in report.notes:
+        click.echo(f"Note: {printable(note)}", err=True)
+    for complaint in report.complaints:
+        click.echo(f"Error: {printable(complaint)}", err=True)
+    if report.complaints:
+        ctx.exit(2)
