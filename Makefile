@@ -56,5 +56,6 @@ clean:
 
 .venv-samples/done:
 	$(PYTHON) -m venv .venv-samples
-	.venv-samples/bin/pip install --quiet tensorflow-cpu==2.21.0 ai-edge-litert==2.3.0 scikit-learn==1.9.1
+	.venv-samples/bin/pip install --quiet --editable '.[litert]' \
+	    tensorflow-cpu==2.21.0 ai-edge-litert==2.3.0 scikit-learn==1.9.1
 	@touch $@

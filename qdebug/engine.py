@@ -51,11 +51,14 @@ def run(
         sources=list(source.files),
         layers=[reported(layer) for layer in chosen],
         problems=list(source.problems),
-        notes=[
-            *source.notes,
-            *(f"'{shown(name)}' is left out: {reason}" for name, reason in source.skipped),
-        ],
+        notes=notes_of(source),
     )
+
+
+def notes_of(source: Source) -> list[str]:
+    """What the user should know of how a source was read, a line each."""
+    left_out = [f"'{shown(name)}' is left out: {reason}" for name, reason in source.skipped]
+    return [*source.notes, *left_out]
 
 
 def layer_blocks(source: Source, layer: Layer) -> Iterator[Block]:

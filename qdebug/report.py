@@ -1,7 +1,7 @@
 """Report: metrics and diagnosis of all layers, to and from JSON without loss."""
 
 import json
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -241,5 +241,5 @@ def _fits(value: Any, kind: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool
     if kind is float:
-        return isinstance(value, int | float) and abs(value) < math.inf
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return isinstance(value, kind)

@@ -1,6 +1,7 @@
 """Options that commands share."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,7 +12,7 @@ from qdebug.cli.reading import Kernels, Reading
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_READING = (
+_MODEL_OPTIONS = [
     click.option(
         "--inputs",
         metavar="FILE",
@@ -29,32 +30,36 @@ _READING = (
         help="LiteRT's kernels to run .tflite models with.",
     ),
     click.option("--signature", metavar="NAME", help="The signature of a .tflite model to run."),
-    click.option(
-        "--keys",
-        multiple=True,
-        metavar="FIELD=TEMPLATE",
-        help="How a pair file names FIELD's arrays, {} for the layer: float={}_fp32. Repeat.",
-    ),
+]
+_KEYS_OPTION = click.option(
+    "--keys",
+    multiple=True,
+    metavar="FIELD=TEMPLATE",
+    help="How a pair file names FIELD's arrays, {} for the layer: float={}_fp32. Repeat.",
 )
+
+
+def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how models are run; the command gets them as one `reading`."""
+    return _as_reading(function, _MODEL_OPTIONS)
 
 
 def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how SOURCE is read; the command gets them as one `reading`."""
+    return _as_reading(function, [*_MODEL_OPTIONS, _KEYS_OPTION])
+
+
+def _as_reading(
+    function: Callable[..., Any], chosen: Sequence[Callable[[Callable[..., Any]], Any]]
+) -> Callable[..., Any]:
+    fields = [field.name for field in dataclasses.fields(Reading)]
 
     @wraps(function)
-    def command(
-        *args: Any,
-        inputs: str | None,
-        samples: int | None,
-        kernels: Kernels,
-        signature: str | None,
-        keys: tuple[str, ...],
-        **others: Any,
-    ) -> Any:
-        reading = Reading(keys, inputs, samples, kernels, signature)
-        return function(*args, reading=reading, **others)
+    def command(*args: Any, **given: Any) -> Any:
+        reading = Reading(**{name: given.pop(name) for name in fields if name in given})
+        return function(*args, reading=reading, **given)
 
-    for option in reversed(_READING):
+    for option in reversed(chosen):
         command = option(command)
     return command
 

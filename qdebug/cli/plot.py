@@ -56,7 +56,7 @@ def command(
     if overview:
         whole = reading.report(named)
         _save(plots.overview_figure(whole), output or Path("overview.png"))
-        complain(ctx, whole)
+        complain(ctx, whole.notes, whole.complaints)
         return
     source = reading.source(named)
     chosen = _chosen(source.layers, layers)
@@ -73,10 +73,7 @@ def command(
             _save(plots.layer_figure(layer, report, blocks), path)
         except QdebugError as error:
             complaints.append(str(error))
-    for complaint in complaints:
-        click.echo(f"Error: {complaint}", err=True)
-    if complaints:
-        ctx.exit(2)
+    complain(ctx, engine.notes_of(source), complaints)
 
 
 def _chosen(

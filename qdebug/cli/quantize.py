@@ -118,7 +118,7 @@ def command(
             except FieldError as error:
                 raise locate(error, file=printable(str(weights)), layer=printable(name)) from None
             codes = quantize(x, params, "half_even" if rounding == "half-even" else "half_away")
-            pairs.add(name, x, codes, params)
+            pairs.add(name, {"float": x, "quantized": codes}, params)
             layers += 1
         if not layers:
             raise QdebugError(f"{printable(str(weights))}: found no float array, expected some")

@@ -52,41 +52,44 @@ class Reading:
         Raises:
             QdebugError: a saved report, which holds no tensors; or what the source raises.
         """
-        endings = {Path(source).suffix.lower() for source in sources}
         for source in sources:
             if source.lower().endswith(_REPORTS):
                 raise QdebugError(
                     f"{printable(source)}: found a report, which holds no tensors, expected pair "
                     "files or models"
                 )
-        if not endings & set(_MODELS):
-            if self.inputs is not None:
-                raise click.UsageError("--inputs goes with a float and a quantized model")
-            return PairFiles(sources, parse_keys(self.keys))
-        if len(endings) > 1:
-            raise QdebugError(
-                f"found {' and '.join(sorted(endings))} files together, expected two models of one "
-                "kind"
-            )
+        if any(source.lower().endswith(_MODELS) for source in sources):
+            return self.models(sources)
+        if self.inputs is not None:
+            raise click.UsageError("--inputs goes with a float and a quantized model")
+        return PairFiles(sources, parse_keys(self.keys))
+
+    def models(self, sources: Sequence[str]) -> Source:
+        """A live pair of models.
+
+        Raises:
+            QdebugError: other files, or models of two kinds; or what the source raises.
+        """
         if self.keys:
             raise click.UsageError("--keys goes with pair files (.npz)")
-        return self._litert(sources) if endings == {".tflite"} else self._onnx(sources)
+        if all(source.lower().endswith(".tflite") for source in sources):
+            from qdebug.sources.litert import LitertModels
 
-    def _litert(self, models: Sequence[str]) -> Source:
-        from qdebug.sources.litert import LitertModels
+            return LitertModels(
+                sources,
+                self.inputs,
+                samples=self.samples,
+                kernels=self.kernels,
+                signature=self.signature,
+            )
+        if all(source.lower().endswith(".onnx") for source in sources):
+            from qdebug.sources.onnx import OnnxModels
 
-        return LitertModels(
-            models,
-            self.inputs,
-            samples=self.samples,
-            kernels=self.kernels,
-            signature=self.signature,
+            return OnnxModels(sources, self.inputs, samples=self.samples)
+        raise QdebugError(
+            f"found {' and '.join(map(printable, sources))}, expected two models of one kind "
+            "(.tflite or .onnx)"
         )
-
-    def _onnx(self, models: Sequence[str]) -> Source:
-        from qdebug.sources.onnx import OnnxModels
-
-        return OnnxModels(models, self.inputs, samples=self.samples)
 
     def report(self, sources: Sequence[str], patterns: Sequence[str] = ()) -> Report:
         """The report of a source, fresh or saved; with `patterns`, of the layers they name."""
@@ -135,11 +138,11 @@ def resolve(sources: Sequence[str], config: Config | None = None) -> list[str]:
     raise QdebugError(f"no SOURCE: {found}; name one, or set QDEBUG_SOURCE")
 
 
-def complain(ctx: click.Context, report: Report) -> None:
+def complain(ctx: click.Context, notes: Sequence[str], complaints: Sequence[str]) -> None:
     """Say on stderr what was left out and what could not be read; the latter is status 2."""
-    for note in report.notes:
+    for note in notes:
         click.echo(f"Note: {printable(note)}", err=True)
-    for complaint in report.complaints:
+    for complaint in complaints:
         click.echo(f"Error: {printable(complaint)}", err=True)
-    if report.complaints:
+    if complaints:
         ctx.exit(2)

@@ -14,9 +14,10 @@ from qdebug.render.columns import View, arranged
 from qdebug.render.csv import csv_text
 from qdebug.render.markdown import markdown
 from qdebug.render.table import table
+from qdebug.render.tflite_csv import tflite_csv
 from qdebug.report import dumps
 
-FORMATS = ("table", "markdown", "csv", "json")
+FORMATS = ("table", "markdown", "csv", "json", "tflite-csv")
 _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
 
@@ -35,6 +36,7 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
       qdebug report model.npz
       qdebug report 'shards/*.npz' --sort rmse_scale_ratio --top 10
       qdebug report model.npz --layer '*Relu*' --columns layer,rmse_scale,carried_rmse_scale
+      qdebug report float.tflite int8.tflite --inputs data.npz
       qdebug report model.npz -o report.json
     """,
 )
@@ -77,10 +79,8 @@ def command(
     if str(output) == "-":
         output = None
     form = form or (_BY_ENDING.get(output.suffix.lower()) if output else None) or "table"
-    if form == "json" and (names or per_channel):
-        raise click.UsageError(
-            "--columns and --per-channel do not go with json, which holds everything"
-        )
+    if form in ("json", "tflite-csv") and (names or per_channel):
+        raise click.UsageError(f"--columns and --per-channel do not go with {form}")
     chosen = None if names is None else [name.strip() for name in names.split(",")]
     view = View(chosen, per_channel, sort, top)
     found = reading.report(resolve(sources), patterns)
@@ -88,6 +88,8 @@ def command(
         text = dumps(arranged(found, view))
     elif form == "csv":
         text = csv_text(found, view)
+    elif form == "tflite-csv":
+        text = tflite_csv(arranged(found, view))
     elif form == "markdown":
         text = markdown(found, view)
     else:
@@ -99,4 +101,4 @@ def command(
     else:
         with whole_file(output) as file:
             file.write(click.unstyle(text).encode())
-    complain(ctx, found)
+    complain(ctx, found.notes, found.complaints)
