@@ -68,7 +68,9 @@ def branches() -> None:
     both = layers.Conv2D(8, 3, strides=2, padding="same", name="down")(both)
     both = layers.Flatten(name="flat")(both)
     gate = layers.Dense(32, activation="tanh", name="gate")(flags)
-    score = layers.Dense(3, activation="sigmoid", name="score")(layers.Add(name="add")([both, gate]))
+    score = layers.Dense(3, activation="sigmoid", name="score")(
+        layers.Add(name="add")([both, gate])
+    )
     level = layers.Dense(2, name="level")(layers.Multiply(name="mul")([both, gate]))
     network = keras.Model([image, flags], [score, level], name="net")
     shapes = {"image": (1, 6, 6, 3), "flags": (1, 4)}
