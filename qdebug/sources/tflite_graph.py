@@ -41,9 +41,9 @@ _DATA_SIZED = frozenset(
     STABLEHLO_CASE RANGE FILL""".split()  # noqa: SIM905
 )
 _SIZED = frozenset(
-    """RESHAPE SLICE STRIDED_SLICE TILE PAD PADV2 MIRROR_PAD BROADCAST_TO EXPAND_DIMS TOPK_V2 ONE_HOT
-    RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND RANDOM_UNIFORM
-    RANDOM_STANDARD_NORMAL""".split()  # noqa: SIM905
+    """RESHAPE SLICE STRIDED_SLICE TILE PAD PADV2 MIRROR_PAD BROADCAST_TO EXPAND_DIMS TOPK_V2
+    ONE_HOT RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND
+    RANDOM_UNIFORM RANDOM_STANDARD_NORMAL""".split()  # noqa: SIM905
 )
 
 # What reading a flatbuffer raises that is not what its offsets say.
@@ -492,8 +492,9 @@ def rewritten(
         tensor = shaped(index, values.shape)
         tensor.type = getattr(schema.TensorType, values.dtype.name.upper())
         tensor.quantization, tensor.buffer = None, len(objects.buffers)
-        data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
-        objects.buffers.append(schema.BufferT(data=data))
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        objects.buffers.append(buffer)
         subgraph.tensors[index] = tensor
 
     fresh: dict[tuple[int, int], int] = {}

@@ -211,8 +211,8 @@ class Runs:
         if kernels == "default" and any(runner.value(tensor) is None for tensor in computed):
             runner = Runner(model.path, flatbuffer, "builtin")
             note = (
-                f"{printable(model.path)}: some of its tensors have sizes that only a run shows: run "
-                "with the builtin kernels, without the XNNPACK delegate"
+                f"{printable(model.path)}: some of its tensors have sizes that only a run shows; "
+                "taken are the builtin kernels, without the XNNPACK delegate"
             )
             self.notes += [note] if note not in self.notes else []
         return _Built(runner, graph, constants, fresh)

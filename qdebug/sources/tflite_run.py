@@ -35,7 +35,8 @@ class Runner:
             QdebugError: the runtime cannot run this model, or is not installed.
         """
         try:
-            from ai_edge_litert import interpreter as litert
+            with _quiet():
+                from ai_edge_litert import interpreter as litert
         except ImportError:
             raise QdebugError(MISSING_EXTRA) from None
         self._path = path

@@ -83,6 +83,9 @@ def branches() -> None:
         converter.target_spec.supported_ops = ops
         converter.inference_input_type = converter.inference_output_type = dtype
         save(f"branches_{name}", convert(converter))
+        if dtype == tf.int8:
+            converter._experimental_disable_per_channel = True
+            save("branches_pertensor", convert(converter))
     converter = quantizing(start(network), shapes)
     converter.target_spec.supported_ops = INT16
     save("branches_int16", convert(converter))
