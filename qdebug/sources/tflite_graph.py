@@ -469,6 +469,9 @@ def rewritten(
 
     Returns:
         The flatbuffer, and (tensor, key) -> the fresh input. No other tensor changes its index.
+
+    Raises:
+        QdebugError: the flatbuffer would be larger than there can be.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -522,8 +525,13 @@ def rewritten(
     objects.subgraphs[model._place] = subgraph
     _bring_forward(objects, model._place)
 
-    builder = flatbuffers.Builder()
-    builder.Finish(objects.Pack(builder), _IDENTIFIER)
+    builder = flatbuffers.Builder(len(model.content))
+    try:
+        builder.Finish(objects.Pack(builder), _IDENTIFIER)
+    except (*_BROKEN, RuntimeError) as error:  # beyond 2 GB, for one
+        raise QdebugError(
+            f"{printable(model.path)}: cannot be rewritten for a run: {printable(str(error))}"
+        ) from None
     return bytes(builder.Output()), fresh
 
 
