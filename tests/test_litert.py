@@ -19,6 +19,7 @@ from qdebug.affine import dequantize, quantize
 from qdebug.errors import QdebugError
 from qdebug.layer import Layer, UnreadableLayer
 from qdebug.sources.litert import LitertModels
+from qdebug.sources.tflite_graph import Graph, Tensor
 from tests.oracle import figures
 
 schema = pytest.importorskip(
@@ -351,6 +352,16 @@ def test_a_shape_that_is_computed_does_not_disturb_the_run(tmp_path):
     np.testing.assert_allclose(model, expected.ravel(), atol=1e-5)
 
 
+def test_sizes_that_only_a_run_shows_are_run_without_the_delegate(tmp_path, monkeypatch):
+    monkeypatch.setattr(Graph, "sizes", frozenset())  # as if none were known beforehand
+    models = branches(tmp_path, "branches_int8")
+    assert len(models.notes) == 2
+    assert "without the XNNPACK delegate" in models.notes[0]
+    expected = arrays(branches(tmp_path, "branches_int8", kernels="builtin"))
+    for name, kinds in arrays(models).items():
+        np.testing.assert_array_equal(kinds[0], expected[name][0])
+
+
 def test_float_inputs_are_fed_to_the_local_reference_as_numericverify_does(tmp_path):
     """With float inputs the first float operators read the samples themselves."""
     inputs = np.load(branch_inputs(tmp_path))
@@ -459,8 +470,6 @@ def test_int4_weights_are_unpacked(tmp_path):
 
 
 def test_an_odd_number_of_int4_codes():
-    from qdebug.sources.tflite_graph import Tensor
-
     packed = np.array([0x21, 0xF8, 0x07], np.uint8)
     tensor = Tensor(0, "w", "INT4", (5,), (5,), None, packed, False)
     np.testing.assert_array_equal(tensor.constant(), [1, 2, -8, -1, 7])
