@@ -1,5 +1,6 @@
 """The quantized tensors of an ONNX graph: where their codes are, and what the codes stand for."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -211,16 +212,19 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
             "quantized", found=f"codes of ONNX type {tensor.code_type}", expected="integers"
         )
     dtype, bits = CODE_TYPES[tensor.code_type]
-    scale: NDArray[np.float64] = np.ones(())
-    for name in tensor.scale:
-        factor = np.asarray(graph.constant(name, "scale"), np.float64)
-        scale = scale * (factor.reshape(()) if factor.size == 1 else factor)
+    factors = [
+        _squeezed(np.asarray(graph.constant(name, "scale"), np.float64)) for name in tensor.scale
+    ]
+    if len({factor.shape for factor in factors if factor.ndim}) > 1:
+        found = " and ".join(str(factor.shape) for factor in factors)
+        raise FieldError("scale", found=f"factors of shape {found}", expected="one shape")
+    scale = np.asarray(math.prod(factors))
     zero_point = (
         graph.constant(tensor.zero_point, "zero_point") if tensor.zero_point else np.zeros((), int)
     )
     if zero_point.dtype.kind not in "iu":
         raise FieldError("zero_point", found=str(zero_point.dtype), expected="integers")
-    zero_point = zero_point.reshape(()) if zero_point.size == 1 else zero_point
+    zero_point = _squeezed(zero_point)
     if not scale.ndim and not zero_point.ndim:
         return QuantParams.of(scale, zero_point, dtype, bits=bits)
     if not -len(shape) <= tensor.axis < len(shape):
@@ -245,6 +249,10 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
             expected=f"1 or {shape[axis]}, the length of axis {axis}",
         )
     return params
+
+
+def _squeezed(values: NDArray[Any]) -> NDArray[Any]:
+    return values.reshape(()) if values.size == 1 else values
 
 
 def rows_of_blocks(values: NDArray[Any], axis: int, block: int) -> NDArray[Any]:
