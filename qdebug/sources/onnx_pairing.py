@@ -36,6 +36,7 @@ def partners(quantized: Network, floating: Network) -> dict[str, Partner]:
     pairing = _Pairing(quantized, floating)
     for operator in quantized.operators:
         pairing.place(operator)
+    pairing.place_outputs()
     return pairing.partners()
 
 
@@ -78,6 +79,17 @@ class _Pairing:
                 self._pair(tensor, name)
             elif place < len(twin.outputs) and len(twin.inputs) <= len(operator.inputs):
                 self._pair(tensor, twin.outputs[place])
+
+    def place_outputs(self) -> None:
+        """Where an operator that quantizers drop comes last, the output is what it makes."""
+        ours, theirs = self._quantized.graph.outputs, self._floating.graph.outputs
+        if len(ours) != len(theirs):
+            return
+        for our_output, their_output in zip(ours, theirs, strict=True):
+            origin = self._quantized.origin.get(our_output, our_output)
+            twin = self._floating.origin.get(their_output, their_output)
+            if origin in self._twin and twin in self._reached(self._twin[origin]):
+                self._pair(origin, twin)
 
     def partners(self) -> dict[str, Partner]:
         """All twins, those of constants that only a name tells of among them."""

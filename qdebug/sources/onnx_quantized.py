@@ -243,10 +243,11 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
         return QuantParams.of(scale, zero_point, dtype, axis=0, bits=bits)
     params = QuantParams.of(scale, zero_point, dtype, axis=axis, bits=bits)
     if params.channels not in (1, shape[axis]):
+        expected = " or ".join(map(str, sorted({1, shape[axis]})))
         raise FieldError(
             "scale",
             found=f"{params.channels} values",
-            expected=f"1 or {shape[axis]}, the length of axis {axis}",
+            expected=f"{expected}: axis {axis} has {shape[axis]}",
         )
     return params
 
