@@ -603,6 +603,25 @@ def test_a_scale_a_block_gives_rows_of_blocks(opened, tmp_path, axis):
     assert_figures(layer, oracle.figures(rows, codes, scale, 0, axis=0, bits=4))
 
 
+def test_weights_packed_for_one_operator_are_said_to_be(opened, tmp_path):
+    rng = np.random.default_rng(0)
+    stored = [
+        numpy_helper.from_array(rng.integers(0, 256, (8, 2, 8), np.uint8), "packed"),
+        numpy_helper.from_array(np.ones(16, np.float32), "scales"),
+    ]
+    shapes = {"x": [1, 32]}, {"y": [1, 8]}
+    node = NODE(
+        "MatMulNBits", ["x", "packed", "scales"], ["y"], domain="com.microsoft",
+        K=32, N=8, bits=4, block_size=16,
+    )  # fmt: skip
+    onnx.save(made([node], *shapes, stored), tmp_path / "q.onnx")
+    weight = numpy_helper.from_array(rng.normal(size=(32, 8)).astype(np.float32), "w")
+    floating = made([NODE("MatMul", ["x", "w"], ["y"])], *shapes, [weight])
+    onnx.save(floating, tmp_path / "f.onnx")
+    said = message(opened, tmp_path / "q.onnx", tmp_path / "f.onnx", None)
+    assert "'packed': weights packed for MatMulNBits are not read" in said
+
+
 # Bad input
 
 

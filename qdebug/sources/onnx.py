@@ -32,7 +32,12 @@ from qdebug.sources.onnx_pair import (
     narrow_codes,
 )
 from qdebug.sources.onnx_pairing import partners
-from qdebug.sources.onnx_quantized import Quantized, quant_params, quantized_tensors
+from qdebug.sources.onnx_quantized import (
+    PACKED,
+    Quantized,
+    quant_params,
+    quantized_tensors,
+)
 from qdebug.sources.onnx_session import Session, Tensors
 from qdebug.sources.slabs import array_blocks
 
@@ -367,6 +372,8 @@ def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
 
 def _unusable(tensor: Quantized) -> str:
     """Why a quantized tensor can be no layer, empty where it can."""
+    if tensor.operator and tensor.operator.node.op == PACKED and tensor.is_constant:
+        return f"weights packed for {PACKED} are not read (in QDQ form, they are)"
     if not tensor.scale:
         return "its scale is made while the model runs, for each input anew"
     if tensor.code_type not in CODE_TYPES:

@@ -13,6 +13,9 @@ from qdebug.errors import FieldError
 from qdebug.sources.onnx_graph import CODE_TYPES, Graph, Node
 from qdebug.sources.onnx_network import Network, Operator, form_of
 
+# An operator whose weights are packed in a layout of its own.
+PACKED = "MatMulNBits"
+
 # Operators whose third operand is a bias.
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
 _BIAS = 2
@@ -173,6 +176,8 @@ def _operand_scale(net: Network, node: Node, place: int, index: int) -> tuple[tu
         return _factor(net, node.outputs[0]), node.input(2 + place)
     if place == _BIAS and node.op in ("QLinearConv", "QGemm"):
         return (node.input(1), node.input(4)), ""
+    if node.op == PACKED:
+        return (), ""
     return (node.input(index + 1),), node.input(index + 2)
 
 
