@@ -482,6 +482,16 @@ def test_what_is_quantized_within_control_flow_is_said(models, opened, tmp_path)
     assert report_of(source) == report_of(opened())
 
 
+def test_an_axis_of_length_minus_one_is_one_of_any(models, opened, tmp_path):
+    for name in ("float", "qdq-int8"):
+        model = onnx.load(models / f"{name}.onnx")
+        for axis in (0, 2):
+            model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = -1
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    source = opened(tmp_path / "qdq-int8.onnx", tmp_path / "float.onnx")
+    assert report_of(source) == report_of(opened())
+
+
 # What is asked for, and no more
 
 
@@ -679,7 +689,9 @@ def test_one_wrong_weight_is_for_the_report_to_show(models, opened, tmp_path):
     values = numpy_helper.to_array(codes)
     codes.CopyFrom(numpy_helper.from_array(np.roll(values, 1, axis=1), codes.name))
     onnx.save(model, tmp_path / "q.onnx")
-    assert report_of(opened(tmp_path / "q.onnx"))["w2"].metrics.rmse_scale > 5
+    source = opened(tmp_path / "q.onnx")
+    assert report_of(source)["w2"].metrics.rmse_scale > 5
+    assert any("'w2': far from the weights in" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,8 @@ class OnnxModels:
             raise QdebugError(self._nothing())
         lonely = [p.name for p in self._pairs.values() if not p.twin and not p.tensor.is_constant]
         if lonely:
-            names = ", ".join(f"'{printable(name)}'" for name in lonely[:5])
-            more = f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
             self.notes.append(
-                f"nothing in {printable(self._floating.path)} is the twin of {names}{more}: "
+                f"nothing in {printable(self._floating.path)} is the twin of {_listed(lonely)}: "
                 "reported without the float model's own run"
             )
 
@@ -168,6 +166,11 @@ class OnnxModels:
                 f"{ours}: not the network of {theirs}: {len(apart)} of {len(weights)} weights "
                 f"differ, '{printable(name)}' by {steps:.3g} steps for half of its elements; "
                 "expected the float model that was quantized, after batch normalization was folded"
+            )
+        if apart:
+            self.notes.append(
+                f"{_listed(list(apart))}: far from the weights in {theirs}; is batch normalization "
+                "folded into them in one of the models only?"
             )
 
     def _add(self, pair: Pair, run: "_Run | None") -> None:
@@ -390,6 +393,12 @@ def _in_subgraphs(graph: Graph) -> list[tuple[str, str]]:
         for name in node.inner_quantizers:
             found.append((name, f"it is within the {node.op} '{printable(node.name)}'"))
     return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Some names, for a message."""
+    listed = ", ".join(f"'{printable(name)}'" for name in names[:5])
+    return f"{listed} and {len(names) - 5} more" if len(names) > 5 else listed
 
 
 def _unique(name: str, taken: Container[str]) -> str:

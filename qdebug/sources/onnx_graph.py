@@ -290,7 +290,6 @@ def _spec(value: "onnx.ValueInfoProto", shown: str) -> InputSpec:
         raise QdebugError(
             f"{where}: found type {tensor.elem_type}, expected one that NumPy has"
         ) from None
-    shape = tuple(
-        axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim
-    )
+    # An axis of any length has no number, a name, or, from some exporters, 0 or -1.
+    shape = tuple(axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim)
     return InputSpec(value.name, shape, dtype)
