@@ -206,7 +206,7 @@ class OnnxModels:
         try:
             pair = self._pairs[layer.name]
             yield layer, constant_arrays(pair, self._quantized, self._floating)
-        except FieldError as error:
+        except QdebugError as error:
             raise self._located(error, layer.name) from None
 
     def _activations(self, layers: Sequence[Layer]) -> Iterator[tuple[Layer, Arrays]]:

@@ -194,7 +194,7 @@ def with_operator_only(graph: Graph, output: str, first_input: str) -> Graph:
     """The operator that makes `output`, alone with constants; `first_input` is one of them."""
     from onnx import helper
 
-    (proto,) = (node for node in graph.model.graph.node if output in node.output)
+    proto = next(node for node in graph.model.graph.node if output in node.output)
     node = type(proto)()
     node.CopyFrom(proto)
     node.input[0] = first_input

@@ -50,9 +50,9 @@ class _Pairing:
         self._transposed: set[str] = set()
         self._used: set[Operator] = set()
         ours, theirs = quantized.graph.inputs, floating.graph.inputs
-        for name, by_order in zip(ours, [*theirs, *[""] * len(ours)], strict=False):
-            if twin := name if name in theirs else by_order:
-                self._pair(name, floating.origin.get(twin, twin))
+        for name, by_order in zip(ours, theirs, strict=False):
+            twin = name if ours.keys() == theirs.keys() else by_order
+            self._pair(name, floating.origin.get(twin, twin))
 
     def place(self, operator: Operator) -> None:
         """Find the operator's twin, and with it its tensors'."""
@@ -100,10 +100,6 @@ class _Pairing:
                         self._pair(origin, name)
         found = {}
         for origin, tensor in self._twin.items():
-            if self._quantized.graph.is_constant(origin) != self._floating.graph.is_constant(
-                tensor
-            ):
-                continue
             made = self._quantized.producer.get(origin)
             absorbed = self._maker(tensor, made.op)[1] if made else ()
             found[origin] = Partner(tensor, absorbed, origin in self._transposed)
