@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qdebug.errors import QdebugError
-from qdebug.metrics import Metrics
+from qdebug.metrics import TFLITE_THRESHOLD, Metrics
 from qdebug.names import matches, nearest, printable
 from qdebug.report import Report
 
@@ -32,10 +32,6 @@ LIMIT_KINDS = {
     "max_saturated": LimitKind("saturated", "share: 0.01 or 1%", is_share=True),
     "max_abs_error": LimitKind("max_abs_error", "the tensor's own unit"),
 }
-
-# Used where no limit is given: the guide to TFLite's Quantization Debugger looks at layers above
-# 0.7 (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_debugger).
-DEFAULT_MAX_RMSE_SCALE = 0.7
 
 
 @dataclass(frozen=True)
@@ -215,7 +211,7 @@ def failures(report: Report, options: Mapping[str, Limit], config: Config) -> li
     of the layer's own overrides.
     """
     general = {**config.limits, **options} or {
-        "max_rmse_scale": Limit("max_rmse_scale", DEFAULT_MAX_RMSE_SCALE, "default")
+        "max_rmse_scale": Limit("max_rmse_scale", TFLITE_THRESHOLD, "default")
     }
     found = []
     for layer in report.layers:
