@@ -38,11 +38,10 @@ _LEAST_OFFSET = 0.25
 _LINE_IS_BETTER = 0.5
 # `carried` hurts where the signal suffers, too (DESIGN section 6).
 _LEAST_CARRIED_SQNR_DB = 20.0
-# A step is coarse where the bulk lies within so few steps, though some floats are so many times
-# larger, and the signal suffers.
+# A step is coarse where the bulk lies within so few steps, though some float is so many times
+# larger. Four steps are 23 dB.
 _COARSE_STEPS = 4.0
 _COARSE_PEAK = 25.0
-_COARSE_SQNR_DB = 27.0
 # Symmetric codes of floats that are never negative waste half their range by design.
 _WASTE = 0.55
 # With fewer elements, chance alone moves rmse/scale by more than a tenth.
@@ -151,19 +150,28 @@ def _hurts(m: Metrics) -> str:
 
 
 def _wrapped(s: Subject) -> Diagnosis | None:
-    """Codes of one sign read as another type: whole turns of the code range."""
+    """Codes read as the other type of as many bits: off by a turn of the code range, or half of it.
+
+    A turn where only the codes were read so (those of one sign are off), half of one, up or down,
+    where the zero point is the other type's.
+    """
     m, turn = s.metrics, 2.0**s.bits
-    if m.max_abs_error_scale is None or abs(m.max_abs_error_scale - turn) > 1:
+    if m.max_abs_error_scale is None or m.mean_error_scale is None:
         return None
-    assert m.mean_error_scale is not None
-    if abs(_rmse_scale(m) ** 2 - turn * abs(m.mean_error_scale)) > 0.02 * _rmse_scale(m) ** 2:
+    square = _rmse_scale(m) ** 2
+    whole = abs(m.max_abs_error_scale - turn) <= 1 and (
+        abs(square - turn * abs(m.mean_error_scale)) <= 0.02 * square
+    )
+    half = abs(m.max_abs_error_scale - turn / 2) <= 1 and abs(_rmse_scale(m) - turn / 2) <= 1
+    if not whole and not half:
         return None
-    share = abs(m.mean_error_scale) / turn
-    other = f"u{s.dtype}" if not s.dtype.startswith("u") else s.dtype[1:]
+    share = abs(m.mean_error_scale) / turn if whole else 1.0
+    other = s.dtype[1:] if s.dtype.startswith("u") else f"u{s.dtype}"
     return Diagnosis(
         _hurts(m),
         "bias",
-        f"{_percent(share)} of the codes are {turn:.0f} steps off, a whole turn of {s.bits} bits",
+        f"{_percent(share)} of the codes are {turn if whole else turn / 2:.0f} steps off, "
+        f"{'a whole turn' if whole else 'half a turn'} of {s.bits} bits",
         f"the codes were most likely {other}, read as {s.dtype}: read them as {other}",
     )
 
@@ -178,7 +186,8 @@ def _offset(m: Metrics) -> tuple[float, float, str]:
     square, mean = _rmse_scale(m) ** 2, m.mean_error_scale
     not_zero = (_expected(m) / REFERENCE) ** 2
     everywhere = (mean, square - mean**2, "everywhere")
-    if not not_zero or square * not_zero < mean**2:  # no such offset has so small a square
+    # Of a few elements any offset leaves little; and no offset has a mean above its root square.
+    if not_zero * m.num_elements < 4 or square * not_zero < mean**2:
         return everywhere
     elsewhere = (mean / not_zero, square - mean**2 / not_zero, "wherever x is not zero")
     return min(everywhere, elsewhere, key=lambda fit: abs(fit[1] - _expected(m) ** 2))
@@ -327,46 +336,50 @@ def _constant(s: Subject) -> Diagnosis | None:
 
 def _coarse_scale(s: Subject) -> Diagnosis | None:
     m = s.metrics
-    if s.scale is None or m.float_mean_abs is None or m.sqnr_db is None:
+    if s.scale is None or m.float_mean_abs is None or m.num_elements < _FEW:
         return None
     assert m.float_min is not None
     assert m.float_max is not None
-    not_zero = (_expected(m) / REFERENCE) ** 2
-    bulk = m.float_mean_abs / not_zero if not_zero else 0.0
     peak = max(abs(m.float_min), abs(m.float_max))
-    coarse = bulk < _COARSE_STEPS * s.scale and peak > _COARSE_PEAK * bulk > 0
-    if not coarse or m.sqnr_db > _COARSE_SQNR_DB:
+    others = (_expected(m) / REFERENCE) ** 2 * m.num_elements - 1  # that are not zero
+    if others < 1:
         return None
+    bulk = (m.float_mean_abs * m.num_elements - peak) / others
+    if bulk >= _COARSE_STEPS * s.scale or peak <= _COARSE_PEAK * bulk:
+        return None
+    # Of a signal of this size against an error uniform over one step.
+    sqnr_db = 20 * math.log10(max(bulk / s.scale, 1e-9) / REFERENCE)
     return Diagnosis(
         "warn",
         "coarse-scale",
-        f"the largest float is {_g(peak)}, {_g(peak / bulk)} times the mean size of {_g(bulk)}, "
-        f"which is {_g(bulk / s.scale)} steps; SQNR {_g(m.sqnr_db)} dB",
+        f"the largest float is {_g(peak)}, {_g(peak / bulk) if bulk else 'many'} times the mean "
+        f"size of the others, {_g(bulk)}: {_g(bulk / s.scale)} steps, a SQNR of about "
+        f"{_g(sqnr_db)} dB for the bulk",
         "keep outliers out of the range (a percentile, or the least squared error), or use 16 bits",
     )
 
 
 def _range_waste(s: Subject) -> Diagnosis | None:
     m = s.metrics
-    if m.range_waste is None or m.range_waste <= _WASTE or m.num_elements < _FEW:
+    if m.range_waste is None or m.range_waste <= _WASTE or s.scale is None:
+        return None
+    if m.num_elements < _FEW:
         return None
     assert m.range_waste_low is not None
     assert m.range_waste_high is not None
-    advice = "calibrate with the data that the model meets"
-    if s.scale is not None:
-        assert m.float_min is not None
-        assert m.float_max is not None
-        finer = params_from_range(m.float_min, m.float_max, QuantScheme(s.dtype, s.bits))
-        advice += (
-            f": for [{_g(m.float_min)}, {_g(m.float_max)}] the scale could be "
-            f"{_g(float(finer.scale[0]))} instead of {_g(s.scale)}"
-        )
+    assert m.float_min is not None
+    assert m.float_max is not None
+    # What a range that holds zero must waste is no fault.
+    finer = params_from_range(m.float_min, m.float_max, QuantScheme(s.dtype, s.bits)).scale[0]
+    if finer >= (1 - _WASTE) * s.scale:
+        return None
     return Diagnosis(
         "warn",
         "range-waste",
         f"{_percent(m.range_waste)} of the codes are never used: {_percent(m.range_waste_low)} at "
         f"the lower end, {_percent(m.range_waste_high)} at the upper",
-        advice,
+        f"calibrate with the data that the model meets: for [{_g(m.float_min)}, "
+        f"{_g(m.float_max)}] the scale could be {_g(float(finer))} instead of {_g(s.scale)}",
     )
 
 
@@ -409,9 +422,10 @@ def _faulty_channels(
         excess = max(metrics.num_elements * _excess(metrics), 0.0)
         if whole.cause not in _ERRORS or weights[cause] >= _EXPLAINS * excess:
             return _of_channels(cause, channels, found)
-    coarse = [d for d in found if d.cause == "coarse-scale"]
-    if whole.cause == "ok" and len(coarse) > len(found) / 2:
-        return _of_channels("coarse-scale", channels, found)
+    for cause in ("coarse-scale", "range-waste"):
+        share = sum(diagnosis.cause == cause for diagnosis in found) / len(found)
+        if whole.cause == "ok" and share > 0.5:
+            return _of_channels(cause, channels, found)
     return None
 
 
