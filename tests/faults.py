@@ -16,7 +16,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from qdebug.affine import QuantParams, QuantScheme, params_from_range, quantize
-from qdebug.diagnosis import Diagnosis
+from qdebug.diagnosis import CAUSES, Diagnosis
 from qdebug.layer import Layer
 from qdebug.metrics import layer_metrics
 from qdebug.report import layer_report
@@ -29,16 +29,7 @@ DISTRIBUTIONS = ("normal", "relu", "uniform", "laplace", "shifted", "bimodal", "
 DTYPES = ("int8", "uint8", "int16")
 SIZES = (16, 64, 300, 2000, 20_000, 200_000, 1_000_000)
 SHARES = (0.2, 0.2, 0.2, 0.2, 0.15, 0.04, 0.01)
-FAULTS = (
-    "clipping",
-    "bias",
-    "wrong-scale",
-    "carried",
-    "coarse-scale",
-    "range-waste",
-    "constant",
-    "non-finite",
-)
+FAULTS = tuple(cause for cause in CAUSES if cause not in ("ok", "unreadable"))
 CHANNELS = 8
 
 
