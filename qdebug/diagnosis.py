@@ -1,7 +1,7 @@
 """Diagnosis: verdict, cause, evidence and advice for a layer's error, from its Metrics alone.
 
-Each rule below looks at one cause and says what share of the excess error it explains; the causes
-are DESIGN's, one word each, and docs/diagnosis.md shows them. No second look at the data is taken.
+Each rule below looks at one cause; docs/diagnosis.md shows them all. No second look at the data is
+taken.
 """
 
 import math
@@ -28,16 +28,22 @@ CAUSES = (
     "non-finite",
     "unreadable",
 )
+# Those of an error that is more than rounding.
+ERRORS = ("clipping", "bias", "wrong-scale", "carried")
 
 # A cause is named where it explains this share of the excess of the squared error.
 _EXPLAINS = 0.5
+# Codes that are not the best ones make at least this share of the excess, or they are no cause.
+_LEAST_CARRIED = 0.25
 # An offset below this many steps is what real kernels leave (sums, ties that go one way).
 _LEAST_OFFSET = 0.25
 # The line through the codes explains more than an offset alone where what it leaves is less than
 # this share of what the offset leaves.
 _LINE_IS_BETTER = 0.5
-# `carried` hurts where the signal suffers, too (DESIGN section 6).
+# `carried` hurts where the signal suffers, too.
 _LEAST_CARRIED_SQNR_DB = 20.0
+# Below this cosine floats and codes are hardly of one tensor.
+_SAME_TENSOR = 0.5
 # A step is coarse where the bulk lies within so few steps, though some float is so many times
 # larger. Four steps are 23 dB.
 _COARSE_STEPS = 4.0
@@ -80,6 +86,13 @@ class Subject:
     scale: float | None
     zero_point: int | None
     kind: str | None = None
+    narrow_range: bool = False
+
+    @property
+    def scheme(self) -> QuantScheme:
+        """How it would be quantized again: symmetric where its zero point is the middle code."""
+        symmetric = self.zero_point == (self.qmin + self.qmax + 1) // 2
+        return QuantScheme(self.dtype, self.bits, self.narrow_range, symmetric)
 
 
 def unreadable(reason: str) -> Diagnosis:
@@ -115,7 +128,9 @@ def _diagnose(subject: Subject, of: int = 1) -> Diagnosis:
     if not m.num_elements:
         return Diagnosis("ok", "ok", "no elements", "")
     if m.rmse_scale is None:
-        return Diagnosis("ok", None, "cannot tell: rmse/scale is not known, needs the tensors", "")
+        return Diagnosis(
+            "warn", None, "cannot tell: rmse/scale is not known, needs the tensors", ""
+        )
     if m.rmse_scale - _expected(m) > tolerated_excess(m, 3 + math.sqrt(2 * math.log(of))):
         error = next(filter(None, (rule(subject) for rule in _ERROR_RULES)), None)
         if error is not None:
@@ -142,6 +157,14 @@ def _explains(m: Metrics, left: float) -> bool:
     return _rmse_scale(m) ** 2 - left >= _EXPLAINS * _excess(m)
 
 
+def _own_rounding(m: Metrics) -> bool:
+    """Whether the codes are as good as any: what error there is, this quantizer makes itself."""
+    if m.quantizer_rmse_scale is None or m.max_abs_error_scale is None:
+        return False
+    carried = _rmse_scale(m) ** 2 - m.quantizer_rmse_scale**2
+    return m.max_abs_error_scale < 0.501 or carried < _LEAST_CARRIED * _excess(m)
+
+
 def _hurts(m: Metrics) -> str:
     return "bad" if _rmse_scale(m) > TFLITE_THRESHOLD else "warn"
 
@@ -156,7 +179,7 @@ def _wrapped(s: Subject) -> Diagnosis | None:
     where the zero point is the other type's.
     """
     m, turn = s.metrics, 2.0**s.bits
-    if m.max_abs_error_scale is None or m.mean_error_scale is None:
+    if m.max_abs_error_scale is None or m.mean_error_scale is None or _own_rounding(m):
         return None
     square = _rmse_scale(m) ** 2
     whole = abs(m.max_abs_error_scale - turn) <= 1 and (
@@ -205,7 +228,7 @@ def _line_left(s: Subject) -> float | None:
 
 def _wrong_scale(s: Subject) -> Diagnosis | None:
     m, left = s.metrics, _line_left(s)
-    if left is None or m.mean_error_scale is None or not _explains(m, left):
+    if left is None or m.mean_error_scale is None or not _explains(m, left) or _own_rounding(m):
         return None
     if left >= _LINE_IS_BETTER * _offset(m)[1]:
         return None
@@ -226,7 +249,7 @@ def _wrong_scale(s: Subject) -> Diagnosis | None:
 
 def _bias(s: Subject) -> Diagnosis | None:
     m = s.metrics
-    if m.mean_error_scale is None:
+    if m.mean_error_scale is None or _own_rounding(m):
         return None
     offset, left, where = _offset(m)
     if abs(offset) < _LEAST_OFFSET or left > 1 or not _explains(m, left):
@@ -265,9 +288,7 @@ def _clipping(s: Subject) -> Diagnosis | None:
         if m.float_min < low - s.scale / 2:
             ends.append(f"below {_g(low)}, the least representable value")
         where = " or ".join(ends) or where
-        wider = params_from_range(
-            min(m.float_min, low), max(m.float_max, high), QuantScheme(s.dtype, s.bits)
-        )
+        wider = params_from_range(min(m.float_min, low), max(m.float_max, high), s.scheme)
         advice += (
             f" to [{_g(min(m.float_min, low))}, {_g(max(m.float_max, high))}]: scale "
             f"{_g(float(wider.scale[0]))}"
@@ -301,11 +322,18 @@ def _carried(s: Subject) -> Diagnosis | None:
         "look at what feeds this layer: its weights (per channel? 16 bits?), its kernel, the "
         "layers before it",
     )
+    expected = m.quantizer_rmse_scale - _expected(m) <= tolerated_excess(m)
+    if m.cosine_similarity is not None and m.cosine_similarity < _SAME_TENSOR:
+        look = (
+            "floats and codes do not point the same way: most likely they are not the same tensor, "
+            "or not in the same order or layout (NCHW, NHWC)"
+        )
     return Diagnosis(
         _hurts(m) if suffers else "warn",
         "carried",
-        f"the quantizer itself leaves {_g(m.quantizer_rmse_scale)} steps, as it should; the codes "
-        f"are {_g(m.carried_rmse_scale)} steps from the best ones",
+        f"the quantizer itself leaves {_g(m.quantizer_rmse_scale)} steps"
+        f"{', as it should' if expected else f', {_g(_expected(m))} expected'}; the codes are "
+        f"{_g(m.carried_rmse_scale)} steps from the best ones",
         look,
     )
 
@@ -326,10 +354,12 @@ def _constant(s: Subject) -> Diagnosis | None:
     m = s.metrics
     if m.num_elements < 2 or m.float_min is None or m.float_min != m.float_max:
         return None
+    if m.float_min == 0 and s.kind in ("weight", "bias"):  # a bias that is not used
+        return None
     return Diagnosis(
         "warn",
         "constant",
-        f"all {m.num_elements} floats are {_g(m.float_min)}",
+        f"all {m.num_elements} floats are {_g(m.float_min + 0.0)}",
         "calibrate and measure with real data; a tensor that is constant by design can be folded",
     )
 
@@ -355,7 +385,7 @@ def _coarse_scale(s: Subject) -> Diagnosis | None:
         f"the largest float is {_g(peak)}, {_g(peak / bulk) if bulk else 'many'} times the mean "
         f"size of the others, {_g(bulk)}: {_g(bulk / s.scale)} steps, a SQNR of about "
         f"{_g(sqnr_db)} dB for the bulk",
-        "keep outliers out of the range (a percentile, or the least squared error), or use 16 bits",
+        "use 16 bits or a scale a channel, or keep outliers that do not matter out of the range",
     )
 
 
@@ -370,7 +400,7 @@ def _range_waste(s: Subject) -> Diagnosis | None:
     assert m.float_min is not None
     assert m.float_max is not None
     # What a range that holds zero must waste is no fault.
-    finer = params_from_range(m.float_min, m.float_max, QuantScheme(s.dtype, s.bits)).scale[0]
+    finer = params_from_range(m.float_min, m.float_max, s.scheme).scale[0]
     if finer >= (1 - _WASTE) * s.scale:
         return None
     return Diagnosis(
@@ -395,14 +425,14 @@ def _sound(m: Metrics) -> Diagnosis:
     evidence = f"rmse/scale {_g(_rmse_scale(m))}, expected {_g(_expected(m))}"
     if m.rmse_scale_stderr is not None:
         evidence += f" +- {_g(m.rmse_scale_stderr)}"
+    if m.exceeds_reference:
+        evidence += ": rounding all the same, of floats that do not lie evenly between the codes"
     if m.num_elements < _FEW:
         evidence += f"; only {m.num_elements} elements: too few to tell more"
     return Diagnosis("ok", "ok", evidence, "")
 
 
 # --- channels -------------------------------------------------------------------------------------
-
-_ERRORS = ("clipping", "bias", "wrong-scale", "carried")
 
 
 def _faulty_channels(
@@ -414,13 +444,13 @@ def _faulty_channels(
     """The diagnosis that the faulty channels give, if they explain the layer's."""
     weights: dict[str, float] = {}
     for channel, diagnosis in zip(channels, found, strict=True):
-        if diagnosis.cause in _ERRORS:
+        if diagnosis.cause in ERRORS:
             weight = channel.metrics.num_elements * _excess(channel.metrics)
             weights[diagnosis.cause] = weights.get(diagnosis.cause, 0.0) + weight
     if weights:
         cause = max(weights, key=lambda name: weights[name])
         excess = max(metrics.num_elements * _excess(metrics), 0.0)
-        if whole.cause not in _ERRORS or weights[cause] >= _EXPLAINS * excess:
+        if whole.cause not in ERRORS or weights[cause] >= _EXPLAINS * excess:
             return _of_channels(cause, channels, found)
     for cause in ("coarse-scale", "range-waste"):
         share = sum(diagnosis.cause == cause for diagnosis in found) / len(found)
@@ -455,18 +485,22 @@ def origin(metrics: Sequence[Metrics | None], names: Sequence[str], place: int) 
         return None
     if here.rmse_scale is None or here.model_sqnr_db is None:
         return None
-    against = f"against the float model's own run {_g(here.model_rmse_scale)} steps"
+    said = (
+        f"against the float model's own run {_g(here.model_rmse_scale)} steps: "
+        f"{_g(here.inherited_rmse_scale)} inherited, {_g(here.rmse_scale)} made here (they add in "
+        "squares)"
+    )
     if here.inherited_rmse_scale <= here.rmse_scale:
-        return f"{against}, {_g(here.rmse_scale)} of them made here"
-    # The first layer that had lost nearly as much of the signal already.
-    for name, earlier in zip(names[:place], metrics[:place], strict=True):
-        lost = None if earlier is None else earlier.model_sqnr_db
-        if lost is not None and lost <= here.model_sqnr_db + _NEARLY_DB:
-            return (
-                f"{against}, {_g(here.inherited_rmse_scale)} of them inherited, most of it since "
-                f"'{name}'"
-            )
-    return f"{against}, {_g(here.inherited_rmse_scale)} of them inherited"
+        return said
+    # Back to where the signal was better, past layers that had lost nearly as much already.
+    first = None
+    for name, earlier in zip(reversed(names[:place]), reversed(metrics[:place]), strict=True):
+        if earlier is None or earlier.model_sqnr_db is None:
+            continue
+        if earlier.model_sqnr_db > here.model_sqnr_db + _NEARLY_DB:
+            break
+        first = name
+    return said if first is None else f"{said}, seen first at '{first}'"
 
 
 _NEARLY_DB = 3.0

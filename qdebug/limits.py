@@ -10,8 +10,8 @@ from typing import Any
 from qdebug.diagnosis import CAUSES
 from qdebug.errors import QdebugError
 from qdebug.metrics import TFLITE_THRESHOLD, Metrics
-from qdebug.names import matches, nearest, printable
-from qdebug.report import Report
+from qdebug.names import matches, nearest, printable, shown
+from qdebug.report import LayerReport, Report
 
 
 @dataclass(frozen=True)
@@ -223,16 +223,19 @@ def parse_causes(names: Sequence[str], where: str) -> list[str]:
 
 def failures(
     report: Report, options: Mapping[str, Limit], causes: Mapping[str, str], config: Config
-) -> list[Failure]:
-    """Every figure of every layer that is over its limit, in the report's order.
+) -> tuple[list[Failure], list[str]]:
+    """Every figure that is over its limit, in the report's order; and every one that is unknown.
 
     A layer's limits are the configuration's, over them those of the command line, over them those
     of the layer's own overrides. `causes` are those that no layer may have, each with its origin.
+    The second list has a line for each limited figure that the report does not know.
     """
     general = {**config.limits, **options}
     if not general and not causes:
         general = {"max_rmse_scale": Limit("max_rmse_scale", TFLITE_THRESHOLD, "default")}
-    found = []
+        causes = {"non-finite": "default"}
+    found: list[Failure] = []
+    unknown = []
     for layer in report.layers:
         if layer.metrics is None or ignored(layer.name, config):
             continue
@@ -241,11 +244,16 @@ def failures(
             if matches(layer.name, override.pattern):
                 limits.update(override.limits)
         for limit in limits.values():
-            found += _over(layer.name, layer.metrics, limit)
+            value = _value(layer, layer.metrics, limit)
+            if value == _UNKNOWN:
+                figure = LIMIT_KINDS[limit.name].figure
+                unknown.append(f"layer '{shown(layer.name)}': {figure} is not known: not checked")
+            elif value is not None:
+                found.append(value)
         cause = layer.diagnosis.cause if layer.diagnosis else None
         if cause is not None and cause in causes:
             found.append(Failure(layer.name, "cause", cause, "another", causes[cause]))
-    return found
+    return found, unknown
 
 
 def ignored(name: str, config: Config) -> bool:
@@ -263,16 +271,23 @@ def unmatched(report: Report, config: Config) -> list[str]:
     ]
 
 
-def _over(layer: str, metrics: Metrics, limit: Limit) -> list[Failure]:
-    """The failure, if the figure is over the limit or NaN and Inf leave none to look at."""
+_UNKNOWN = "unknown"
+
+
+def _value(layer: LayerReport, metrics: Metrics, limit: Limit) -> Failure | str | None:
+    """The failure, if the figure is over its limit; `_UNKNOWN` where nobody can say."""
     kind = LIMIT_KINDS[limit.name]
     value = getattr(metrics, kind.figure)
-    if value is None:
-        over = bool(metrics.non_finite) and not metrics.num_elements
-    else:
-        over = value < limit.bound if kind.is_minimum else abs(value) > limit.bound
-    if not over:
-        return []
-    found = "no finite element" if value is None else f"{value:.4g}"
     expected = f"{'>=' if kind.is_minimum else '<='} {limit.bound:.4g}"
-    return [Failure(layer, kind.figure, found, expected, limit.origin)]
+    if value is not None:
+        over = value < limit.bound if kind.is_minimum else abs(value) > limit.bound
+        found = f"{value:.4g}"
+    elif not metrics.num_elements:
+        over, found = bool(metrics.non_finite), "no finite element"
+    elif kind.figure == "sqnr_db" and metrics.rmse is not None:
+        over, found = metrics.rmse > 0, "no signal"  # no error at all is better than any limit
+    elif kind.figure == "range_waste" and layer.bits is not None:
+        over, found = False, ""  # means nothing for codes of so many bits
+    else:
+        return _UNKNOWN
+    return Failure(layer.name, kind.figure, found, expected, limit.origin) if over else None

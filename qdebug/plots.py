@@ -271,7 +271,7 @@ def overview_figure(report: Report) -> Figure:
         QdebugError: no layer has a finite element.
     """
     layers = [
-        (layer.name, layer.metrics)
+        (layer, layer.metrics)
         for layer in report.layers
         if layer.metrics and layer.metrics.rmse_scale is not None
     ]
@@ -283,10 +283,12 @@ def overview_figure(report: Report) -> Figure:
     figure = Figure(figsize=(10, 1.6 + height), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     rows = range(len(layers))
-    axes.barh(rows, values, color=[_colour(metrics) for _, metrics in layers], height=0.75)
+    axes.barh(rows, values, color=[_VERDICTS[_verdict(layer)] for layer, _ in layers], height=0.75)
     axes.axvline(REFERENCE, color=QUANTIZED, linestyle="--", linewidth=1.2)
     if height == 0.22 * len(layers):
-        axes.set_yticks(rows, [shorten(printable(name), 48) for name, _ in layers], fontsize=8)
+        axes.set_yticks(
+            rows, [shorten(printable(layer.name), 48) for layer, _ in layers], fontsize=8
+        )
         for label in axes.get_yticklabels():
             label.set_parse_math(False)
         figures = axes.secondary_yaxis("right")
@@ -301,8 +303,22 @@ def overview_figure(report: Report) -> Figure:
     axes.set_xlim(left=0)
     axes.margins(x=0.08)
     axes.set_xlabel("rmse/scale")
-    _colour_legend(axes)
+    for verdict, colour in _VERDICTS.items():
+        axes.bar(0, 0, color=colour, label=f"verdict {verdict}")
+    axes.plot([], [], "--", color=QUANTIZED, label=f"{REFERENCE:.3f}")
+    _legend(axes)
     return figure
+
+
+# Verdict -> its colour.
+_VERDICTS = {"ok": FLOAT, "warn": ABOVE, "bad": BAD}
+
+
+def _verdict(layer: LayerReport) -> str:
+    """The layer's verdict, or what its figures alone say."""
+    if layer.diagnosis is not None and layer.diagnosis.verdict in _VERDICTS:
+        return layer.diagnosis.verdict
+    return "warn" if layer.above_rounding else "ok"
 
 
 def _colour(metrics: Metrics) -> str:
@@ -316,7 +332,7 @@ def _colour_legend(axes: Axes) -> None:
     """What the colours of `_colour` mean."""
     for colour, label in (
         (FLOAT, "rounding alone"),
-        (ABOVE, "above it"),
+        (ABOVE, "above it by more than chance"),
         (BAD, f"above {TFLITE_THRESHOLD}"),
     ):
         axes.bar(0, 0, color=colour, label=label)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from qdebug import __version__
-from qdebug.diagnosis import Diagnosis, Subject, diagnose, origin, unreadable
+from qdebug.diagnosis import ERRORS, Diagnosis, Subject, diagnose, origin, unreadable
 from qdebug.errors import QdebugError
 from qdebug.layer import Layer, UnreadableLayer
 from qdebug.metrics import Metrics, channel_metrics, layer_metrics
@@ -51,6 +51,13 @@ class LayerReport:
     metrics: Metrics | None = None
     channels: list[ChannelReport] | None = None
     diagnosis: Diagnosis | None = None
+
+    @property
+    def above_rounding(self) -> bool:
+        """Whether the error is more than rounding, of whatever floats, explains."""
+        if self.diagnosis is None or self.diagnosis.cause is None:
+            return self.metrics is not None and self.metrics.exceeds_reference
+        return self.diagnosis.cause in ERRORS
 
     @property
     def unreadable(self) -> str | None:
@@ -132,6 +139,7 @@ def _diagnosis(layer: Layer, metrics: Metrics, channels: Sequence[ChannelReport]
             scale,
             zero_point,
             layer.kind,
+            params.narrow_range,
         )
 
     if not channels:

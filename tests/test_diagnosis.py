@@ -55,7 +55,7 @@ def test_each_planted_fault_of_the_samples_is_named_and_the_others_are_not() -> 
         "block_dw_bn_1/batchnorm/sub1": ("warn", "range-waste", "the scale could be"),
         "block_pw_bn_1/batchnorm/sub1": ("warn", "bias", "rounded down"),
         "block_add_1/Add": ("bad", "clipping", "widen the range to [0, 5.89]"),
-        "tail_bn_1/batchnorm/sub1": ("warn", "coarse-scale", "keep outliers out of the range"),
+        "tail_bn_1/batchnorm/sub1": ("warn", "coarse-scale", "use 16 bits or a scale a channel"),
     }
     for part, (verdict, cause, advice) in planted.items():
         ((name, diagnosis),) = [(n, d) for n, d in found.items() if n.endswith(part)]
@@ -206,8 +206,10 @@ def figures(model_sqnr_db: float, inherited: float, own: float = 0.3) -> Metrics
 def test_inherited_error_is_traced_to_the_layer_where_it_began() -> None:
     metrics = [figures(45, 0.0), figures(44, 0.2), None, figures(22, 0.2, 2.0), figures(21, 1.9)]
     names = ["input", "a", "weights", "culprit", "victim"]
-    assert "2 of them made here" in str(origin(metrics, names, 3))
-    assert "1.9 of them inherited, most of it since 'culprit'" in str(origin(metrics, names, 4))
+    assert "0.2 inherited, 2 made here" in str(origin(metrics, names, 3))
+    assert "1.9 inherited, 0.3 made here (they add in squares), seen first at 'culprit'" in str(
+        origin(metrics, names, 4)
+    )
     assert origin(metrics, names, 2) is None
 
 

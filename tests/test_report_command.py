@@ -31,7 +31,7 @@ def test_the_table_opens_with_what_was_read_and_closes_with_the_worst(qdebug: Ru
     result = qdebug("report", DIGITS)
     lines = result.output.splitlines()
     assert lines[0] == f"{DIGITS}: 20 layers, 115,058 elements"
-    assert "6 of 20 layers above what rounding alone gives" in lines[-1]
+    assert "5 of 20 layers above what rounding alone gives" in lines[-1]
     assert "the worst: digits_1/tail_relu_1/Relu;" in lines[-1]
     assert result.exit_code == 0
     assert "\x1b" not in result.output

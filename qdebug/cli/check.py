@@ -84,15 +84,17 @@ def command(
         names = parse_causes([name.strip() for name in fail_on.split(",")], "--fail-on")
         causes |= dict.fromkeys(names, "--fail-on")
     report = reading.report(resolve(sources, config))
-    over = failures(report, limits, causes, config)
+    over, unknown = failures(report, limits, causes, config)
     for pattern in unmatched(report, config):
-        click.echo(f"Warning: {config.path}: no layer matches '{printable(pattern)}'", err=True)
+        path = printable(str(config.path))
+        click.echo(f"Warning: {path}: no layer matches '{printable(pattern)}'", err=True)
     if over:
         click.echo(_table(over))
     checked = sum(1 for r in report.layers if r.metrics and not ignored(r.name, config))
     failed = len({failure.layer for failure in over})
-    click.echo(f"{checked} layers checked, {failed} over a limit", err=True)
-    complain(ctx, report.notes, report.complaints)
+    click.echo(f"{checked} layer{'s' * (checked != 1)} checked, {failed} over a limit", err=True)
+    nothing = [] if checked else ["no layer was checked"]
+    complain(ctx, report.notes, [*report.complaints, *unknown, *nothing])
     if over:
         ctx.exit(1)
 

@@ -1,5 +1,6 @@
 """The table of a report for people: fitted to a terminal, or whole."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import click
@@ -101,15 +102,17 @@ def _room_for_names(chosen: Sequence[Column], cells: dict[str, list[str]], width
     return width - sum(_width(c.heading, cells[c.name]) + _GAP for c in others)
 
 
+_COLOURS = {"warn": "yellow", "bad": "red", "unreadable": "red"}
+
+
 def _coloured(text: str, body: Sequence[Row]) -> str:
-    """The table with the lines of layers above the reference in yellow, unreadable ones in red."""
+    """The table with the lines of layers that are not ok in the colour of their verdict."""
     lines = text.split("\n")
     first = len(lines) - len(body)
     for i, row in enumerate(body, first):
-        if row.metrics is None:
-            lines[i] = click.style(lines[i], fg="red")
-        elif row.metrics.exceeds_reference:
-            lines[i] = click.style(lines[i], fg="yellow")
+        colour = _COLOURS.get(row.layer.diagnosis.verdict) if row.layer.diagnosis else None
+        if colour:
+            lines[i] = click.style(lines[i], fg=colour)
     return "\n".join(lines)
 
 
@@ -126,7 +129,7 @@ def _head(report: Report) -> str:
 def _tail(report: Report, width: int | None) -> list[str]:
     """How many layers exceed the reference and the worst; then what could not be read."""
     read = [layer for layer in report.layers if layer.metrics]
-    above = [layer for layer in read if layer.metrics and layer.metrics.exceeds_reference]
+    above = [layer for layer in read if layer.above_rounding]
     line = (
         f"{len(above)} of {_count(len(read), 'layer')} above what rounding alone gives "
         f"(rmse/scale {significant(REFERENCE)}, less where floats are exact zeros)"
@@ -137,7 +140,13 @@ def _tail(report: Report, width: int | None) -> list[str]:
         name = printable(worst.name)
         name = name if width is None else shorten(name, _LEAST_NAME_WIDTH)
         line += f"; the worst: {name} ({significant(worst.metrics.rmse_scale or 0.0)})"
-    return [line, *(f"unreadable: {printable(complaint)}" for complaint in report.complaints)]
+    verdicts = Counter(layer.diagnosis.verdict for layer in report.layers if layer.diagnosis)
+    counts = ", ".join(f"{verdicts[v]} {v}" for v in ("bad", "warn", "ok") if verdicts[v])
+    return [
+        *([f"verdicts: {counts}"] if counts else []),
+        line,
+        *(f"unreadable: {printable(complaint)}" for complaint in report.complaints),
+    ]
 
 
 def _badness(layer: LayerReport) -> float:
