@@ -69,9 +69,9 @@ def range_percentile(
 def _percentiles(
     values: Float64Array, percentiles: list[float], weights: Float64Array | None
 ) -> Float64Array:
-    method = "linear" if weights is None else "inverted_cdf"
-    found: Float64Array = np.percentile(values, percentiles, method=method, weights=weights)
-    return found
+    if weights is None:
+        return np.percentile(values, percentiles)
+    return np.percentile(values, percentiles, weights=weights, method="inverted_cdf")
 
 
 def range_mse(
