@@ -17,12 +17,15 @@ _NEAR_DB = 1.0
 _SIMPLEST_RANGES = ("affine", "symmetric", "percentile_99.99", "percentile_99.9", "mse")
 
 # With fewer floats to a scale, a clipped range is fitted to these very floats and says nothing of
-# others: the best of the tried scales may beat min/max by 3 dB where nothing is to be gained.
+# others. Over min/max of normal floats the search for the least error gains by luck alone up to
+# 5 dB with 9 floats and 1.2 dB with 100 (60 seeds).
 _FEW_ELEMENTS = 100
 
 # Under this a layer's error is near enough to its signal that more bits are worth their cost; the
 # limit that the cause `carried` has too.
 _LOW_SQNR_DB = 20.0
+
+_INT16_BITS = 16
 
 LABELS = {
     "as_recorded": "as recorded",
@@ -75,8 +78,9 @@ class Recommendation:
 def recommend(found: WhatIf) -> Recommendation:
     """The cheapest kind of change that halves the error power, or the reason that there is none.
 
-    From cheap to dear: another range, affine instead of symmetric or the other way round, a scale
-    for each channel (not for activations: no runtime takes them), more bits. Error that came from
+    From cheap to dear: another range; affine instead of symmetric or the other way round, which
+    TFLite has neither for weights nor for 16 bits; a scale for each channel, which runtimes do not
+    take for activations; more bits. Error that came from
     elsewhere is taken to stay as it is. More bits always help, so they are recommended only where
     SQNR is under 20 dB.
     """
@@ -106,7 +110,9 @@ def recommend(found: WhatIf) -> Recommendation:
                 (each for each in candidates if each.name in kept),
                 key=lambda each: _SIMPLEST_RANGES.index(each.name),
             )
-        if kind == "channels" and layer.kind == "activation":
+        if (kind == "channels" and layer.kind == "activation") or (
+            kind == "symmetry" and (layer.kind == "weight" or layer.params.bits == _INT16_BITS)
+        ):
             continue
         if chosen := _simplest(found, candidates):
             return _change(found, chosen)

@@ -4,7 +4,6 @@ Nothing is estimated: every alternative quantizes all floats, block by block. Kn
 model: a function gives the layer's data anew for each of the two passes.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -91,15 +90,16 @@ def predict(layer: Layer, report: LayerReport, blocks: Blocks) -> WhatIf:
         QdebugError: the data cannot be read.
     """
     assert report.metrics is not None
-    axis = layer.params.axis if layer.kind == "bias" else channel_axis(layer)
+    elements = report.metrics.num_elements + (report.metrics.non_finite or 0)
+    axis = layer.params.axis if layer.kind == "bias" else channel_axis(layer, elements)
     try:
-        seen = _look(_along(layer, axis), report, blocks)
+        seen = _look(_along(layer, axis), report, elements, blocks)
     except QdebugError:
         # Where pieces of the tensor differ in shape a guessed axis may not be everyone's.
         if axis is None or layer.params.axis is not None:
             raise
         axis = None
-        seen = _look(layer, report, blocks)
+        seen = _look(layer, report, elements, blocks)
     plans = _plans(layer, axis, seen)
     tried = _try([params for _, _, params in plans], blocks(_along(layer, axis)))
     found = {
@@ -125,14 +125,14 @@ def predict(layer: Layer, report: LayerReport, blocks: Blocks) -> WhatIf:
     return WhatIf(layer, report.metrics, replace(recorded, change_db=0.0), alternatives)
 
 
-def channel_axis(layer: Layer) -> int | None:
+def channel_axis(layer: Layer, elements: int) -> int | None:
     """The axis for one scale a channel: the recorded one, else the one that a runtime would take.
 
     Weights: the output channels, which in TFLite are the first axis but for depthwise convolutions'
     last, in ONNX the last of a MatMul and the second of a ConvTranspose. Activations: the last
     axis, for TFLite's tensors are NHWC; the second of more than two where the operator is written
     as ONNX does, for its tensors are NCHW. None where that axis has no two channels of two
-    elements.
+    elements; `elements` are all of the layer's, for its shape may be that of one sample only.
     """
     shape, op = layer.shape, layer.op or ""
     if layer.params.axis is not None:
@@ -144,7 +144,7 @@ def channel_axis(layer: Layer) -> int | None:
         chosen = axis.get(op, 0)
     else:
         chosen = 1 if len(shape) > 2 and op and not op.isupper() else len(shape) - 1
-    most = min(math.prod(shape) // 2, _MOST_GUESSED_CHANNELS)
+    most = min(elements // 2, _MOST_GUESSED_CHANNELS)
     return chosen if 2 <= shape[chosen] <= most else None
 
 
@@ -171,7 +171,7 @@ def _along(layer: Layer, axis: int | None) -> Layer:
     return replace(layer, params=params)
 
 
-def _look(cut: Layer, report: LayerReport, blocks: Blocks) -> _Seen:
+def _look(cut: Layer, report: LayerReport, elements: int, blocks: Blocks) -> _Seen:
     """The first pass. Ranges hold zero, as those of quantizers must."""
     assert report.metrics is not None
     channels = cut.params.channels
@@ -180,7 +180,6 @@ def _look(cut: Layer, report: LayerReport, blocks: Blocks) -> _Seen:
     largest = [max(-(m.float_min or 0.0), m.float_max or 0.0) for m in metrics]
     summarizer = None
     if cut.params.bits <= _MOST_SEARCHED_BITS and len(largest) <= MOST_CHANNELS:
-        elements = report.metrics.num_elements + (report.metrics.non_finite or 0)
         summarizer = Summarizer(largest, elements)
     for block in blocks(cut):
         stop = block.first_channel + block.floats.shape[1]

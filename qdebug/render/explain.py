@@ -188,7 +188,8 @@ def _channels(layer: LayerReport, width: int) -> list[str]:
 
 def _what_if(found: WhatIf | None, width: int) -> list[str]:
     if found is None:
-        return ["Other ways to quantize these floats: needs the tensors, not a report of them."]
+        text = "Other ways to quantize these floats: needs the tensors, not a report of them."
+        return _wrapped(text, width, "")
     advice = recommend(found)
     rows: list[tuple[str, Alternative, Metrics, str]] = [
         ("as recorded", found.recorded, found.recorded.metrics, ""),
