@@ -10,8 +10,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
+import numpy as np
 
 from qdebug.cli import COMMANDS, main
 
@@ -20,7 +22,17 @@ PAGES = [page for folder in (".", "docs", "sample_models") for page in (ROOT / f
 PICTURES = {
     "clipped.png": ["plot", "*block_add*", "-m", "sample_models/digits_faulty.npz"],
     "overview.png": ["plot", "--overview", "-m", "sample_models/digits_faulty.npz"],
+    "bias.png": ["plot", "*stem_bn_1/*sub1", "-m", "sample_models/digits_faulty.npz"],
+    "truncation.png": ["plot", "*block_pw_bn_1/*sub1", "-m", "sample_models/digits_faulty.npz"],
+    "coarse-scale.png": ["plot", "*tail_bn_1/*sub1", "-m", "sample_models/digits_faulty.npz"],
+    "range-waste.png": ["plot", "*block_dw_bn_1/*sub1", "-m", "sample_models/digits_faulty.npz"],
+    "carried.png": ["plot", "*tail_bn_1/*sub1", "-m", "sample_models/digits.npz"],
+    "wrong-scale.png": ["plot", "wrong-scale", "-m", "{made}"],
+    "constant.png": ["plot", "constant", "-m", "{made}"],
+    "non-finite.png": ["plot", "non-finite", "-m", "{made}"],
 }
+
+SOUND = ROOT / "sample_models/digits.npz"
 
 _WIDTH = 90
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -73,8 +85,30 @@ def write_all() -> None:
     (ROOT / "docs/cli.md").write_text(cli_page())
     for page in PAGES:
         page.write_text(refreshed(page.read_text()))
-    for name, arguments in PICTURES.items():
-        main([*arguments, "-o", str(ROOT / "docs/images" / name)], standalone_mode=False)
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / "made.npz"
+        make_faults(made)
+        for name, arguments in PICTURES.items():
+            command = [argument.format(made=made) for argument in arguments]
+            main([*command, "-o", str(ROOT / "docs/images" / name)], standalone_mode=False)
+
+
+def make_faults(path: Path) -> None:
+    """Faults that the sample models do not have, in the floats of one of their layers."""
+    name = next(n for n in np.load(SOUND).files if "logits_1/MatMul;" in n).rpartition("/")[0]
+    with np.load(SOUND) as pairs:
+        sound = {f: pairs[f"{name}/{f}"] for f in ("float", "quantized", "scale", "zero_point")}
+    scale, broken = sound["scale"], sound["float"].copy()
+    broken[3, 4] = np.nan
+    ones = np.full_like(sound["float"], 1.0)
+    codes = np.full(ones.shape, np.rint(1 / scale) + sound["zero_point"], np.int8)
+    layers = {
+        "wrong-scale": sound | {"scale": np.float32(1.1) * scale},
+        "constant": sound | {"float": ones, "quantized": codes},
+        "non-finite": sound | {"float": broken},
+    }
+    arrays = {f"{n}/{f}": value for n, layer in layers.items() for f, value in layer.items()}
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":

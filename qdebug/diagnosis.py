@@ -1,6 +1,51 @@
-"""Diagnosis: verdict and cause of a layer's error, with evidence and advice."""
+"""Diagnosis: verdict, cause, evidence and advice for a layer's error, from its Metrics alone.
 
-from dataclasses import dataclass
+Each rule below looks at one cause and says what share of the excess error it explains; the causes
+are DESIGN's, one word each, and docs/diagnosis.md shows them. No second look at the data is taken.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from qdebug.affine import QuantScheme, params_from_range
+from qdebug.metrics import (
+    REFERENCE,
+    TFLITE_THRESHOLD,
+    Metrics,
+    tolerated_excess,
+)
+
+CAUSES = (
+    "ok",
+    "clipping",
+    "bias",
+    "wrong-scale",
+    "carried",
+    "coarse-scale",
+    "range-waste",
+    "constant",
+    "non-finite",
+    "unreadable",
+)
+
+# A cause is named where it explains this share of the excess of the squared error.
+_EXPLAINS = 0.5
+# An offset below this many steps is what real kernels leave (sums, ties that go one way).
+_LEAST_OFFSET = 0.25
+# The line through the codes explains more than an offset alone where what it leaves is less than
+# this share of what the offset leaves.
+_LINE_IS_BETTER = 0.5
+# `carried` hurts where the signal suffers, too (DESIGN section 6).
+_LEAST_CARRIED_SQNR_DB = 20.0
+# A step is coarse where the bulk lies within so few steps, though some float is so many times
+# larger. Four steps are 23 dB.
+_COARSE_STEPS = 4.0
+_COARSE_PEAK = 25.0
+# Symmetric codes of floats that are never negative waste half their range by design.
+_WASTE = 0.55
+# With fewer elements, chance alone moves rmse/scale by more than a tenth.
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -9,15 +54,32 @@ class Diagnosis:
 
     Attributes:
         verdict: the size of it: ``ok``, ``warn``, ``bad`` or ``unreadable``.
-        cause: one word.
+        cause: one of `CAUSES`; None where the figures at hand do not tell.
         evidence: the figures that show it.
-        advice: one step that a person can take.
+        advice: one step that a person can take; empty where there is nothing to do.
     """
 
     verdict: str
-    cause: str
+    cause: str | None
     evidence: str
     advice: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is diagnosed: the figures of a layer or channel and how it is quantized.
+
+    `scale` is None where each channel has its own.
+    """
+
+    metrics: Metrics
+    dtype: str
+    bits: int
+    qmin: int
+    qmax: int
+    scale: float | None
+    zero_point: int | None
+    kind: str | None = None
 
 
 def unreadable(reason: str) -> Diagnosis:
@@ -28,3 +90,391 @@ def unreadable(reason: str) -> Diagnosis:
         evidence=reason,
         advice="write the layer's arrays again; docs/pair-file.md has the format",
     )
+
+
+def diagnose(subject: Subject, channels: Sequence[Subject] = ()) -> Diagnosis:
+    """What is wrong with a layer, and with which of its `channels` where each has its own scale."""
+    whole = _diagnose(subject)
+    if not channels or whole.cause == "non-finite":
+        return whole
+    found = [_diagnose(channel, of=len(channels)) for channel in channels]
+    return _faulty_channels(whole, subject.metrics, channels, found) or whole
+
+
+def _diagnose(subject: Subject, of: int = 1) -> Diagnosis:
+    """The diagnosis of one set of figures, one `of` so many that chance picks from."""
+    m = subject.metrics
+    if m.non_finite:
+        count = f"{m.non_finite} of {m.num_elements + m.non_finite}"
+        return Diagnosis(
+            "bad",
+            "non-finite",
+            f"{count} floats are NaN or infinite; the other figures leave them out",
+            "find the operator that makes them in the float model: quantization cannot mend it",
+        )
+    if not m.num_elements:
+        return Diagnosis("ok", "ok", "no elements", "")
+    if m.rmse_scale is None:
+        return Diagnosis("ok", None, "cannot tell: rmse/scale is not known, needs the tensors", "")
+    if m.rmse_scale - _expected(m) > tolerated_excess(m, 3 + math.sqrt(2 * math.log(of))):
+        error = next(filter(None, (rule(subject) for rule in _ERROR_RULES)), None)
+        if error is not None:
+            return error
+    return next(filter(None, (rule(subject) for rule in _RANGE_RULES)), None) or _sound(m)
+
+
+def _expected(m: Metrics) -> float:
+    return REFERENCE if m.rmse_scale_expected is None else m.rmse_scale_expected
+
+
+def _rmse_scale(m: Metrics) -> float:
+    assert m.rmse_scale is not None
+    return m.rmse_scale
+
+
+def _excess(m: Metrics) -> float:
+    """Mean squared error beyond rounding alone, in squared steps."""
+    return _rmse_scale(m) ** 2 - _expected(m) ** 2
+
+
+def _explains(m: Metrics, left: float) -> bool:
+    """Whether a cause without which the mean squared error were `left` explains the excess."""
+    return _rmse_scale(m) ** 2 - left >= _EXPLAINS * _excess(m)
+
+
+def _hurts(m: Metrics) -> str:
+    return "bad" if _rmse_scale(m) > TFLITE_THRESHOLD else "warn"
+
+
+# --- causes of too large an error, the surest first ----------------------------------------------
+
+
+def _wrapped(s: Subject) -> Diagnosis | None:
+    """Codes read as the other type of as many bits: off by a turn of the code range, or half of it.
+
+    A turn where only the codes were read so (those of one sign are off), half of one, up or down,
+    where the zero point is the other type's.
+    """
+    m, turn = s.metrics, 2.0**s.bits
+    if m.max_abs_error_scale is None or m.mean_error_scale is None:
+        return None
+    square = _rmse_scale(m) ** 2
+    whole = abs(m.max_abs_error_scale - turn) <= 1 and (
+        abs(square - turn * abs(m.mean_error_scale)) <= 0.02 * square
+    )
+    half = abs(m.max_abs_error_scale - turn / 2) <= 1 and abs(_rmse_scale(m) - turn / 2) <= 1
+    if not whole and not half:
+        return None
+    share = abs(m.mean_error_scale) / turn if whole else 1.0
+    other = s.dtype[1:] if s.dtype.startswith("u") else f"u{s.dtype}"
+    return Diagnosis(
+        _hurts(m),
+        "bias",
+        f"{_percent(share)} of the codes are {turn if whole else turn / 2:.0f} steps off, "
+        f"{'a whole turn' if whole else 'half a turn'} of {s.bits} bits",
+        f"the codes were most likely {other}, read as {s.dtype}: read them as {other}",
+    )
+
+
+def _offset(m: Metrics) -> tuple[float, float, str]:
+    """The constant offset in steps that fits the error best, what it leaves of its square, where.
+
+    Exact zeros stay exact when codes are rounded down, and do not when the zero point is off: both
+    are tried, and what leaves the most likely error, rounding's, is taken.
+    """
+    assert m.mean_error_scale is not None
+    square, mean = _rmse_scale(m) ** 2, m.mean_error_scale
+    not_zero = (_expected(m) / REFERENCE) ** 2
+    everywhere = (mean, square - mean**2, "everywhere")
+    # Of a few elements any offset leaves little; and no offset has a mean above its root square.
+    if not_zero * m.num_elements < 4 or square * not_zero < mean**2:
+        return everywhere
+    elsewhere = (mean / not_zero, square - mean**2 / not_zero, "wherever x is not zero")
+    return min(everywhere, elsewhere, key=lambda fit: abs(fit[1] - _expected(m) ** 2))
+
+
+def _line_left(s: Subject) -> float | None:
+    """What the least-squares line leaves of the squared error, in squared steps, if known."""
+    m = s.metrics
+    if m.fit_scale is None or m.fit_rmse_scale is None or not s.scale or m.fit_scale <= 0:
+        return None
+    if m.fit_rmse_scale > 1:  # no line of codes: a bent one (clipping) or a cloud
+        return None
+    return (m.fit_rmse_scale * m.fit_scale / s.scale) ** 2
+
+
+def _wrong_scale(s: Subject) -> Diagnosis | None:
+    m, left = s.metrics, _line_left(s)
+    if left is None or m.mean_error_scale is None or not _explains(m, left):
+        return None
+    if left >= _LINE_IS_BETTER * _offset(m)[1]:
+        return None
+    assert m.fit_scale is not None
+    assert m.fit_zero_point is not None
+    assert s.scale is not None
+    zero_point = round(m.fit_zero_point)
+    return Diagnosis(
+        _hurts(m),
+        "wrong-scale",
+        f"the codes lie on a line with scale {_g(m.fit_scale)} and zero point "
+        f"{_g(m.fit_zero_point)}, {_g(m.fit_rmse_scale)} steps of it beside the floats; recorded "
+        f"are {_g(s.scale)} and {s.zero_point}",
+        f"record scale {_g(m.fit_scale, 6)} and zero point {zero_point}, or quantize with the "
+        "recorded scale",
+    )
+
+
+def _bias(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if m.mean_error_scale is None:
+        return None
+    offset, left, where = _offset(m)
+    if abs(offset) < _LEAST_OFFSET or left > 1 or not _explains(m, left):
+        return None
+    steps = round(offset)
+    evidence = (
+        f"the error is {offset:+.3g} steps {where}; without it rmse/scale were "
+        f"{_g(math.sqrt(max(left, 0.0)))} instead of {_g(_rmse_scale(m))}"
+    )
+    if steps == 0 or abs(abs(offset) - 0.5) < abs(offset - steps):
+        side = "down" if offset < 0 else "up"
+        advice = f"the codes are rounded {side}: round to the nearest instead of truncating"
+    elif s.zero_point is None:
+        advice = f"the recorded zero points are {-steps:+d} off"
+    else:
+        advice = f"the zero point is {-steps:+d} off: {s.zero_point + steps} would fit"
+    return Diagnosis(_hurts(m), "bias", evidence, advice)
+
+
+def _clipping(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if m.quantizer_rmse_scale is None or not m.clipped or m.clipped_error_share is None:
+        return None
+    own = m.quantizer_rmse_scale**2 - _expected(m) ** 2
+    if m.clipped_error_share < 0.5 or own < _EXPLAINS * _excess(m):
+        return None
+    where = "outside the representable range"
+    advice = "calibrate with more data, or widen the range"
+    if s.scale is not None and s.zero_point is not None:
+        assert m.float_min is not None
+        assert m.float_max is not None
+        low, high = ((q - s.zero_point) * s.scale for q in (s.qmin, s.qmax))
+        ends = []
+        if m.float_max > high + s.scale / 2:
+            ends.append(f"above {_g(high)}, the largest representable value")
+        if m.float_min < low - s.scale / 2:
+            ends.append(f"below {_g(low)}, the least representable value")
+        where = " or ".join(ends) or where
+        wider = params_from_range(
+            min(m.float_min, low), max(m.float_max, high), QuantScheme(s.dtype, s.bits)
+        )
+        advice += (
+            f" to [{_g(min(m.float_min, low))}, {_g(max(m.float_max, high))}]: scale "
+            f"{_g(float(wider.scale[0]))}"
+        )
+    return Diagnosis(
+        _hurts(m),
+        "clipping",
+        f"{_percent(m.clipped)} of the floats lie {where}; they make "
+        f"{_percent(m.clipped_error_share)} of this quantizer's error",
+        advice,
+    )
+
+
+def _carried(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if m.quantizer_rmse_scale is None or m.carried_rmse_scale is None:
+        return Diagnosis(
+            _hurts(m),
+            None,
+            f"rmse/scale {_g(_rmse_scale(m))}; cannot tell why: needs the tensors",
+            "capture the layer's tensors and report on them",
+        )
+    if _rmse_scale(m) - m.quantizer_rmse_scale <= tolerated_excess(m):
+        return None  # rounding alone, of floats that are not spread evenly between the codes
+    suffers = m.sqnr_db is not None and m.sqnr_db < _LEAST_CARRIED_SQNR_DB
+    look = {
+        "weight": "the weights were not quantized with the recorded parameters: convert them again",
+        "bias": "the bias was not quantized with the recorded scale: convert it again",
+    }.get(
+        s.kind or "",
+        "look at what feeds this layer: its weights (per channel? 16 bits?), its kernel, the "
+        "layers before it",
+    )
+    return Diagnosis(
+        _hurts(m) if suffers else "warn",
+        "carried",
+        f"the quantizer itself leaves {_g(m.quantizer_rmse_scale)} steps, as it should; the codes "
+        f"are {_g(m.carried_rmse_scale)} steps from the best ones",
+        look,
+    )
+
+
+_ERROR_RULES: Sequence[Callable[[Subject], Diagnosis | None]] = (
+    _wrapped,
+    _wrong_scale,
+    _bias,
+    _clipping,
+    _carried,
+)
+
+
+# --- causes that rmse/scale does not show ---------------------------------------------------------
+
+
+def _constant(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if m.num_elements < 2 or m.float_min is None or m.float_min != m.float_max:
+        return None
+    return Diagnosis(
+        "warn",
+        "constant",
+        f"all {m.num_elements} floats are {_g(m.float_min)}",
+        "calibrate and measure with real data; a tensor that is constant by design can be folded",
+    )
+
+
+def _coarse_scale(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if s.scale is None or m.float_mean_abs is None or m.num_elements < _FEW:
+        return None
+    assert m.float_min is not None
+    assert m.float_max is not None
+    peak = max(abs(m.float_min), abs(m.float_max))
+    others = (_expected(m) / REFERENCE) ** 2 * m.num_elements - 1  # that are not zero
+    if others < 1:
+        return None
+    bulk = (m.float_mean_abs * m.num_elements - peak) / others
+    if bulk >= _COARSE_STEPS * s.scale or peak <= _COARSE_PEAK * bulk:
+        return None
+    # Of a signal of this size against an error uniform over one step.
+    sqnr_db = 20 * math.log10(max(bulk / s.scale, 1e-9) / REFERENCE)
+    return Diagnosis(
+        "warn",
+        "coarse-scale",
+        f"the largest float is {_g(peak)}, {_g(peak / bulk) if bulk else 'many'} times the mean "
+        f"size of the others, {_g(bulk)}: {_g(bulk / s.scale)} steps, a SQNR of about "
+        f"{_g(sqnr_db)} dB for the bulk",
+        "keep outliers out of the range (a percentile, or the least squared error), or use 16 bits",
+    )
+
+
+def _range_waste(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if m.range_waste is None or m.range_waste <= _WASTE or s.scale is None:
+        return None
+    if m.num_elements < _FEW:
+        return None
+    assert m.range_waste_low is not None
+    assert m.range_waste_high is not None
+    assert m.float_min is not None
+    assert m.float_max is not None
+    # What a range that holds zero must waste is no fault.
+    finer = params_from_range(m.float_min, m.float_max, QuantScheme(s.dtype, s.bits)).scale[0]
+    if finer >= (1 - _WASTE) * s.scale:
+        return None
+    return Diagnosis(
+        "warn",
+        "range-waste",
+        f"{_percent(m.range_waste)} of the codes are never used: {_percent(m.range_waste_low)} at "
+        f"the lower end, {_percent(m.range_waste_high)} at the upper",
+        f"calibrate with the data that the model meets: for [{_g(m.float_min)}, "
+        f"{_g(m.float_max)}] the scale could be {_g(float(finer))} instead of {_g(s.scale)}",
+    )
+
+
+_RANGE_RULES: Sequence[Callable[[Subject], Diagnosis | None]] = (
+    _constant,
+    _coarse_scale,
+    _range_waste,
+)
+
+
+def _sound(m: Metrics) -> Diagnosis:
+    """Rounding alone."""
+    evidence = f"rmse/scale {_g(_rmse_scale(m))}, expected {_g(_expected(m))}"
+    if m.rmse_scale_stderr is not None:
+        evidence += f" +- {_g(m.rmse_scale_stderr)}"
+    if m.num_elements < _FEW:
+        evidence += f"; only {m.num_elements} elements: too few to tell more"
+    return Diagnosis("ok", "ok", evidence, "")
+
+
+# --- channels -------------------------------------------------------------------------------------
+
+_ERRORS = ("clipping", "bias", "wrong-scale", "carried")
+
+
+def _faulty_channels(
+    whole: Diagnosis,
+    metrics: Metrics,
+    channels: Sequence[Subject],
+    found: Sequence[Diagnosis],
+) -> Diagnosis | None:
+    """The diagnosis that the faulty channels give, if they explain the layer's."""
+    weights: dict[str, float] = {}
+    for channel, diagnosis in zip(channels, found, strict=True):
+        if diagnosis.cause in _ERRORS:
+            weight = channel.metrics.num_elements * _excess(channel.metrics)
+            weights[diagnosis.cause] = weights.get(diagnosis.cause, 0.0) + weight
+    if weights:
+        cause = max(weights, key=lambda name: weights[name])
+        excess = max(metrics.num_elements * _excess(metrics), 0.0)
+        if whole.cause not in _ERRORS or weights[cause] >= _EXPLAINS * excess:
+            return _of_channels(cause, channels, found)
+    for cause in ("coarse-scale", "range-waste"):
+        share = sum(diagnosis.cause == cause for diagnosis in found) / len(found)
+        if whole.cause == "ok" and share > 0.5:
+            return _of_channels(cause, channels, found)
+    return None
+
+
+def _of_channels(cause: str, channels: Sequence[Subject], found: Sequence[Diagnosis]) -> Diagnosis:
+    """The worst channel's diagnosis of this cause, with how many share it."""
+    at_fault = [c for c, diagnosis in enumerate(found) if diagnosis.cause == cause]
+    worst = max(at_fault, key=lambda c: _rmse_scale(channels[c].metrics))
+    rmse_scale = _g(_rmse_scale(channels[worst].metrics))
+    return replace(
+        found[worst],
+        evidence=f"{len(at_fault)} of {len(channels)} channels, the worst is {worst} (rmse/scale "
+        f"{rmse_scale}): {found[worst].evidence}",
+    )
+
+
+# --- where a model's error began ------------------------------------------------------------------
+
+
+def origin(metrics: Sequence[Metrics | None], names: Sequence[str], place: int) -> str | None:
+    """Whether the model's error at a layer was made there or inherited, and since which layer.
+
+    `metrics` and `names` are those of a model's activations in order of execution, None where
+    unreadable. None where the layer has no float model's own run to compare with.
+    """
+    here = metrics[place]
+    if here is None or here.model_rmse_scale is None or here.inherited_rmse_scale is None:
+        return None
+    if here.rmse_scale is None or here.model_sqnr_db is None:
+        return None
+    against = f"against the float model's own run {_g(here.model_rmse_scale)} steps"
+    if here.inherited_rmse_scale <= here.rmse_scale:
+        return f"{against}, {_g(here.rmse_scale)} of them made here"
+    # The first layer that had lost nearly as much of the signal already.
+    for name, earlier in zip(names[:place], metrics[:place], strict=True):
+        lost = None if earlier is None else earlier.model_sqnr_db
+        if lost is not None and lost <= here.model_sqnr_db + _NEARLY_DB:
+            return (
+                f"{against}, {_g(here.inherited_rmse_scale)} of them inherited, most of it since "
+                f"'{name}'"
+            )
+    return f"{against}, {_g(here.inherited_rmse_scale)} of them inherited"
+
+
+_NEARLY_DB = 3.0
+
+
+def _g(value: float | None, digits: int = 3) -> str:
+    return "?" if value is None else f"{value:.{digits}g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -6,7 +6,7 @@ from qdebug.affine import QuantParams
 from qdebug.errors import LayerError
 from qdebug.layer import Block, Layer, Source, UnreadableLayer
 from qdebug.names import select, shown
-from qdebug.report import LayerReport, Report, layer_report, unreadable_report
+from qdebug.report import LayerReport, Report, layer_report, unreadable_report, with_origins
 from qdebug.statistics import Statistics, measure, no_statistics
 
 
@@ -50,7 +50,7 @@ def run(
 
     return Report(
         sources=list(source.files),
-        layers=[reported(layer) for layer in chosen],
+        layers=with_origins([reported(layer) for layer in chosen]),
         problems=list(source.problems),
         notes=notes_of(source),
     )

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qdebug.diagnosis import CAUSES
 from qdebug.errors import QdebugError
-from qdebug.metrics import Metrics
+from qdebug.metrics import TFLITE_THRESHOLD, Metrics
 from qdebug.names import matches, nearest, printable
 from qdebug.report import Report
 
@@ -32,10 +33,6 @@ LIMIT_KINDS = {
     "max_saturated": LimitKind("saturated", "share: 0.01 or 1%", is_share=True),
     "max_abs_error": LimitKind("max_abs_error", "the tensor's own unit"),
 }
-
-# Used where no limit is given: the guide to TFLite's Quantization Debugger looks at layers above
-# 0.7 (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_debugger).
-DEFAULT_MAX_RMSE_SCALE = 0.7
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,7 @@ class Config:
         limits: for all layers, by name.
         ignore: globs of layers that are not checked.
         overrides: for some layers; the last that matches wins.
+        fail_on: causes that no layer may have.
     """
 
     path: Path | None = None
@@ -72,16 +70,18 @@ class Config:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     ignore: list[str] = field(default_factory=list)
     overrides: list[Override] = field(default_factory=list)
+    fail_on: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A layer that is over a limit."""
+    """A layer that is over a limit: what was found and what was expected, in words."""
 
     layer: str
     figure: str
-    found: float | None
-    limit: Limit
+    found: str
+    expected: str
+    origin: str
 
 
 def parse_bound(name: str, value: Any) -> float:
@@ -147,7 +147,7 @@ def read_config(path: Path) -> Config:
     where = f"{shown}: [tool.qdebug]" if table is not data else shown
     if not isinstance(table, dict):
         raise QdebugError(f"{where}: found {table!r:.60}, expected a table")
-    entries = _known(table, [*LIMIT_KINDS, "source", "ignore", "layer"], where)
+    entries = _known(table, [*LIMIT_KINDS, "source", "ignore", "layer", "fail_on"], where)
     layers = entries.get("layer", [])
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
         raise QdebugError(f"{where}: 'layer': expected tables, each headed [[tool.qdebug.layer]]")
@@ -159,6 +159,7 @@ def read_config(path: Path) -> Config:
         ],
         limits=_limits(entries, where),
         ignore=_texts(entries, "ignore", where),
+        fail_on=parse_causes(_texts(entries, "fail_on", where), f"{where}: 'fail_on'"),
         overrides=[
             override
             for i, layer in enumerate(layers)
@@ -208,15 +209,29 @@ def _limits(entries: Mapping[str, Any], origin: str) -> dict[str, Limit]:
     return limits
 
 
-def failures(report: Report, options: Mapping[str, Limit], config: Config) -> list[Failure]:
+def parse_causes(names: Sequence[str], where: str) -> list[str]:
+    """Causes of a diagnosis, checked.
+
+    Raises:
+        QdebugError: no such cause.
+    """
+    for name in names:
+        if name not in CAUSES:
+            raise QdebugError(f"{where}: no cause '{printable(name)}'; {nearest(name, CAUSES)}")
+    return list(names)
+
+
+def failures(
+    report: Report, options: Mapping[str, Limit], causes: Mapping[str, str], config: Config
+) -> list[Failure]:
     """Every figure of every layer that is over its limit, in the report's order.
 
     A layer's limits are the configuration's, over them those of the command line, over them those
-    of the layer's own overrides.
+    of the layer's own overrides. `causes` are those that no layer may have, each with its origin.
     """
-    general = {**config.limits, **options} or {
-        "max_rmse_scale": Limit("max_rmse_scale", DEFAULT_MAX_RMSE_SCALE, "default")
-    }
+    general = {**config.limits, **options}
+    if not general and not causes:
+        general = {"max_rmse_scale": Limit("max_rmse_scale", TFLITE_THRESHOLD, "default")}
     found = []
     for layer in report.layers:
         if layer.metrics is None or ignored(layer.name, config):
@@ -225,11 +240,11 @@ def failures(report: Report, options: Mapping[str, Limit], config: Config) -> li
         for override in config.overrides:
             if matches(layer.name, override.pattern):
                 limits.update(override.limits)
-        found += [
-            Failure(layer.name, LIMIT_KINDS[limit.name].figure, value, limit)
-            for limit in limits.values()
-            for value in _over(layer.metrics, limit)
-        ]
+        for limit in limits.values():
+            found += _over(layer.name, layer.metrics, limit)
+        cause = layer.diagnosis.cause if layer.diagnosis else None
+        if cause is not None and cause in causes:
+            found.append(Failure(layer.name, "cause", cause, "another", causes[cause]))
     return found
 
 
@@ -248,11 +263,16 @@ def unmatched(report: Report, config: Config) -> list[str]:
     ]
 
 
-def _over(metrics: Metrics, limit: Limit) -> list[float | None]:
-    """The value that is over the limit, if it is; None where NaN and Inf leave none to look at."""
+def _over(layer: str, metrics: Metrics, limit: Limit) -> list[Failure]:
+    """The failure, if the figure is over the limit or NaN and Inf leave none to look at."""
     kind = LIMIT_KINDS[limit.name]
     value = getattr(metrics, kind.figure)
     if value is None:
-        return [None] if metrics.non_finite and not metrics.num_elements else []
-    over = value < limit.bound if kind.is_minimum else abs(value) > limit.bound
-    return [value] if over else []
+        over = bool(metrics.non_finite) and not metrics.num_elements
+    else:
+        over = value < limit.bound if kind.is_minimum else abs(value) > limit.bound
+    if not over:
+        return []
+    found = "no finite element" if value is None else f"{value:.4g}"
+    expected = f"{'>=' if kind.is_minimum else '<='} {limit.bound:.4g}"
+    return [Failure(layer, kind.figure, found, expected, limit.origin)]

@@ -20,10 +20,11 @@ REFERENCE = 1 / math.sqrt(12)
 # 1/180, and the root of a mean square v changes by dv / (2 sqrt v): sqrt(1/180) / (2 sqrt(1/12)).
 _STDERR_OF_ONE = math.sqrt(1 / 180) / (2 * REFERENCE)
 
-# How far above its expected value RMSE/scale may be: a share, for real errors are not exactly
-# uniform, and standard errors, for a small layer may have bad luck.
+# The guide to TFLite's Quantization Debugger looks at layers above this RMSE/scale
+# (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_debugger).
+TFLITE_THRESHOLD = 0.7
+
 _TOLERATED_SHARE = 0.05
-_TOLERATED_STDERR = 3.0
 
 # Above this many bits the share of codes in use says nothing (int32 biases).
 _RANGE_WASTE_BITS = 16
@@ -67,6 +68,8 @@ class Metrics:
     """rmse_scale of D(q) - D(Q(x)), in steps: what arrived wrong."""
     clipped: float | None
     """Share of x outside [D(qmin) - s/2, D(qmax) + s/2]."""
+    clipped_error_share: float | None
+    """Share of the quantizer's squared error (in steps) that the clipped x make."""
     saturated: float | None
     """Share of q at qmin or qmax."""
     range_waste: float | None
@@ -87,6 +90,8 @@ class Metrics:
     """mean x."""
     float_std: float | None
     """Population standard deviation of x."""
+    float_mean_abs: float | None
+    """mean |x|: the size of the bulk, whatever a few outliers do."""
     quantized_min: int | None
     """min q, a code."""
     quantized_max: int | None
@@ -95,6 +100,10 @@ class Metrics:
     """Scale of the least-squares line x = fit_scale * (q - fit_zero_point)."""
     fit_zero_point: float | None
     """Zero point of that line."""
+    fit_rmse_scale: float | None
+    """Root mean square of x less that line, in steps of fit_scale: 0.289 for codes on a line.
+
+    None for a layer with a scale a channel, whose channels lie on lines of their own."""
     model_rmse_scale: float | None
     """rmse_scale of D(q) against the float model's own run, in steps."""
     model_sqnr_db: float | None
@@ -117,14 +126,23 @@ class Metrics:
         small layer is not called bad by luck. Where the share of zeros, and so the expected value,
         is unknown, 0.289 stands for it: the most that rounding alone gives.
         """
-        expected, stderr = self.rmse_scale_expected, self.rmse_scale_stderr
-        expected = REFERENCE if expected is None else expected
-        return expected + max(_TOLERATED_SHARE * expected, _TOLERATED_STDERR * (stderr or 0.0))
+        expected = REFERENCE if self.rmse_scale_expected is None else self.rmse_scale_expected
+        return expected + tolerated_excess(self)
 
     @property
     def exceeds_reference(self) -> bool:
         """Whether the error is more than rounding alone explains: above `rmse_scale_limit`."""
         return self.rmse_scale is not None and self.rmse_scale > self.rmse_scale_limit
+
+
+def tolerated_excess(metrics: Metrics, stderrs: float = 3.0) -> float:
+    """How far above its expected value rmse_scale may be without a cause, in steps.
+
+    A share, for real errors are not exactly uniform, and so many standard errors, for a small layer
+    may have bad luck.
+    """
+    expected = REFERENCE if metrics.rmse_scale_expected is None else metrics.rmse_scale_expected
+    return max(_TOLERATED_SHARE * expected, stderrs * (metrics.rmse_scale_stderr or 0.0))
 
 
 def rmse_scale_stderr(count: Any) -> Any:
@@ -144,12 +162,13 @@ def layer_metrics(statistics: Statistics, params: QuantParams) -> Metrics:
         mean_low, mean_high = (
             np.atleast_1d(waste[seen].sum() / np.count_nonzero(seen)) for waste in (low, high)
         )
-    return _metrics(statistics.pooled(), mean_low, mean_high)[0]
+    scale = params.scale if params.channels == 1 else np.array([np.nan])
+    return _metrics(statistics.pooled(), scale, mean_low, mean_high)[0]
 
 
 def channel_metrics(statistics: Statistics, params: QuantParams) -> list[Metrics]:
     """The figures of each channel."""
-    return _metrics(statistics, *_range_waste(statistics, params))
+    return _metrics(statistics, params.scale, *_range_waste(statistics, params))
 
 
 def _range_waste(statistics: Statistics, params: QuantParams) -> tuple[Float64Array, Float64Array]:
@@ -166,7 +185,10 @@ def _range_waste(statistics: Statistics, params: QuantParams) -> tuple[Float64Ar
 
 
 def _metrics(
-    statistics: Statistics, range_waste_low: Float64Array, range_waste_high: Float64Array
+    statistics: Statistics,
+    scale: Float64Array,
+    range_waste_low: Float64Array,
+    range_waste_high: Float64Array,
 ) -> list[Metrics]:
     """Metrics of every channel of `statistics`; what cannot be had is NaN until the end."""
     t = statistics
@@ -177,6 +199,9 @@ def _metrics(
         varies = (t.x_min < t.x_max) & (t.q_min < t.q_max)
         fit_scale = np.where(varies, t.xq_moment / t.q_moment, np.nan)
         fit_zero_point = t.q_sum / n - t.x_sum / n / fit_scale
+        # x less its line is e less the line of e: the small e keeps the digits that x would lose.
+        eq_moment = scale * t.q_moment - t.xq_moment
+        off_line = t.e_moment - eq_moment**2 / t.q_moment
         model_n = np.where(t.model_count > 0, t.model_count, np.nan)
         columns = {
             "num_elements": t.count,
@@ -194,6 +219,7 @@ def _metrics(
             "quantizer_rmse_scale": np.sqrt(t.quantizer_square / n),
             "carried_rmse_scale": np.sqrt(t.carried_square / n),
             "clipped": t.clipped / n,
+            "clipped_error_share": t.clipped_square / t.quantizer_square,
             "saturated": t.saturated / n,
             "range_waste": np.where(t.count > 0, range_waste_low + range_waste_high, np.nan),
             "range_waste_low": np.where(t.count > 0, range_waste_low, np.nan),
@@ -204,10 +230,12 @@ def _metrics(
             "float_max": t.x_max,
             "float_mean": t.x_sum / n,
             "float_std": np.sqrt(t.x_moment / n),
+            "float_mean_abs": t.x_magnitude / n,
             "quantized_min": t.q_min,
             "quantized_max": t.q_max,
             "fit_scale": fit_scale,
             "fit_zero_point": fit_zero_point,
+            "fit_rmse_scale": np.sqrt(np.maximum(off_line, 0) / n) / np.abs(fit_scale),
             "model_rmse_scale": np.sqrt(t.model_steps_square / model_n),
             "model_sqnr_db": 10 * np.log10(t.model_square / t.model_error_square),
             "inherited_rmse_scale": np.sqrt(t.inherited_square / model_n),

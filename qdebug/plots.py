@@ -20,8 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from qdebug.affine import QuantParams
 from qdebug.errors import QdebugError
 from qdebug.layer import Block, Layer
-from qdebug.limits import DEFAULT_MAX_RMSE_SCALE
-from qdebug.metrics import REFERENCE, Metrics
+from qdebug.metrics import REFERENCE, TFLITE_THRESHOLD, Metrics
 from qdebug.names import printable, shorten
 from qdebug.render.columns import percent, significant
 from qdebug.report import LayerReport, Report
@@ -297,7 +296,7 @@ def overview_figure(report: Report) -> Figure:
     # One layer far above would squeeze all others against the axis.
     middle = sorted(values)[len(values) // 2]
     if max(values) > 20 * max(middle, REFERENCE):
-        axes.set_xscale("symlog", linthresh=2 * DEFAULT_MAX_RMSE_SCALE)
+        axes.set_xscale("symlog", linthresh=2 * TFLITE_THRESHOLD)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(left=0)
     axes.margins(x=0.08)
@@ -310,7 +309,7 @@ def _colour(metrics: Metrics) -> str:
     """How far a layer is above what rounding alone gives."""
     if not metrics.exceeds_reference:
         return FLOAT
-    return BAD if (metrics.rmse_scale or 0.0) > DEFAULT_MAX_RMSE_SCALE else ABOVE
+    return BAD if (metrics.rmse_scale or 0.0) > TFLITE_THRESHOLD else ABOVE
 
 
 def _colour_legend(axes: Axes) -> None:
@@ -318,7 +317,7 @@ def _colour_legend(axes: Axes) -> None:
     for colour, label in (
         (FLOAT, "rounding alone"),
         (ABOVE, "above it"),
-        (BAD, f"above {DEFAULT_MAX_RMSE_SCALE}"),
+        (BAD, f"above {TFLITE_THRESHOLD}"),
     ):
         axes.bar(0, 0, color=colour, label=label)
     axes.plot([], [], "--", color=QUANTIZED, label=f"{REFERENCE:.3f}")

@@ -4,15 +4,16 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from qdebug import __version__
-from qdebug.diagnosis import Diagnosis, unreadable
+from qdebug.diagnosis import Diagnosis, Subject, diagnose, origin, unreadable
 from qdebug.errors import QdebugError
 from qdebug.layer import Layer, UnreadableLayer
 from qdebug.metrics import Metrics, channel_metrics, layer_metrics
+from qdebug.names import shown
 from qdebug.statistics import Statistics
 
 SCHEMA = "qdebug.report/1"
@@ -100,6 +101,7 @@ def layer_report(layer: Layer, statistics: Statistics) -> LayerReport:
             strict=False,
         )
     ]
+    metrics = layer_metrics(statistics, params)
     return LayerReport(
         name=layer.name,
         op=layer.op,
@@ -111,9 +113,51 @@ def layer_report(layer: Layer, statistics: Statistics) -> LayerReport:
         axis=params.axis,
         scale=scales if per_channel else scales[0],
         zero_point=zero_points if per_channel else zero_points[0],
-        metrics=layer_metrics(statistics, params),
+        metrics=metrics,
         channels=channels or None,
+        diagnosis=_diagnosis(layer, metrics, channels),
     )
+
+
+def _diagnosis(layer: Layer, metrics: Metrics, channels: Sequence[ChannelReport]) -> Diagnosis:
+    params = layer.params
+
+    def subject(figures: Metrics, scale: float | None, zero_point: int | None) -> Subject:
+        return Subject(
+            figures,
+            params.dtype,
+            params.bits,
+            params.qmin,
+            params.qmax,
+            scale,
+            zero_point,
+            layer.kind,
+        )
+
+    if not channels:
+        return diagnose(subject(metrics, float(params.scale[0]), int(params.zero_point[0])))
+    return diagnose(
+        subject(metrics, None, None),
+        [subject(channel.metrics, channel.scale, channel.zero_point) for channel in channels],
+    )
+
+
+def with_origins(layers: Sequence[LayerReport]) -> list[LayerReport]:
+    """The layers of a model in order; each diagnosis says where the model's error began."""
+    metrics = [None if _is_constant(layer) else layer.metrics for layer in layers]
+    names = [shown(layer.name) for layer in layers]
+    result = []
+    for place, layer in enumerate(layers):
+        where = origin(metrics, names, place)
+        if where and layer.diagnosis:
+            evidence = f"{layer.diagnosis.evidence}; {where}"
+            layer = replace(layer, diagnosis=replace(layer.diagnosis, evidence=evidence))
+        result.append(layer)
+    return result
+
+
+def _is_constant(layer: LayerReport) -> bool:
+    return layer.kind in ("weight", "bias")
 
 
 def unreadable_report(layer: UnreadableLayer) -> LayerReport:

@@ -41,11 +41,13 @@ class Statistics:
     saturated: Float64Array  # q at qmin or qmax
     # Sums.
     x_sum: Float64Array
+    x_magnitude: Float64Array  # |x|
     q_sum: Float64Array
     e_sum: Float64Array
     steps_sum: Float64Array  # e/s
     steps_square: Float64Array  # (e/s)^2
     quantizer_square: Float64Array  # ((D(Q(x)) - x) / s)^2
+    clipped_square: Float64Array  # of these, where x is clipped
     carried_square: Float64Array  # (q - Q(x))^2
     d_square: Float64Array  # d^2
     xd_product: Float64Array  # x * d
@@ -252,6 +254,11 @@ def _measure_finite(
     e_moment = _moments(e, e, e_sum, e_sum)[0]
     e_square = e_moment + e_sum**2 / elements
 
+    if (x_min >= 0).all():
+        x_magnitude = x_sum
+    else:
+        x_magnitude = np.abs(x, out=_scratch.take("magnitude", x.shape)).sum(axis=1)
+
     model = dict.fromkeys(
         (
             "model_count",
@@ -279,7 +286,7 @@ def _measure_finite(
     e_max = magnitude.max(axis=1)
     steps_square = e_square / s**2
     quantizer_square, carried_square = steps_square, np.zeros(channels)
-    clipped = np.zeros(channels)
+    clipped, clipped_square = np.zeros(channels), np.zeros(channels)
     if (e_max > _SURELY_ROUNDED * s).any():
         # Only the elements whose code may not be Q(x); among them all that are clipped.
         row, column = np.nonzero(magnitude > _SURELY_ROUNDED * scale)
@@ -291,7 +298,10 @@ def _measure_finite(
         above = doubtful > (limits[1] - z_here) * s_here + s_here / 2
         quantizer_square = _dot(e, e) / s**2
         carried_square = _summed(row, carried**2, channels)
-        clipped = _summed(row, below | above, channels)
+        outside = below | above
+        clipped = _summed(row, outside, channels)
+        best_error = e[row, column] / s_here
+        clipped_square = _summed(row, np.where(outside, best_error, 0.0) ** 2, channels)
 
     return Statistics(
         count=np.full(channels, float(elements)),
@@ -300,11 +310,13 @@ def _measure_finite(
         clipped=clipped,
         saturated=saturated,
         x_sum=x_sum,
+        x_magnitude=x_magnitude,
         q_sum=steps_sum + z * elements,
         e_sum=e_sum,
         steps_sum=e_sum / s,
         steps_square=steps_square,
         quantizer_square=quantizer_square,
+        clipped_square=clipped_square,
         carried_square=carried_square,
         d_square=(steps_moment + steps_sum**2 / elements) * s**2,
         xd_product=(xq_moment + x_sum * steps_sum / elements) * s,

@@ -28,6 +28,12 @@ def ideal_codes(x, scale, zero_point, qmin, qmax):
     return np.clip(round_half_away(x / scale) + zero_point, qmin, qmax)
 
 
+def clipped_error_share(x, best, s, z, qmin, qmax):
+    error = (((best - z) * s - x) / s) ** 2
+    outside = (x < (qmin - z) * s - s / 2) | (x > (qmax - z) * s + s / 2)
+    return error[outside].sum() / error.sum() if error.sum() > 0 else None
+
+
 def figures(x, q, scale, zero_point=0, axis=None, bits=None, narrow_range=False, model_float=None):
     """All figures as a dictionary; None where a figure cannot be had."""
     qmin, qmax = code_range(q.dtype.name, bits, narrow_range)
@@ -77,11 +83,13 @@ def figures(x, q, scale, zero_point=0, axis=None, bits=None, narrow_range=False,
         "quantizer_rmse_scale": math.sqrt(((((best - z) * s - x) / s) ** 2).mean()),
         "carried_rmse_scale": math.sqrt(((q - best) ** 2).mean()),
         "clipped": ((x < (qmin - z) * s - s / 2) | (x > (qmax - z) * s + s / 2)).mean(),
+        "clipped_error_share": clipped_error_share(x, best, s, z, qmin, qmax),
         "saturated": ((q == qmin) | (q == qmax)).mean(),
         "float_min": x.min(),
         "float_max": x.max(),
         "float_mean": x.mean(),
         "float_std": x.std(),
+        "float_mean_abs": np.abs(x).mean(),
         "quantized_min": int(q.min()),
         "quantized_max": int(q.max()),
     }
@@ -99,6 +107,11 @@ def figures(x, q, scale, zero_point=0, axis=None, bits=None, narrow_range=False,
         xc, qc = x - x.mean(), q - q.mean()
         out["fit_scale"] = (xc * qc).sum() / (qc**2).sum()
         out["fit_zero_point"] = q.mean() - x.mean() / out["fit_scale"]
+        if axis is not None:
+            out["fit_rmse_scale"] = None
+    if axis is None and "fit_scale" in out:
+        line = out["fit_scale"] * (q - out["fit_zero_point"])
+        out["fit_rmse_scale"] = math.sqrt(((x - line) ** 2).mean()) / abs(out["fit_scale"])
     if m is not None and np.isfinite(m).any():
         known = np.isfinite(m)
         m, d, x, s = m[known], d[known], x[known], s[known]
@@ -121,6 +134,9 @@ def disagreements(metrics, expected, step):
         absolute = 1e-9 * (1 if name.endswith("_scale") else step)
         if name in ("cosine_similarity", "clipped", "saturated") or name.startswith("range_waste"):
             absolute = 1e-12
+        if name == "fit_rmse_scale":  # a perfect line leaves the square root of a last digit
+            digits = 1e-3 if abs(expected["quantized_max"]) > 2**16 else 1e-5
+            absolute = digits * (1 + expected["max_abs_error"] / abs(expected["fit_scale"]))
         if name in ("stddev", "float_std"):  # a constant's mean may be off in its last digit
             absolute += 1e-15 * max(abs(expected["float_min"]), abs(expected["float_max"]))
         if abs(found - want) > 1e-6 * abs(want) + absolute:

@@ -31,13 +31,7 @@ from qdebug.pair_file import capture, size_of
 )
 @click.argument("models", nargs=-1, required=True)
 @options.output_option("The pair file to write.", required=True)
-@click.option(
-    "--layer",
-    "patterns",
-    multiple=True,
-    metavar="GLOB",
-    help="Only layers of this name. Repeat for more.",
-)
+@options.layer_option
 @click.option("--compress", is_flag=True, help="Deflate the file: smaller, but slower to read.")
 @options.model_options
 @click.pass_context

@@ -18,6 +18,7 @@ from qdebug.limits import (
     find_config,
     ignored,
     parse_bound,
+    parse_causes,
     read_config,
     unmatched,
 )
@@ -42,18 +43,21 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Limits come from these options and from [tool.qdebug] in pyproject.toml or qdebug.toml, in this
     folder or the nearest above: an option wins over the table, and a [[tool.qdebug.layer]] of a
-    layer over both. With none given, rmse/scale must not be above 0.7, the threshold of TFLite's
-    own guide. Only failures are printed. Exit status 2: something could not be read.
+    layer over both. --fail-on takes causes of the diagnosis. With none of them given, rmse/scale
+    must not be above 0.7, the threshold of TFLite's own guide. Only failures are printed. Exit
+    status 2: something could not be read.
 
     \b
     Examples:
       qdebug check model.npz
       qdebug check model.npz --max-rmse-scale 0.5 --min-sqnr 25 --max-clipped 1%
+      qdebug check model.npz --fail-on clipping,bias,wrong-scale,non-finite
       qdebug check report.json --config ci/qdebug.toml
     """,
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @_limit_options
+@click.option("--fail-on", metavar="A,B", help="Causes that no layer may have: clipping,bias.")
 @click.option(
     "--config",
     "config_path",
@@ -67,6 +71,7 @@ def command(
     ctx: click.Context,
     /,
     sources: tuple[str, ...],
+    fail_on: str | None,
     config_path: Path | None,
     reading: Reading,
     **bounds: str | None,
@@ -74,8 +79,12 @@ def command(
     """Read source and limits, print who is over."""
     config = read_config(config_path) if config_path else find_config(Path.cwd())
     limits = {name: _option(name, text) for name, text in bounds.items() if text is not None}
+    causes = dict.fromkeys(config.fail_on, str(config.path))
+    if fail_on is not None:
+        names = parse_causes([name.strip() for name in fail_on.split(",")], "--fail-on")
+        causes |= dict.fromkeys(names, "--fail-on")
     report = reading.report(resolve(sources, config))
-    over = failures(report, limits, config)
+    over = failures(report, limits, causes, config)
     for pattern in unmatched(report, config):
         click.echo(f"Warning: {config.path}: no layer matches '{printable(pattern)}'", err=True)
     if over:
@@ -98,17 +107,7 @@ def _option(name: str, text: str) -> Limit:
 
 def _table(over: list[Failure]) -> str:
     return tabulate(
-        [
-            (
-                printable(failure.layer),
-                failure.figure,
-                "no finite element" if failure.found is None else f"{failure.found:.4g}",
-                f"{'>=' if LIMIT_KINDS[failure.limit.name].is_minimum else '<='} "
-                f"{failure.limit.bound:.4g}",
-                failure.limit.origin,
-            )
-            for failure in over
-        ],
+        [(printable(f.layer), f.figure, f.found, f.expected, printable(f.origin)) for f in over],
         headers=["layer", "figure", "found", "limit", "from"],
         colalign=["left", "left", "right", "right", "left"],
         tablefmt="simple",

@@ -76,6 +76,17 @@ def source_option(function: F) -> F:
     )(function)
 
 
+def layer_option(function: F) -> F:
+    """``--layer``, to choose among a source's layers; the command gets them as `patterns`."""
+    return click.option(
+        "--layer",
+        "patterns",
+        multiple=True,
+        metavar="GLOB",
+        help="Only layers of this name. Repeat for more.",
+    )(function)
+
+
 def output_option(text: str, required: bool = False) -> Callable[[F], F]:
     """``-o FILE``."""
     return click.option(

@@ -48,13 +48,7 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
     help="Default: by the ending of -o, else table.",
 )
 @options.output_option("Write to FILE; - is the terminal.")
-@click.option(
-    "--layer",
-    "patterns",
-    multiple=True,
-    metavar="GLOB",
-    help="Only layers of this name. Repeat for more.",
-)
+@options.layer_option
 @click.option("--sort", metavar="COLUMN", help="Sort by a column, the worst first.")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the first N layers.")
 @click.option("--columns", "names", metavar="A,B", help="Only these columns, in this order.")

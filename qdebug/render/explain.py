@@ -154,7 +154,10 @@ def _diagnosis(layer: LayerReport, width: int) -> list[str]:
     if found is None:
         return []
     indent = " " * 10
-    lines = [f"cause     {printable(found.cause)} ({printable(found.verdict)})"]
+    cause = found.cause or "not known"
+    if found.verdict != cause:
+        cause += f" ({found.verdict})"
+    lines = [shorten(f"cause     {printable(cause)}", width)]
     for label, text in (("evidence", found.evidence), ("advice", found.advice)):
         if text:
             lines += _wrapped(f"{label:10}{printable(text)}", width, indent, first="")

@@ -24,6 +24,8 @@ DEFAULT_COLUMNS = (
     "range_waste",
     "clipped",
     "sqnr_db",
+    "verdict",
+    "cause",
 )
 
 # What a narrow terminal does without, first things first.

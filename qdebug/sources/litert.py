@@ -77,9 +77,14 @@ class LitertModels:
         else:
             self.samples = read_samples(inputs, input_specs(self._twins), samples)
             self.notes += self.samples.notes
-            self._runs = Runs(self._twins, kernels)
-            found += activations(self._twins, self._runs, names, next(iter(self.samples)))
-            found.sort(key=lambda entry: entry[0])
+            if any(
+                graph.is_quantized(t.index) and graph.is_computed(t.index) for t in graph.tensors
+            ):
+                first = next(iter(self.samples))
+                self._runs = Runs(self._twins, kernels, first)
+                self.notes += self._runs.notes
+                found += activations(self._twins, self._runs, names, first)
+                found.sort(key=lambda entry: entry[0])
         for _, entry in found:
             self._add(entry, names[entry.tensor])
         self._add_others({entry.tensor for _, entry in found}, names)

@@ -32,7 +32,12 @@ from qdebug.sources.onnx_pair import (
     narrow_codes,
 )
 from qdebug.sources.onnx_pairing import partners
-from qdebug.sources.onnx_quantized import Quantized, quant_params, quantized_tensors
+from qdebug.sources.onnx_quantized import (
+    PACKED,
+    Quantized,
+    quant_params,
+    quantized_tensors,
+)
 from qdebug.sources.onnx_session import Session, Tensors
 from qdebug.sources.slabs import array_blocks
 
@@ -88,10 +93,8 @@ class OnnxModels:
             raise QdebugError(self._nothing())
         lonely = [p.name for p in self._pairs.values() if not p.twin and not p.tensor.is_constant]
         if lonely:
-            names = ", ".join(f"'{printable(name)}'" for name in lonely[:5])
-            more = f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
             self.notes.append(
-                f"nothing in {printable(self._floating.path)} is the twin of {names}{more}: "
+                f"nothing in {printable(self._floating.path)} is the twin of {_listed(lonely)}: "
                 "reported without the float model's own run"
             )
 
@@ -167,6 +170,11 @@ class OnnxModels:
                 f"differ, '{printable(name)}' by {steps:.3g} steps for half of its elements; "
                 "expected the float model that was quantized, after batch normalization was folded"
             )
+        if apart:
+            self.notes.append(
+                f"{_listed(list(apart))}: far from the weights in {theirs}; is batch normalization "
+                "folded into them in one of the models only?"
+            )
 
     def _add(self, pair: Pair, run: "_Run | None") -> None:
         """Make a layer of a pair, or say why it is none; `run` tells activations' shapes."""
@@ -201,7 +209,7 @@ class OnnxModels:
         try:
             pair = self._pairs[layer.name]
             yield layer, constant_arrays(pair, self._quantized, self._floating)
-        except FieldError as error:
+        except QdebugError as error:
             raise self._located(error, layer.name) from None
 
     def _activations(self, layers: Sequence[Layer]) -> Iterator[tuple[Layer, Arrays]]:
@@ -375,6 +383,8 @@ def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
 
 def _unusable(tensor: Quantized) -> str:
     """Why a quantized tensor can be no layer, empty where it can."""
+    if tensor.operator and tensor.operator.node.op == PACKED and tensor.is_constant:
+        return f"weights packed for {PACKED} are not read (in QDQ form, they are)"
     if not tensor.scale:
         return "its scale is made while the model runs, for each input anew"
     if tensor.code_type not in CODE_TYPES:
@@ -391,6 +401,12 @@ def _in_subgraphs(graph: Graph) -> list[tuple[str, str]]:
         for name in node.inner_quantizers:
             found.append((name, f"it is within the {node.op} '{printable(node.name)}'"))
     return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Some names, for a message."""
+    listed = ", ".join(f"'{printable(name)}'" for name in names[:5])
+    return f"{listed} and {len(names) - 5} more" if len(names) > 5 else listed
 
 
 def _unique(name: str, taken: Container[str]) -> str:

@@ -3,6 +3,7 @@
 The onnx package is imported only when a model is read.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,9 @@ CODE_TYPES = {
     25: ("uint8", 2),
     26: ("int8", 2),
 }
+
+# Elements in one byte, or in one number of a list: those of 2 bits.
+_MOST_IN_ONE = 4
 
 # A protobuf file cannot be larger.
 _PROTOBUF_LIMIT = 2**31
@@ -163,6 +167,8 @@ def read_graph(path: str) -> Graph:
         model = inliner.inline_local_functions(model)
     if not all(isinstance(name, str) for name in _names(model.graph)):
         raise QdebugError(f"{shown}: no ONNX model: it has a name that is no text")
+    for tensor in model.graph.initializer:
+        _check_size(tensor, shown)
     nodes = [_node(node) for node in model.graph.node]
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in nodes:
@@ -188,7 +194,7 @@ def with_operator_only(graph: Graph, output: str, first_input: str) -> Graph:
     """The operator that makes `output`, alone with constants; `first_input` is one of them."""
     from onnx import helper
 
-    (proto,) = (node for node in graph.model.graph.node if output in node.output)
+    proto = next(node for node in graph.model.graph.node if output in node.output)
     node = type(proto)()
     node.CopyFrom(proto)
     node.input[0] = first_input
@@ -205,6 +211,24 @@ def one_line(error: BaseException) -> str:
     """What another package says went wrong, on one line, safe to show."""
     said = printable(" ".join(str(error).split())) or type(error).__name__
     return said if len(said) <= 300 else f"{said[:299]}…"
+
+
+def _check_size(tensor: "onnx.TensorProto", shown: str) -> None:
+    """That a constant may be of its shape; some runtimes crash on one that is not, by far.
+
+    Raises:
+        QdebugError: it may not.
+    """
+    if tensor.external_data:
+        return
+    lists = (tensor.float_data, tensor.int32_data, tensor.string_data, tensor.int64_data,
+             tensor.double_data, tensor.uint64_data)  # fmt: skip
+    held = max(len(tensor.raw_data), *map(len, lists))
+    if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > _MOST_IN_ONE * held:
+        raise QdebugError(
+            f"{shown}: constant '{printable(tensor.name)}': found {held} bytes or numbers, "
+            f"expected enough for shape {tuple(tensor.dims)}"
+        )
 
 
 def _names(graph: "onnx.GraphProto") -> Iterator[Any]:
@@ -266,7 +290,6 @@ def _spec(value: "onnx.ValueInfoProto", shown: str) -> InputSpec:
         raise QdebugError(
             f"{where}: found type {tensor.elem_type}, expected one that NumPy has"
         ) from None
-    shape = tuple(
-        axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim
-    )
+    # An axis of any length has no number, a name, or, from some exporters, 0 or -1.
+    shape = tuple(axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim)
     return InputSpec(value.name, shape, dtype)

@@ -46,6 +46,7 @@ _FORMS = {
     "MatMulInteger": Form("MatMul", (0, 1)),
     "MatMulIntegerToFloat": Form("MatMul", (0, 1)),
     "DynamicQuantizeMatMul": Form("MatMul", (0, 1)),
+    "MatMulNBits": Form("MatMul", (0, 1)),
 }
 _INTEGER = ("ConvInteger", "MatMulInteger")
 

@@ -36,6 +36,7 @@ def partners(quantized: Network, floating: Network) -> dict[str, Partner]:
     pairing = _Pairing(quantized, floating)
     for operator in quantized.operators:
         pairing.place(operator)
+    pairing.place_outputs()
     return pairing.partners()
 
 
@@ -49,9 +50,9 @@ class _Pairing:
         self._transposed: set[str] = set()
         self._used: set[Operator] = set()
         ours, theirs = quantized.graph.inputs, floating.graph.inputs
-        for name, by_order in zip(ours, [*theirs, *[""] * len(ours)], strict=False):
-            if twin := name if name in theirs else by_order:
-                self._twin[name] = floating.origin.get(twin, twin)
+        for name, by_order in zip(ours, theirs, strict=False):
+            twin = name if ours.keys() == theirs.keys() else by_order
+            self._pair(name, floating.origin.get(twin, twin))
 
     def place(self, operator: Operator) -> None:
         """Find the operator's twin, and with it its tensors'."""
@@ -68,16 +69,27 @@ class _Pairing:
             # Fused or rewritten: only the name can tell, unless it is a mere number.
             for tensor, name in named.items():
                 if name and not name.isdigit():
-                    self._twin[tensor] = name
+                    self._pair(tensor, name)
             return
         self._used.add(twin)
         self._take_operands(operator, twin)
         for place, tensor in enumerate(operator.outputs):
             name = named[tensor]
             if name and self._maker(name, operator.op)[0] is twin:
-                self._twin[tensor] = name
+                self._pair(tensor, name)
             elif place < len(twin.outputs) and len(twin.inputs) <= len(operator.inputs):
-                self._twin[tensor] = twin.outputs[place]
+                self._pair(tensor, twin.outputs[place])
+
+    def place_outputs(self) -> None:
+        """Where an operator that quantizers drop comes last, the output is what it makes."""
+        ours, theirs = self._quantized.graph.outputs, self._floating.graph.outputs
+        if len(ours) != len(theirs):
+            return
+        for our_output, their_output in zip(ours, theirs, strict=True):
+            origin = self._quantized.origin.get(our_output, our_output)
+            twin = self._floating.origin.get(their_output, their_output)
+            if origin in self._twin and twin in self._reached(self._twin[origin]):
+                self._pair(origin, twin)
 
     def partners(self) -> dict[str, Partner]:
         """All twins, those of constants that only a name tells of among them."""
@@ -85,13 +97,18 @@ class _Pairing:
             if origin not in self._twin and self._quantized.graph.is_constant(origin):
                 for name in names:
                     if self._floating.graph.is_constant(name):
-                        self._twin[origin] = name
+                        self._pair(origin, name)
         found = {}
         for origin, tensor in self._twin.items():
             made = self._quantized.producer.get(origin)
             absorbed = self._maker(tensor, made.op)[1] if made else ()
             found[origin] = Partner(tensor, absorbed, origin in self._transposed)
         return found
+
+    def _pair(self, ours: str, theirs: str) -> None:
+        """Call two tensors twins, unless only one of them is constant."""
+        if self._quantized.graph.is_constant(ours) == self._floating.graph.is_constant(theirs):
+            self._twin[ours] = theirs
 
     def _named(self, tensor: str) -> str:
         """The float tensor of one of the tensor's own names, empty where there is none."""
@@ -168,11 +185,8 @@ class _Pairing:
             theirs = self._operand(operator, twin, place)
             if not theirs:
                 continue
-            is_constant = self._quantized.graph.is_constant(tensor)
-            if is_constant != self._floating.graph.is_constant(theirs):
-                continue
-            self._twin[tensor] = theirs
-            if is_constant and place == 1 and _is_transposed(operator) != _is_transposed(twin):
+            self._pair(tensor, theirs)
+            if place == 1 and _is_transposed(operator) != _is_transposed(twin):
                 self._transposed.add(tensor)
 
     def _operand(self, operator: Operator, twin: Operator, place: int) -> str:

@@ -1,5 +1,6 @@
 """The quantized tensors of an ONNX graph: where their codes are, and what the codes stand for."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from qdebug.affine import QuantParams
 from qdebug.errors import FieldError
 from qdebug.sources.onnx_graph import CODE_TYPES, Graph, Node
 from qdebug.sources.onnx_network import Network, Operator, form_of
+
+# An operator whose weights are packed in a layout of its own.
+PACKED = "MatMulNBits"
 
 # Operators whose third operand is a bias.
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
@@ -172,6 +176,8 @@ def _operand_scale(net: Network, node: Node, place: int, index: int) -> tuple[tu
         return _factor(net, node.outputs[0]), node.input(2 + place)
     if place == _BIAS and node.op in ("QLinearConv", "QGemm"):
         return (node.input(1), node.input(4)), ""
+    if node.op == PACKED:
+        return (), ""
     return (node.input(index + 1),), node.input(index + 2)
 
 
@@ -211,16 +217,19 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
             "quantized", found=f"codes of ONNX type {tensor.code_type}", expected="integers"
         )
     dtype, bits = CODE_TYPES[tensor.code_type]
-    scale: NDArray[np.float64] = np.ones(())
-    for name in tensor.scale:
-        factor = np.asarray(graph.constant(name, "scale"), np.float64)
-        scale = scale * (factor.reshape(()) if factor.size == 1 else factor)
+    factors = [
+        _squeezed(np.asarray(graph.constant(name, "scale"), np.float64)) for name in tensor.scale
+    ]
+    if len({factor.shape for factor in factors if factor.ndim}) > 1:
+        found = " and ".join(str(factor.shape) for factor in factors)
+        raise FieldError("scale", found=f"factors of shape {found}", expected="one shape")
+    scale = np.asarray(math.prod(factors))
     zero_point = (
         graph.constant(tensor.zero_point, "zero_point") if tensor.zero_point else np.zeros((), int)
     )
     if zero_point.dtype.kind not in "iu":
         raise FieldError("zero_point", found=str(zero_point.dtype), expected="integers")
-    zero_point = zero_point.reshape(()) if zero_point.size == 1 else zero_point
+    zero_point = _squeezed(zero_point)
     if not scale.ndim and not zero_point.ndim:
         return QuantParams.of(scale, zero_point, dtype, bits=bits)
     if not -len(shape) <= tensor.axis < len(shape):
@@ -239,12 +248,17 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
         return QuantParams.of(scale, zero_point, dtype, axis=0, bits=bits)
     params = QuantParams.of(scale, zero_point, dtype, axis=axis, bits=bits)
     if params.channels not in (1, shape[axis]):
+        expected = " or ".join(map(str, sorted({1, shape[axis]})))
         raise FieldError(
             "scale",
             found=f"{params.channels} values",
-            expected=f"1 or {shape[axis]}, the length of axis {axis}",
+            expected=f"{expected}: axis {axis} has {shape[axis]}",
         )
     return params
+
+
+def _squeezed(values: NDArray[Any]) -> NDArray[Any]:
+    return values.reshape(()) if values.size == 1 else values
 
 
 def rows_of_blocks(values: NDArray[Any], axis: int, block: int) -> NDArray[Any]:

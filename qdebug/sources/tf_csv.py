@@ -8,10 +8,12 @@ their own; `mse`, and with it `rmse` and `rmse_scale`, is what it is for all sam
 import csv
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qdebug.affine import code_range
+from qdebug.diagnosis import Diagnosis, Subject, diagnose
 from qdebug.errors import FieldError, QdebugError
 from qdebug.layer import UnreadableLayer
 from qdebug.metrics import FIGURES, Metrics, rmse_scale_stderr
@@ -115,7 +117,16 @@ def _layer(name: str, row: Mapping[str, str | None], where: str) -> LayerReport:
         scale=scales if len(scales) > 1 else scales[0] if scales else None,
         zero_point=codes if len(codes) > 1 else codes[0] if codes else None,
         metrics=metrics,
+        diagnosis=_diagnosis(metrics, scales, codes),
     )
+
+
+def _diagnosis(metrics: Metrics, scales: Sequence[float], codes: Sequence[int]) -> Diagnosis:
+    """What can be told from a row; the codes' type is not in it, and is int8 most of the time."""
+    qmin, qmax = code_range("int8")
+    scale = scales[0] if len(scales) == 1 else None
+    zero_point = codes[0] if len(codes) == 1 else None
+    return diagnose(Subject(metrics, "int8", 8, qmin, qmax, scale, zero_point))
 
 
 def _metrics(row: Mapping[str, str | None], scale: float | None) -> Metrics:

@@ -27,6 +27,25 @@ VERIFY = "NumericVerify"
 
 _IDENTIFIER = b"TFL3"
 
+# Operators whose result is a matter of their input's shape; those that reckon with sizes.
+_SHAPES = ("SHAPE", "RANK")
+_ARITHMETIC = frozenset(
+    """ADD SUB MUL DIV FLOOR_DIV FLOOR_MOD MAXIMUM MINIMUM NEG CAST STRIDED_SLICE SLICE PACK UNPACK
+    CONCATENATION GATHER RESHAPE SQUEEZE EXPAND_DIMS REDUCE_PROD REDUCE_MAX REDUCE_MIN SUM FILL
+    RANGE EQUAL NOT_EQUAL LESS GREATER SELECT SELECT_V2 BROADCAST_ARGS""".split()  # noqa: SIM905
+)
+# Operators whose result's size is a matter of values: always; where all but the first input are not
+# constant.
+_DATA_SIZED = frozenset(
+    """WHERE UNIQUE NON_MAX_SUPPRESSION_V4 NON_MAX_SUPPRESSION_V5 WHILE IF CALL STABLEHLO_WHILE
+    STABLEHLO_CASE RANGE FILL""".split()  # noqa: SIM905
+)
+_SIZED = frozenset(
+    """RESHAPE SLICE STRIDED_SLICE TILE PAD PADV2 MIRROR_PAD BROADCAST_TO EXPAND_DIMS TOPK_V2
+    ONE_HOT RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND
+    RANDOM_UNIFORM RANDOM_STANDARD_NORMAL""".split()  # noqa: SIM905
+)
+
 # What reading a flatbuffer raises that is not what its offsets say.
 _BROKEN = (
     struct.error,
@@ -183,6 +202,25 @@ class Graph:
     def is_quantized(self, tensor: int) -> bool:
         """Whether the tensor holds codes."""
         return tensor >= 0 and self.tensors[tensor].quantization is not None
+
+    @cached_property
+    def sizes(self) -> frozenset[int]:
+        """Computed tensors that depend on nothing but the shapes of the graph's inputs."""
+        sizes, unsized = set[int](), set[int]()
+        for operator in self.operators:
+            reads = [tensor for tensor in operator.inputs if tensor >= 0]
+            unknown = [t for t in reads if not self.is_constant(t) and t not in sizes]
+            known = operator.op in _ARITHMETIC and reads and not unknown
+            if known or (operator.op in _SHAPES and not unsized.intersection(reads)):
+                sizes.update(operator.outputs)
+            elif (
+                operator.custom
+                or operator.op in _DATA_SIZED
+                or unsized.intersection(reads)
+                or (operator.op in _SIZED and set(unknown).intersection(reads[1:]))
+            ):
+                unsized.update(operator.outputs)
+        return frozenset(sizes)
 
     def without(self, dropped: Set[int]) -> "Graph":
         """The same without the operators of these indices."""
@@ -403,15 +441,18 @@ def _named(graph: Graph, signature: Any) -> Graph:
     )
 
 
-# One operator's input, by operator and tensor.
+# What one operator reads, by operator and tensor.
 Read = tuple[int, int]
+Shape = tuple[int, ...]
 
 
 def rewritten(
     model: Model,
     graph: Graph,
-    floats: Mapping[int, NDArray[np.float32]] | None = None,
+    shapes: Mapping[int, Shape],
+    constants: Mapping[int, NDArray[Any]] | None = None,
     cuts: Mapping[Read, int] | None = None,
+    fed: Mapping[int, Shape] | None = None,
 ) -> tuple[bytes, dict[tuple[int, int], int]]:
     """A flatbuffer of `graph`, which is the model's own or that without some operators.
 
@@ -420,53 +461,77 @@ def rewritten(
     Args:
         model: where the graph is from.
         graph: the operators to keep.
-        floats: constant tensors to replace by floats.
+        shapes: the shapes of the graph's inputs.
+        constants: tensors that become constants; operators that compute nothing else are left out.
         cuts: (operator, tensor that it reads) -> a key: the operator reads a fresh graph input
             instead, one for each tensor and key.
+        fed: key -> the shape of what these inputs are fed with.
 
     Returns:
         The flatbuffer, and (tensor, key) -> the fresh input. No other tensor changes its index.
+
+    Raises:
+        QdebugError: the flatbuffer would be larger than there can be.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
+    constants, cuts, fed = constants or {}, cuts or {}, fed or {}
     objects = copy.copy(model._objects)
     objects.buffers = list(objects.buffers)
     objects.signatureDefs, objects.metadata = None, None
     objects.subgraphs = list(objects.subgraphs)
     subgraph = copy.copy(objects.subgraphs[model._place])
     subgraph.tensors = list(subgraph.tensors)
-    for index, values in (floats or {}).items():
+
+    def shaped(index: int, shape: Shape) -> Any:
         tensor = copy.copy(subgraph.tensors[index])
-        tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
-        tensor.buffer = len(objects.buffers)
-        data = np.frombuffer(np.ascontiguousarray(values, "<f4").tobytes(), np.uint8)
-        objects.buffers.append(schema.BufferT(data=data))
+        tensor.shape, tensor.shapeSignature = list(shape), None
+        return tensor
+
+    for index, shape in shapes.items():
+        subgraph.tensors[index] = shaped(index, shape)
+    for index, values in constants.items():
+        tensor = shaped(index, values.shape)
+        tensor.type = getattr(schema.TensorType, values.dtype.name.upper())
+        tensor.quantization, tensor.buffer = None, len(objects.buffers)
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        objects.buffers.append(buffer)
         subgraph.tensors[index] = tensor
 
     fresh: dict[tuple[int, int], int] = {}
-    operators = []
+    operators: list[Any] = []
+    outputs: list[int] = []
     for kept in graph.operators:
+        if kept.outputs and constants.keys() >= set(kept.outputs):
+            continue
         operator = copy.copy(subgraph.operators[kept.index])
         reads = list(kept.inputs)
-        for position, tensor_index in enumerate(reads):
-            key = (cuts or {}).get((kept.index, tensor_index))
+        for position, index in enumerate(reads):
+            key = cuts.get((kept.index, index))
             if key is None:
                 continue
-            if (tensor_index, key) not in fresh:
-                fresh[tensor_index, key] = len(subgraph.tensors)
-                subgraph.tensors.append(copy.copy(subgraph.tensors[tensor_index]))
-            reads[position] = fresh[tensor_index, key]
+            if (index, key) not in fresh:
+                fresh[index, key] = len(subgraph.tensors)
+                subgraph.tensors.append(shaped(index, fed[key]))
+            reads[position] = fresh[index, key]
         operator.inputs = reads
         operators.append(operator)
+        outputs += kept.outputs
     subgraph.operators = operators
     subgraph.inputs = [*graph.inputs, *fresh.values()]
-    subgraph.outputs = list(dict.fromkeys(t for kept in graph.operators for t in kept.outputs))
+    subgraph.outputs = list(dict.fromkeys(outputs))
     objects.subgraphs[model._place] = subgraph
     _bring_forward(objects, model._place)
 
-    builder = flatbuffers.Builder()
-    builder.Finish(objects.Pack(builder), _IDENTIFIER)
+    builder = flatbuffers.Builder(len(model.content))
+    try:
+        builder.Finish(objects.Pack(builder), _IDENTIFIER)
+    except (*_BROKEN, RuntimeError) as error:  # beyond 2 GB, for one
+        raise QdebugError(
+            f"{printable(model.path)}: cannot be rewritten for a run: {printable(str(error))}"
+        ) from None
     return bytes(builder.Output()), fresh
 
 

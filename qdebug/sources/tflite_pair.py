@@ -154,7 +154,9 @@ class _Matcher:
         choice = [
             other
             for other in self._readers[first]
-            if reads_them(other) and self._fits(operator, other)
+            if reads_them(other)
+            and self._fits(operator, other)
+            and self._same_sizes(operator, other)
         ]
         if len(choice) < 2:
             return choice[0] if choice else None
@@ -173,13 +175,17 @@ class _Matcher:
         return (named or choice)[0]
 
     def _fits(self, operator: Operator, other: Operator) -> bool:
-        """Whether two operators may be partners, by all but what they are connected to."""
+        """Whether two operators may be partners: of one kind, with outputs of one shape."""
         if other.index in self._taken_operators or operator.op != other.op:
             return False
         if len(operator.outputs) != len(other.outputs) or not operator.outputs:
             return False
         outputs = zip(operator.outputs, other.outputs, strict=True)
-        return all(self._alike(our, their) for our, their in outputs) and all(
+        return all(self._alike(our, their) for our, their in outputs)
+
+    def _same_sizes(self, operator: Operator, other: Operator) -> bool:
+        """Whether two operators' weights have the same shapes."""
+        return all(
             self.quantized.tensors[ours].shape == self.floats.tensors[theirs].shape
             for ours, theirs in self._constants(operator, other)
         )
@@ -251,7 +257,8 @@ def constant_values(graph: Graph, tensor: int) -> Float64Array | None:
     """The floats that a constant holds or stands for; None where it cannot be read."""
     found = graph.tensors[tensor]
     try:
-        values = found.constant().astype(np.float64)
+        with np.errstate(invalid="ignore"):  # NaN in float16
+            values = found.constant().astype(np.float64)
     except FieldError:
         return None
     if found.quantization is None:

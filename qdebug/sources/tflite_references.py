@@ -24,6 +24,7 @@ from qdebug.sources.tflite_graph import (
     Graph,
     Model,
     Read,
+    Shape,
     rewritten,
 )
 from qdebug.sources.tflite_layers import Broken, Skipped, params_of
@@ -109,16 +110,24 @@ def _given(twins: Twins) -> dict[int, int]:
 
 
 class Runs:
-    """The interpreters of two twins, each built once."""
+    """The interpreters of two twins, each built once, for inputs of one shape.
 
-    def __init__(self, twins: Twins, kernels: Kernels) -> None:
-        """Build them.
+    Attributes:
+        quantized_graph: the operators of the quantized model that are run.
+        float_graph: the operators of the float model that are run.
+        given: the quantized graph's inputs -> their position among the inputs.
+        notes: what the user should know of how the models are run: a line each.
+    """
+
+    def __init__(self, twins: Twins, kernels: Kernels, inputs: Sequence[NDArray[Any]]) -> None:
+        """Build them; `inputs` are those of any run.
 
         Raises:
             QdebugError: the runtime cannot run one of the models.
         """
         self.given = _given(twins)
         self.float_graph = twins.float_graph
+        self.notes: list[str] = []
         self._lock = Lock()
         self._tensors = twins.quantized_graph.tensors
         self._inputs = twins.float_graph.inputs
@@ -130,15 +139,83 @@ class Runs:
         self._floats: Runner | None = None
         self._fed: dict[int, int] = {}
         ran = twins.float_graph if twins.in_one else twins.quantized_graph
-        self._quantized, self.quantized_graph, _ = _load(twins.quantized, ran, kernels)
+        codes = self._quantized_inputs(inputs)
+        built = self._build(twins.quantized, ran, kernels, codes)
+        self._quantized, self.quantized_graph = built.runner, built.graph
         if not twins.in_one:
+            given = dict(zip(self._inputs, inputs, strict=True))
             constants = _float_constants(twins.float_graph)
-            self._floats, self.float_graph, _ = _load(
-                twins.floats, twins.float_graph, kernels, constants
-            )
+            built = self._build(twins.floats, twins.float_graph, kernels, given, constants)
+            self._floats, self.float_graph = built.runner, built.graph
             cuts = _cuts(twins)
-            self._local, _, fresh = _load(twins.floats, self.float_graph, kernels, constants, cuts)
-            self._fed = {index: tensor for (_, tensor), index in fresh.items()}
+            self._quantized.run(codes, self._reset)
+            fed = {tensor: self._meaning(tensor).shape for tensor in set(cuts.values())}
+            local = self._build(
+                twins.floats, built.graph, kernels, given, built.constants, cuts, fed
+            )
+            self._local = local.runner
+            self._fed = {index: tensor for (_, tensor), index in local.fresh.items()}
+
+    def _build(
+        self,
+        model: Model,
+        graph: Graph,
+        kernels: Kernels,
+        inputs: Mapping[int, NDArray[Any]],
+        constants: Mapping[int, NDArray[Any]] | None = None,
+        cuts: Mapping[Read, int] | None = None,
+        fed: Mapping[int, Shape] | None = None,
+    ) -> "_Built":
+        """An interpreter of the graph, without its custom operators where LiteRT has none such."""
+        try:
+            return self._build_whole(model, graph, kernels, inputs, constants or {}, cuts, fed)
+        except QdebugError:
+            custom = {operator.index for operator in graph.operators if operator.custom}
+            kept = graph.without(graph.after(custom))
+            if not custom or not kept.operators:
+                raise
+            return self._build_whole(model, kept, kernels, inputs, constants or {}, cuts, fed)
+
+    def _build_whole(
+        self,
+        model: Model,
+        graph: Graph,
+        kernels: Kernels,
+        inputs: Mapping[int, NDArray[Any]],
+        constants: Mapping[int, NDArray[Any]],
+        cuts: Mapping[Read, int] | None,
+        fed: Mapping[int, Shape] | None,
+    ) -> "_Built":
+        """An interpreter of the graph, in which all that depends on sizes alone is constant.
+
+        A memory arena that has to grow in a run moves, and the XNNPACK delegate (LiteRT 2.3) goes
+        on reading where its inputs were. So no size may be left to be found in a run; a graph in
+        which one is nevertheless is run without delegates.
+        """
+        shapes = {index: values.shape for index, values in inputs.items()}
+        constants = dict(constants)
+        if graph.sizes - constants.keys():
+            flatbuffer, _ = rewritten(model, graph, shapes, constants)
+            sizing = Runner(model.path, flatbuffer, "builtin")
+            sizing.run(inputs, self._reset)
+            sizes = {tensor: sizing.value(tensor) for tensor in graph.sizes}
+            constants |= {tensor: size for tensor, size in sizes.items() if size is not None}
+        flatbuffer, fresh = rewritten(model, graph, shapes, constants, cuts, fed)
+        runner = Runner(model.path, flatbuffer, kernels)
+        computed = (
+            tensor
+            for operator in graph.operators
+            for tensor in operator.outputs
+            if tensor not in constants and graph.tensors[tensor].dtype is not None
+        )
+        if kernels == "default" and any(runner.value(tensor) is None for tensor in computed):
+            runner = Runner(model.path, flatbuffer, "builtin")
+            note = (
+                f"{printable(model.path)}: some of its tensors have sizes that only a run shows; "
+                "taken are the builtin kernels, without the XNNPACK delegate"
+            )
+            self.notes += [note] if note not in self.notes else []
+        return _Built(runner, graph, constants, fresh)
 
     def blocks(
         self, inputs: Sequence[NDArray[Any]], activations: Sequence[Activation]
@@ -168,11 +245,7 @@ class Runs:
             QdebugError: a run fails.
         """
         with self._lock:
-            fed = {
-                tensor: self._input(tensor, inputs[position])
-                for tensor, position in self.given.items()
-            }
-            self._quantized.run(fed, self._reset)
+            self._quantized.run(self._quantized_inputs(inputs), self._reset)
             given = dict(zip(self._inputs, inputs, strict=True))
             if self._local and any(activation.local is not None for activation in activations):
                 read = {tensor: self._meaning(tensor) for tensor in set(self._fed.values())}
@@ -204,13 +277,17 @@ class Runs:
                 )
         return _Value(floats, codes, model)
 
-    def _input(self, index: int, values: NDArray[Any]) -> NDArray[Any]:
-        """An input of the float model as the quantized model takes it."""
-        tensor = self._tensors[index]
-        if tensor.quantization is not None:
-            return quantize(values, params_of(tensor))
-        assert tensor.dtype is not None
-        return values.astype(tensor.dtype, copy=False)
+    def _quantized_inputs(self, inputs: Sequence[NDArray[Any]]) -> dict[int, NDArray[Any]]:
+        """The inputs as the quantized model takes them."""
+        taken = {}
+        for index, position in self.given.items():
+            tensor, values = self._tensors[index], inputs[position]
+            if tensor.quantization is not None:
+                taken[index] = np.asarray(quantize(values, params_of(tensor)))
+            else:
+                assert tensor.dtype is not None
+                taken[index] = values.astype(tensor.dtype, copy=False)
+        return taken
 
     def _meaning(self, index: int) -> NDArray[Any]:
         """The floats that a tensor of the quantized run holds or stands for."""
@@ -223,24 +300,14 @@ class Runs:
         return dequantize(value, params_of(tensor)).astype(np.float32)
 
 
-def _load(
-    model: Model,
-    graph: Graph,
-    kernels: Kernels,
-    floats: Mapping[int, NDArray[np.float32]] | None = None,
-    cuts: Mapping[Read, int] | None = None,
-) -> tuple[Runner, Graph, dict[tuple[int, int], int]]:
-    """An interpreter of the graph: without its custom operators where the runtime has none such."""
-    try:
-        flatbuffer, fresh = rewritten(model, graph, floats, cuts)
-        return Runner(model.path, flatbuffer, kernels), graph, fresh
-    except QdebugError:
-        custom = {operator.index for operator in graph.operators if operator.custom}
-        kept = graph.without(graph.after(custom))
-        if not custom or not kept.operators:
-            raise
-        flatbuffer, fresh = rewritten(model, kept, floats, cuts)
-        return Runner(model.path, flatbuffer, kernels), kept, fresh
+@dataclass(frozen=True, eq=False)
+class _Built:
+    """An interpreter, the operators that it runs, and what became of the rest."""
+
+    runner: Runner
+    graph: Graph
+    constants: Mapping[int, NDArray[Any]]
+    fresh: Mapping[tuple[int, int], int]
 
 
 def _float_constants(graph: Graph) -> dict[int, NDArray[np.float32]]:

@@ -35,7 +35,8 @@ class Runner:
             QdebugError: the runtime cannot run this model, or is not installed.
         """
         try:
-            from ai_edge_litert import interpreter as litert
+            with _quiet():
+                from ai_edge_litert import interpreter as litert
         except ImportError:
             raise QdebugError(MISSING_EXTRA) from None
         self._path = path
@@ -46,10 +47,6 @@ class Runner:
                 experimental_preserve_all_tensors=True,
             )
             self._interpreter.allocate_tensors()
-        self._shapes = {
-            detail["index"]: tuple(detail["shape"])
-            for detail in self._interpreter.get_input_details()
-        }
 
     def run(self, inputs: Mapping[int, NDArray[Any]], reset: bool = False) -> None:
         """Run once with these values of the input tensors; with `reset`, from the first state.
@@ -58,17 +55,6 @@ class Runner:
             QdebugError: the runtime fails.
         """
         with self._errors("cannot be run"):
-            resized = {
-                index: values.shape
-                for index, values in inputs.items()
-                if self._shapes.get(index) != values.shape
-            }
-            if resized:
-                with _quiet():
-                    for index, shape in resized.items():
-                        self._interpreter.resize_tensor_input(index, shape)
-                    self._interpreter.allocate_tensors()
-                self._shapes |= resized
             if reset:
                 self._interpreter.reset_all_variables()
             for index, values in inputs.items():
@@ -76,7 +62,10 @@ class Runner:
             self._interpreter.invoke()
 
     def value(self, tensor: int) -> NDArray[Any] | None:
-        """A copy of a tensor's value after a run; None where the runtime has not kept it."""
+        """A copy of a tensor's value after a run; None where it has no memory.
+
+        Before the first run that is the case where its size is not known.
+        """
         try:
             value: NDArray[Any] = np.asarray(self._interpreter.get_tensor(tensor))
         except (ValueError, RuntimeError):

@@ -1,0 +1,238 @@
+"""Layers that are healthy or have one known fault, and how often the diagnosis names it.
+
+``python tests/faults.py`` prints the confusion matrix that docs/diagnosis.md shows.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from qdebug.affine import QuantParams, QuantScheme, params_from_range, quantize
+from qdebug.diagnosis import CAUSES, Diagnosis
+from qdebug.layer import Layer
+from qdebug.metrics import layer_metrics
+from qdebug.report import layer_report
+from qdebug.sources.slabs import array_blocks
+from qdebug.statistics import measure, no_statistics
+
+Floats = NDArray[np.float64]
+
+DISTRIBUTIONS = ("normal", "relu", "uniform", "laplace", "shifted", "bimodal", "heavy-tailed")
+DTYPES = ("int8", "uint8", "int16")
+SIZES = (16, 64, 300, 2000, 20_000, 200_000, 1_000_000)
+SHARES = (0.2, 0.2, 0.2, 0.2, 0.15, 0.04, 0.01)
+FAULTS = tuple(cause for cause in CAUSES if cause not in ("ok", "unreadable"))
+CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer with what is true of it."""
+
+    fault: str
+    description: str
+    x: Floats
+    codes: NDArray[np.integer]
+    params: QuantParams
+    # Whether the fault at least doubles the error, or wastes more than half the range: fainter
+    # ones need not be named.
+    gross: bool
+
+
+def draw(rng: np.random.Generator, distribution: str, size: int) -> Floats:
+    """Floats of some unit."""
+    unit = 10 ** rng.uniform(-3, 3)
+    if distribution == "uniform":
+        return unit * rng.uniform(-1, 1, size)
+    if distribution == "laplace":
+        return unit * rng.laplace(size=size)
+    if distribution == "heavy-tailed":
+        return unit * rng.standard_t(6, size)
+    x = rng.normal(size=size)
+    if distribution == "relu":
+        x = np.maximum(x, 0)
+    elif distribution == "shifted":
+        x = x + 5
+    elif distribution == "bimodal":
+        x = 0.3 * x + np.where(rng.random(size) < 0.5, -2, 2)
+    return unit * x
+
+
+def shaped(rng: np.random.Generator, x: Floats, per_channel: bool) -> tuple[Floats, int | None]:
+    """The floats as a tensor; per channel, each channel with a unit of its own."""
+    if not per_channel:
+        return x, None
+    units = 10 ** rng.uniform(-1, 1, (CHANNELS, 1))
+    return x.reshape(CHANNELS, -1) * units, 0
+
+
+def healthy(x: Floats, dtype: str, axis: int | None) -> QuantParams:
+    """Parameters from the least and largest float."""
+    if axis is None:
+        low, high = np.array(x.min()), np.array(x.max())
+    else:
+        low, high = x.min(axis=1), x.max(axis=1)
+    return params_from_range(low, high, QuantScheme(dtype), axis)
+
+
+def rmse_scale(x: Floats, codes: NDArray[np.integer], params: QuantParams) -> float:
+    scale, zero_point = params.along(x.ndim)
+    return float(np.sqrt(np.mean(((codes - zero_point) - x / scale) ** 2)))
+
+
+def with_params(params: QuantParams, scale: Floats, zero_point: NDArray[np.int64]) -> QuantParams:
+    return QuantParams.of(scale, zero_point, params.dtype, axis=params.axis)
+
+
+def make(rng: np.random.Generator, fault: str) -> Case:
+    """A layer with this fault, or a healthy one for ``ok``."""
+    size = int(rng.choice(SIZES, p=SHARES))
+    distribution, dtype = str(rng.choice(DISTRIBUTIONS)), str(rng.choice(DTYPES))
+    per_channel = size >= 300 and size % CHANNELS == 0 and rng.random() < 0.4
+    x, axis = shaped(rng, draw(rng, distribution, size), per_channel)
+    params = healthy(x, dtype, axis)
+    codes = quantize(x, params)
+    base = rmse_scale(x, codes, params)
+    what = f"{distribution} {dtype} {x.shape}"
+    if fault == "ok":
+        return Case(fault, what, x, codes, params, True)
+    scale, zero_point = params.scale, params.zero_point
+    qmin, qmax = params.qmin, params.qmax
+    gross = True
+    if fault == "clipping":
+        kept = rng.uniform(0.3, 0.98)
+        low, high = x.min(), x.max()
+        if axis is not None:
+            low, high = x.min(axis=1), x.max(axis=1)
+        params = params_from_range(low * kept, high * kept, QuantScheme(dtype), axis)
+        codes = quantize(x, params)
+        what += f" range x {kept:.2f}"
+    elif fault == "bias":
+        kind = rng.choice(["zero point", "truncation", "wrapped"])
+        if kind == "zero point":
+            by = int(rng.choice([-20, -5, -3, -2, -1, 1, 2, 3, 5, 20]))
+            off = np.clip(zero_point + by, qmin, qmax)
+            gross = bool((off != zero_point).all())
+            params = with_params(params, scale, off)
+            what += f" zero point {by:+d}"
+        elif kind == "truncation":
+            along, zeros = params.along(x.ndim)
+            codes = np.clip(np.floor(x / along) + zeros, qmin, qmax).astype(dtype)
+        else:
+            # The bits of one type read as the other, with the zero point of either.
+            other = dtype[1:] if dtype.startswith("u") else f"u{dtype}"
+            half = 2 ** (params.bits - 1) * (1 if other.startswith("u") else -1)
+            low = 0 if other.startswith("u") else qmin + half
+            ours = np.clip(zero_point, max(qmin, low), min(qmax, low + 2 * abs(half) - 1))
+            kept = rng.random() < 0.5 and bool((ours == zero_point).all())
+            params = QuantParams.of(
+                scale, zero_point if kept else zero_point + half, other, axis=axis
+            )
+            codes = codes.view(other)
+            gross = bool((codes.min() < abs(half)) or (codes.max() >= abs(half)))
+        what += f" {kind}"
+    elif fault == "wrong-scale":
+        by = float(rng.choice([0.5, 0.7, 0.9, 0.97, 1.03, 1.1, 1.4, 2.0]))
+        params = with_params(params, scale * by, zero_point)
+        what += f" scale x {by}"
+    elif fault == "carried":
+        noise = float(rng.choice([0.5, 0.7, 1.0, 3.0, 10.0]))
+        along = params.along(x.ndim)[0]
+        codes = quantize(x + noise * along * rng.normal(size=x.shape), params)
+        what += f" noise {noise} steps"
+    elif fault == "coarse-scale":
+        by = float(rng.choice([30, 100, 300, 1000]))
+        peak = np.abs(x).max() if axis is None else np.abs(x).max(axis=1)
+        x = x.copy()
+        if axis is None:
+            x.flat[rng.integers(x.size)] = by * peak
+        else:
+            x[:, 0] = by * peak
+        params = healthy(x, dtype, axis)
+        codes = quantize(x, params)
+        # Coarse: the bulk within a few steps.
+        rest = np.where(np.abs(x) == np.abs(x).max(axis=-1, keepdims=True), 0, np.abs(x))
+        bulk = rest.sum(axis=-1) / np.maximum(np.count_nonzero(rest, axis=-1), 1)
+        gross = bool((bulk < 3 * params.scale).all())
+        what += f" outlier x {by:.0f}"
+    elif fault == "range-waste":
+        by = float(rng.choice([1.5, 2.5, 4.0, 8.0]))
+        params = with_params(params, scale * by, zero_point)
+        codes = quantize(x, params)
+        used = (int(codes.max()) - int(codes.min())) / (qmax - qmin)
+        lost = 1 - healthy(x, dtype, axis).scale / params.scale
+        gross = bool(used < 0.45 and (lost > 0.55).all())
+        what += f" range x {by}"
+    elif fault == "constant":
+        x = np.full(x.shape, x.flat[0] or 1.0)
+        params = healthy(x, dtype, axis)
+        codes = quantize(x, params)
+    elif fault == "non-finite":
+        x = x.copy()
+        x.flat[rng.integers(x.size)] = rng.choice([np.nan, np.inf, -np.inf])
+    if fault in ("clipping", "bias", "wrong-scale", "carried"):
+        gross = gross and rmse_scale(x, codes, params) >= 2 * max(base, 1e-9)
+    return Case(fault, what, x, codes, params, gross)
+
+
+def diagnosed(case: Case) -> Diagnosis:
+    """What qdebug says of the layer."""
+    layer = Layer("layer", case.params, case.x.shape)
+    statistics = no_statistics(case.params.channels)
+    for block in array_blocks(case.x, case.codes, axis=case.params.axis):
+        part = measure(block, case.params)
+        if part.count.size < case.params.channels:
+            part = part.placed(block.first_channel, case.params.channels)
+        statistics = statistics.merged(part)
+    assert layer_metrics(statistics, case.params).num_elements
+    found = layer_report(layer, statistics).diagnosis
+    assert found is not None
+    return found
+
+
+def cases(seed: int, each: int) -> Iterator[Case]:
+    """Healthy layers, and as many of each fault."""
+    rng = np.random.default_rng(seed)
+    for fault in ("ok", *FAULTS):
+        for _ in range(each):
+            yield make(rng, fault)
+
+
+def confusion(seed: int, each: int) -> Counter[tuple[str, str]]:
+    """How often each (fault, cause named) occurs among layers whose fault is gross."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for case in cases(seed, each):
+        if case.gross:
+            counts[case.fault, str(diagnosed(case).cause)] += 1
+    return counts
+
+
+def matrix(counts: Counter[tuple[str, str]]) -> str:
+    """The counts as a table, with the share named right."""
+    names = ("ok", *FAULTS)
+    rows = []
+    for fault in names:
+        row = [counts[fault, cause] for cause in names]
+        right = 100 * counts[fault, fault] / max(sum(row), 1)
+        rows.append([fault, *(n or "." for n in row), f"{right:.1f} %"])
+    return tabulate(rows, headers=["true", *names, "right"], tablefmt="simple", stralign="right")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        wrong = int(sys.argv[1])
+        for case in cases(1, 300):
+            found = diagnosed(case)
+            if case.gross and found.cause != case.fault and wrong:
+                wrong -= 1
+                print(case.fault, "->", found.cause, "|", case.description, "|", found.evidence)
+    else:
+        print(matrix(confusion(0, 1000)))
