@@ -423,6 +423,10 @@ def test_weights_of_unlike_channels_get_a_scale_each_and_activations_do_not() ->
     found = recommended(x, params, kind="weight", op="CONV_2D")
     assert found.alternative == "per_channel"
     assert "16 channels of axis 0" in found.text
+    alike = normal(200, 50)
+    found = in_memory(alike, QuantParams.of(np.abs(alike).max() / 127), kind="weight")
+    assert max(each.change_db for each in found.alternatives if each.name == "per_channel") > 3
+    assert recommend(found).alternative is None
     y = np.moveaxis(x, 0, -1)
     assert recommended(y, params, kind="activation", op="CONV_2D").alternative is None
 
@@ -450,7 +454,8 @@ def test_error_that_was_in_the_codes_is_not_this_quantizers() -> None:
 @pytest.mark.parametrize(
     ("x", "known", "words"),
     [
-        (np.zeros(9), {}, "exact"),
+        (np.zeros(9), {}, "All floats are equal"),
+        (np.arange(9) * np.float32(0.2), {}, "exact"),
         (np.full(9, np.nan), {}, "No finite element"),
         (np.full(9, 1e300), {}, "too large to square"),
         (normal(9), {"kind": "bias"}, "a bias has"),

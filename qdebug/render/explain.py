@@ -302,7 +302,7 @@ def _wrapped(text: str, width: int, indent: str, first: str | None = None) -> li
 def _cell(value: float | None) -> str:
     if value is None:
         return "-"
-    return "0" if value == 0 else significant(value)
+    return str(value) if isinstance(value, int) else "0" if value == 0 else significant(value)
 
 
 def _db(value: float | None) -> str:
