@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from qdebug.affine import QuantParams
 from qdebug.errors import LayerError
 from qdebug.layer import Block, Layer, Source, UnreadableLayer
 from qdebug.names import select, shown
@@ -32,7 +33,7 @@ def run(
     for part in parts:
         try:
             for layer, block in part.blocks():
-                merged = statistics[layer.name].merged(_measured(layer, block))
+                merged = statistics[layer.name].merged(measured(block, layer.params))
                 statistics[layer.name] = merged
                 done += block.codes.size
                 if advance is not None:
@@ -62,7 +63,7 @@ def notes_of(source: Source) -> list[str]:
 
 
 def layer_blocks(source: Source, layer: Layer) -> Iterator[Block]:
-    """The data of one layer alone, slab by slab.
+    """The data of one layer alone, slab by slab, cut along the axis of `layer.params`.
 
     Raises:
         LayerError: it turns out to be broken.
@@ -72,8 +73,8 @@ def layer_blocks(source: Source, layer: Layer) -> Iterator[Block]:
             yield block
 
 
-def _measured(layer: Layer, block: Block) -> Statistics:
+def measured(block: Block, params: QuantParams) -> Statistics:
     """The statistics of one block, among all channels of its layer."""
-    part = measure(block, layer.params)
-    channels = layer.params.channels
+    part = measure(block, params)
+    channels = params.channels
     return part if part.count.size == channels else part.placed(block.first_channel, channels)

@@ -93,4 +93,8 @@ class Source(Protocol):
         """The layers, in the source's order; their names are unique."""
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
-        """All data of these layers and of no others."""
+        """All data of these layers and of no others.
+
+        Blocks are cut along the axis that `params` of the layer given here has, so that whoever
+        wants to see a tensor by channel gives a layer with an axis where the source's has none.
+        """

@@ -119,18 +119,20 @@ class Metrics:
         return self.rmse_scale / self.rmse_scale_expected
 
     @property
-    def exceeds_reference(self) -> bool:
-        """Whether the error is more than rounding alone explains.
+    def rmse_scale_limit(self) -> float:
+        """The largest rmse_scale that rounding alone explains, in steps.
 
-        True where rmse_scale is above its expected value by more than 5 % and more than three
-        standard errors, so that a small layer is not called bad by luck. Where the share of zeros,
-        and so the expected value, is unknown, 0.289 stands for it: the most that rounding alone
-        gives.
+        It is above the expected value by 5 % or three standard errors, whichever is more, so that a
+        small layer is not called bad by luck. Where the share of zeros, and so the expected value,
+        is unknown, 0.289 stands for it: the most that rounding alone gives.
         """
-        if self.rmse_scale is None:
-            return False
         expected = REFERENCE if self.rmse_scale_expected is None else self.rmse_scale_expected
-        return self.rmse_scale - expected > tolerated_excess(self)
+        return expected + tolerated_excess(self)
+
+    @property
+    def exceeds_reference(self) -> bool:
+        """Whether the error is more than rounding alone explains: above `rmse_scale_limit`."""
+        return self.rmse_scale is not None and self.rmse_scale > self.rmse_scale_limit
 
 
 def tolerated_excess(metrics: Metrics, stderrs: float = 3.0) -> float:

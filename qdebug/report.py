@@ -294,4 +294,5 @@ def _fits(value: Any, kind: Any) -> bool:
         return kind is bool
     if kind is float:
         return isinstance(value, int | float) and abs(value) <= sys.float_info.max
-    return isinstance(value, kind)
+    # Whole numbers beyond 64 bits count nothing; arithmetic with floats would fail on them.
+    return isinstance(value, kind) and not (kind is int and abs(value) >= 2**63)

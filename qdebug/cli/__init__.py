@@ -15,6 +15,7 @@ from qdebug.errors import QdebugError
 COMMANDS = {
     "report": "A table of all layers and their quantization error.",
     "plot": "A picture of one layer, or of all layers' errors.",
+    "explain": "One layer: its figures, the cause, what other quantizations would give.",
     "check": "Limits for CI: exit status 1 when a layer is over one.",
     "capture": "A live pair of models, saved as a pair file.",
     "quantize": "Float tensors to a pair file, by any scheme.",

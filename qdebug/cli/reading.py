@@ -93,7 +93,7 @@ class Reading:
 
     def report(self, sources: Sequence[str], patterns: Sequence[str] = ()) -> Report:
         """The report of a source, fresh or saved; with `patterns`, of the layers they name."""
-        if not any(source.lower().endswith(_REPORTS) for source in sources):
+        if not is_saved(sources):
             source = self.source(sources)
             with progress() as advance:
                 return engine.run(source, patterns, advance)
@@ -102,6 +102,11 @@ class Reading:
         saved = _saved(sources[0])
         chosen = select([layer.name for layer in saved.layers], patterns)
         return replace(saved, layers=[layer for layer in saved.layers if layer.name in chosen])
+
+
+def is_saved(sources: Sequence[str]) -> bool:
+    """Whether a saved report is among the sources: figures without tensors."""
+    return any(source.lower().endswith(_REPORTS) for source in sources)
 
 
 def _saved(path: str) -> Report:

@@ -7,7 +7,7 @@ tensor in a run of the whole float model. How they are had: docs/models.md.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qdebug.errors import QdebugError, locate
 from qdebug.layer import Block, Layer, Part, UnreadableLayer
@@ -94,7 +94,7 @@ class LitertModels:
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
         """Each constant by itself, and all activations together: they share the runs."""
         parts: list[Part] = [
-            _ConstantPart(layer, self._constants[layer.name], self._twins)
+            _ConstantPart(replace(self._constants[layer.name], layer=layer), self._twins)
             for layer in layers
             if layer.name in self._constants
         ]
@@ -102,7 +102,7 @@ class LitertModels:
         if wanted:
             assert self._runs is not None
             assert self.samples is not None
-            entries = [self._activations[layer.name] for layer in wanted]
+            entries = [replace(self._activations[layer.name], layer=layer) for layer in wanted]
             parts.append(_ActivationPart(entries, self._runs, self.samples))
         return parts
 
@@ -156,21 +156,20 @@ class LitertModels:
 class _ConstantPart:
     """One weight or bias."""
 
-    layer: Layer
     constant: Constant
     twins: Twins
 
     @property
     def layers(self) -> Sequence[Layer]:
-        return [self.layer]
+        return [self.constant.layer]
 
     @property
     def num_elements(self) -> int:
-        return math.prod(self.layer.shape)
+        return math.prod(self.constant.layer.shape)
 
     def blocks(self) -> Iterator[tuple[Layer, Block]]:
         for block in self.constant.blocks(self.twins.quantized_graph, self.twins.float_graph):
-            yield self.layer, block
+            yield self.constant.layer, block
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,7 +128,7 @@ class _PiecePart:
     def blocks(self) -> Iterator[tuple[Layer, Block]]:
         path = shown(self.piece.path)
         try:
-            for block in _blocks(self.piece):
+            for block in _blocks(self.piece, self.layer.params):
                 _check_codes(block, self.layer.params)
                 yield self.layer, block
         except (BrokenMemberError, FieldError) as error:
@@ -377,12 +377,19 @@ def _layer(name: str, pieces: Sequence[_Piece]) -> Layer:
     return Layer(name, first.params, first.floats.shape, first.op, first.kind)
 
 
-def _blocks(piece: _Piece) -> Iterator[Block]:
-    """Slabs of one file's part of a layer, in the order in which they stand in the file."""
+def _blocks(piece: _Piece, params: QuantParams) -> Iterator[Block]:
+    """Slabs of one file's part of a layer, in the order in which they stand in the file.
+
+    Raises:
+        FieldError: it has not the channels that `params` says.
+    """
     arrays = [piece.floats, piece.codes]
     if piece.model_floats is not None:
         arrays.append(piece.model_floats)
-    shape, axis = piece.floats.shape, piece.params.axis
+    shape, axis = piece.floats.shape, params.axis
+    if axis is not None and shape[axis : axis + 1] != (params.channels,):
+        expected = f"{params.channels} channels along axis {axis}"
+        raise FieldError("float", found=f"shape {shape}", expected=expected)
     # An array in Fortran order is one in C order with its axes reversed.
     fortran = all(array.fortran for array in arrays)
     if fortran:

@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from qdebug.errors import FieldError
 from qdebug.layer import Block
 
 # Elements in a block: large enough that the calls into NumPy do not count, small enough for the
@@ -18,9 +19,14 @@ def slabs(shape: tuple[int, ...], axis: int | None) -> Iterator[tuple[int, tuple
 
     >>> list(slabs((2, 3, 5), axis=1))
     [(0, (2, 3, 5))]
+
+    Raises:
+        FieldError: the tensor has no such axis.
     """
     outer, channels, inner = 1, 1, math.prod(shape)
     if axis is not None:
+        if not 0 <= axis < len(shape):
+            raise FieldError("float", found=f"shape {shape}", expected=f"more axes than {axis}")
         outer, channels, inner = (
             math.prod(shape[:axis]),
             shape[axis],
