@@ -94,17 +94,33 @@ def parse_bound(name: str, value: Any) -> float:
         QdebugError: not a number, or a share outside 0 to 1.
     """
     kind = LIMIT_KINDS[name]
+    return _bound(value, kind.is_share, kind.is_minimum)
+
+
+def parse_share(value: Any) -> float:
+    """A share: a number from 0 to 1, or a text such as ``80%``.
+
+    >>> parse_share("80%")
+    0.8
+
+    Raises:
+        QdebugError: not a number, or outside 0 to 1.
+    """
+    return _bound(value, is_share=True)
+
+
+def _bound(value: Any, is_share: bool, is_minimum: bool = False) -> float:
     bound = float("nan")
     if isinstance(value, str):
-        number, divisor = (value[:-1], 100) if kind.is_share and value[-1:] == "%" else (value, 1)
+        number, divisor = (value[:-1], 100) if is_share and value[-1:] == "%" else (value, 1)
         with suppress(ValueError):
             bound = float(number) / divisor
     elif isinstance(value, int | float) and not isinstance(value, bool):
         bound = float(value)
-    wrong = not abs(bound) < float("inf") or (bound < 0 and not kind.is_minimum)
-    if wrong or (kind.is_share and bound > 1):
-        expected = "a share from 0 to 1 (or 0% to 100%)" if kind.is_share else "a number"
-        if not kind.is_minimum and not kind.is_share:
+    wrong = not abs(bound) < float("inf") or (bound < 0 and not is_minimum)
+    if wrong or (is_share and bound > 1):
+        expected = "a share from 0 to 1 (or 0% to 100%)" if is_share else "a number"
+        if not is_minimum and not is_share:
             expected += " of 0 or more"
         raise QdebugError(f"found '{printable(str(value))}', expected {expected}")
     return bound
