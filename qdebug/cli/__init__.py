@@ -16,6 +16,7 @@ COMMANDS = {
     "report": "A table of all layers and their quantization error.",
     "plot": "A picture of one layer, or of all layers' errors.",
     "check": "Limits for CI: exit status 1 when a layer is over one.",
+    "suggest": "The layers to leave in float, in the form that a converter takes.",
     "capture": "A live pair of models, saved as a pair file.",
     "quantize": "Float tensors to a pair file, by any scheme.",
 }
