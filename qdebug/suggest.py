@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from qdebug.errors import QdebugError
-from qdebug.metrics import REFERENCE, Metrics
+from qdebug.metrics import REFERENCE
 from qdebug.report import LayerReport, Report
 
 # What shares are made of, the best first; see `suggestions`.
 Basis = Literal["model", "local", "steps"]
-_BASES: tuple[Basis, ...] = ("model", "local", "steps")
 
 DEFAULT_BUDGET = 0.8
 
@@ -32,8 +31,10 @@ _ONLY_ROUNDS = 0.001
 # Sums of floats may miss their total by so much, as a share.
 _ROUNDING = 1e-12
 
-# Powers beyond this are no measurements; sums and ratios of what lies below stay finite.
-_LARGEST = 1e100
+# Figures beyond this (in steps; in dB of a ratio) are no measurements. Powers of what lies below,
+# and their sums, stay finite.
+_LARGEST_STEPS = 1e50
+_LARGEST_DB = 1000.0
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,12 @@ def suggestions(report: Report) -> Suggestions:
     most layers have figures for.
 
     What leaving one operator in float removes is its share without its output's own rounding and
-    clipping (`quantizer_rmse_scale`): the next operator quantizes that tensor again. The weights'
-    error is in their operator's own, except where the reference was itself computed with the
-    quantized weights (ONNX's QDQ form): then their noise-to-signal ratio is added to it.
+    clipping (`quantizer_rmse_scale`): the next operator quantizes that tensor again. Behind the
+    last layer of the basis "model" there is no next one, and all its share goes.
+
+    The weights' error is in their operator's own, except where the reference was itself computed
+    with the quantized weights (ONNX's QDQ form). There it is inherited, and is taken out of that in
+    proportion: the weights' noise-to-signal ratio beside that of the layer before.
 
     Raises:
         QdebugError: the report has no operator to judge.
@@ -193,54 +197,84 @@ def _can_be_left(layer: LayerReport) -> bool:
 
 def _best_basis(operators: Sequence[_Operator]) -> tuple[Basis, list[_Power | None]]:
     """The basis that most operators have the figures for, and their powers."""
-    found = {basis: [_power(operator, basis) for operator in operators] for basis in _BASES}
-    basis = max(_BASES, key=lambda b: sum(power is not None for power in found[b]))
+    found: dict[Basis, list[_Power | None]] = {
+        "model": _along_the_chain(operators),
+        "local": [_beside_the_signal(operator) for operator in operators],
+        "steps": [_in_steps(operator) for operator in operators],
+    }
+    basis = max(found, key=lambda b: sum(power is not None for power in found[b]))
     return basis, found[basis]
 
 
-def _power(operator: _Operator, basis: Basis) -> _Power | None:
-    """The operator's error power; None where it lacks a figure for the basis."""
-    weights = math.fsum(map(_noise_of_weight, operator.weights))
+def _along_the_chain(operators: Sequence[_Operator]) -> list[_Power | None]:
+    """Powers in squared steps, with what each layer inherits; of the last one's nothing is kept."""
+    powers: list[_Power | None] = []
+    arriving = 0.0  # noise-to-signal ratio of the layer before, in the whole run
+    for operator in operators:
+        power, inherited = _in_steps(operator), _figure(operator, "inherited_rmse_scale")
+        if power is None or inherited is None or not _tells_rounding(operator):
+            powers.append(None)
+            continue
+        inherited *= inherited
+        noise = _noise_to_signal(operator.made)
+        if noise and power.own:
+            ratio = _unseen_weights(operator, power, noise)
+            weights = inherited * ratio / (ratio + arriving) if ratio else 0.0
+            arriving = (power.own + inherited) * (noise / power.own)
+            power, inherited = replace(power, own=power.own + weights), inherited - weights
+        powers.append(replace(power, inherited=inherited))
+    last = max((i for i, power in enumerate(powers) if power), default=None)
+    return [replace(p, kept=0.0) if p and i == last else p for i, p in enumerate(powers)]
+
+
+def _beside_the_signal(operator: _Operator) -> _Power | None:
+    """Power as a noise-to-signal ratio."""
     if operator.made is None:
-        return _Power(weights, 0.0) if basis == "local" else None
-    metrics = operator.made.metrics
-    assert metrics is not None
-    own, rounding = _square(metrics.rmse_scale), _square(metrics.quantizer_rmse_scale)
-    if basis == "steps":
-        rounding = REFERENCE**2 if rounding is None else rounding
-    inherited = _square(metrics.inherited_rmse_scale)
-    if own is None or rounding is None or (basis == "model" and inherited is None):
+        return _Power(_noise_of_weights(operator), 0.0)
+    power, noise = _in_steps(operator), _noise_to_signal(operator.made)
+    if power is None or not power.own:
+        return power
+    if noise is None or not _tells_rounding(operator):
         return None
-    kept, inherited = min(own, rounding), inherited or 0.0
-    noise = _noise_to_signal(metrics)
-    if basis == "steps" or not own:
-        return _Power(own, kept, inherited)
-    if noise is None:
-        return _Power(own, kept, inherited) if basis == "model" else None
-    signal = own / noise  # in squared steps
-    if own - kept < _LACKS_WEIGHTS * weights * signal:
-        own, inherited = own + weights * signal, max(0.0, inherited - weights * signal)
-    if own > _LARGEST:
+    return _Power(noise + _unseen_weights(operator, power, noise), noise * (power.kept / power.own))
+
+
+def _in_steps(operator: _Operator) -> _Power | None:
+    """Power in squared steps; where nothing tells the rounding, it is taken for uniform."""
+    own, rounding = (_figure(operator, f) for f in ("rmse_scale", "quantizer_rmse_scale"))
+    if own is None:
         return None
-    return _Power(own, kept, inherited) if basis == "model" else _Power(own / signal, kept / signal)
+    rounding = REFERENCE if rounding is None else rounding
+    return _Power(own * own, min(own * own, rounding * rounding))
 
 
-def _square(figure: float | None) -> float | None:
-    """The power of an error in steps; None where there is none, or no measurement."""
-    return None if figure is None or abs(figure) > _LARGEST**0.5 else figure * figure
+def _tells_rounding(operator: _Operator) -> bool:
+    return _figure(operator, "quantizer_rmse_scale") is not None
 
 
-def _noise_to_signal(metrics: Metrics) -> float | None:
-    """Power of the error beside the signal's: 10^(-sqnr_db / 10)."""
-    decibels = metrics.sqnr_db
-    if decibels is None or abs(decibels) > 10 * math.log10(_LARGEST):
+def _unseen_weights(operator: _Operator, power: _Power, noise: float) -> float:
+    """The weights' noise-to-signal ratio where the operator's own error lacks it, else 0."""
+    weights = _noise_of_weights(operator)
+    beyond_rounding = noise * ((power.own - power.kept) / power.own)
+    return weights if beyond_rounding < _LACKS_WEIGHTS * weights else 0.0
+
+
+def _noise_of_weights(operator: _Operator) -> float:
+    return math.fsum(_noise_to_signal(weight) or 0.0 for weight in operator.weights)
+
+
+def _noise_to_signal(layer: LayerReport | None) -> float | None:
+    """Power of the error beside the signal's: 10^(-sqnr_db / 10); None where it cannot be had."""
+    decibels = layer.metrics.sqnr_db if layer and layer.metrics else None
+    if decibels is None or abs(decibels) > _LARGEST_DB:
         return None
-    return 10 ** (-decibels / 10)
+    return float(10 ** (-decibels / 10))
 
 
-def _noise_of_weight(weight: LayerReport) -> float:
-    assert weight.metrics is not None
-    return _noise_to_signal(weight.metrics) or 0.0
+def _figure(operator: _Operator, name: str) -> float | None:
+    """A figure of the tensor that the operator makes, in steps; None where it cannot be had."""
+    value = getattr(operator.made.metrics, name) if operator.made else None
+    return None if value is None or abs(value) > _LARGEST_STEPS else float(value)
 
 
 def _handed_on(powers: Sequence[_Power | None]) -> list[float]:

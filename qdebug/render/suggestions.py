@@ -81,7 +81,7 @@ def _onnxruntime(report: Report, kept: Sequence[Suggestion]) -> str:
     for suggestion in kept:
         if not suggestion.nodes:
             raise QdebugError(
-                f"layer '{shown(suggestion.layer)}': its node's name is not known, and ONNX Runtime "
+                f"layer '{shown(suggestion.layer)}': its node's name is unknown, and ONNX Runtime "
                 "takes no tensor's; expected a report on two ONNX models whose nodes have names"
             )
     return _python_list([name for suggestion in kept for name in suggestion.nodes])
