@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from qdebug.diagnosis import Diagnosis
 from qdebug.errors import QdebugError
 from qdebug.metrics import FIGURES, Metrics
-from qdebug.render.suggestions import FORMS, written
+from qdebug.render.suggestions import FORMS, table, written
 from qdebug.report import LayerReport, Report, dumps, loads
 from qdebug.suggest import Suggestion, chosen, suggestions
 from tests.conftest import SAMPLES
@@ -439,6 +439,16 @@ def test_a_pair_file_and_a_saved_report_keep_the_nodes(
     assert qdebug("suggest", path, *form).stdout == fresh
 
 
+@pytest.mark.parametrize("nodes", [np.array([1, 2]), np.array([["a"]]), np.array(b"a")])
+def test_nodes_of_a_pair_file_are_texts(
+    nodes: Any, qdebug: Run, write_pairs: Callable[..., Path], healthy: dict[str, Any]
+) -> None:
+    result = qdebug("suggest", write_pairs({"a": healthy | {"nodes": nodes}, "b": healthy}))
+    assert result.exit_code == 2
+    assert "layer 'a': field 'nodes': found" in result.stderr
+    assert "expected text: one, or a list" in result.stderr
+
+
 def test_tflites_names_are_the_float_models(qdebug: Run) -> None:
     """TFLite compares with the float model's output tensors, as NumericVerify's CSV has them."""
     result = qdebug("suggest", DIGITS, "--for", "tflite", "--budget", "1")
@@ -457,6 +467,18 @@ def test_the_table_says_who_why_and_how_much(qdebug: Run) -> None:
     assert "(CONV_2D)" in result.stdout
     assert "by rounding its output alone" in result.stdout
     assert "traced back" in result.stdout
+
+
+def test_the_table_fits_a_narrow_terminal() -> None:
+    name = "long/" * 40
+    found = suggestions(
+        report(
+            layer(name, diagnosis=Diagnosis("bad", "carried", "why " * 50, ""), **figures(1, 0.3))
+        )
+    )
+    for width in (60, 80, 100):
+        assert max(map(len, table(found, found.candidates, width).splitlines())) <= width
+    assert name in table(found, found.candidates)
 
 
 def test_a_tensorflow_csv_can_be_followed(qdebug: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from qdebug.suggest import Suggestion, Suggestions
 
 _LEAST_NAME_WIDTH = 24
 _INDENT = " " * 20
+_WIDTH = 100  # of the text below a table that is not fitted to a terminal
 
 _BASES = {
     "model": "shares of the error at the last layer, traced back to where it was made",
@@ -45,17 +47,24 @@ def table(found: Suggestions, kept: Sequence[Suggestion], width: int | None = No
         if width is not None:
             name = shorten(name, max(_LEAST_NAME_WIDTH, width - len(_INDENT) - len(op)))
         lines.append(f"{_share(suggestion.share)}  {_share(suggestion.removes)}  {name}{op}")
-        lines.append(f"{_INDENT}{printable(suggestion.reason)}")
+        lines += _lines(printable(suggestion.reason), width, _INDENT)
     kept_removes, all_remove = (sum(s.removes for s in some) for some in (kept, found.candidates))
-    lines += [
-        "",
+    tail = (
         f"{len(kept)} of {len(found.candidates)} operators that help by themselves: they remove "
-        f"{percent(kept_removes)} % of the error, all of them {percent(all_remove)} %.",
-        "The rest is rounding and clipping of activations: it goes where neighbours are in float",
-        "together, with 16-bit activations, or with better ranges (`qdebug report`: clipped).",
-        f"({_BASES[found.basis]})",
-    ]
+        f"{percent(kept_removes)} % of the error, all of them {percent(all_remove)} %. The rest is "
+        "rounding and clipping of activations: it goes where neighbours are in float together, "
+        "with 16-bit activations, or with better ranges (`qdebug report`: clipped)."
+    )
+    lines += ["", *_lines(tail, width or _WIDTH), *_lines(f"({_BASES[found.basis]})", width)]
     return "\n".join(lines) + "\n"
+
+
+def _lines(text: str, width: int | None, indent: str = "") -> list[str]:
+    """The text in lines of at most this width; one line where there is no width."""
+    if width is None:
+        return [indent + text]
+    width = max(width, len(indent) + _LEAST_NAME_WIDTH)
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
 
 
 def _share(value: float) -> str:
