@@ -19,6 +19,8 @@ class Layer:
         shape: of the tensor; of the first piece where several files hold pieces of it.
         op: the operator (``CONV_2D``), where known.
         kind: ``activation``, ``weight`` or ``bias``, where known.
+        nodes: what the float model calls the operator that makes the tensor, or reads the weight:
+            names of ONNX nodes, or of a TFLite operator's output tensors. Quantizers take these.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Layer:
     shape: tuple[int, ...]
     op: str | None = None
     kind: str | None = None
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

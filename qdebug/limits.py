@@ -94,17 +94,33 @@ def parse_bound(name: str, value: Any) -> float:
         QdebugError: not a number, or a share outside 0 to 1.
     """
     kind = LIMIT_KINDS[name]
+    return _bound(value, kind.is_share, kind.is_minimum)
+
+
+def parse_share(value: Any) -> float:
+    """A share: a number from 0 to 1, or a text such as ``80%``.
+
+    >>> parse_share("80%")
+    0.8
+
+    Raises:
+        QdebugError: not a number, or outside 0 to 1.
+    """
+    return _bound(value, is_share=True)
+
+
+def _bound(value: Any, is_share: bool, is_minimum: bool = False) -> float:
     bound = float("nan")
     if isinstance(value, str):
-        number, divisor = (value[:-1], 100) if kind.is_share and value[-1:] == "%" else (value, 1)
+        number, divisor = (value[:-1], 100) if is_share and value[-1:] == "%" else (value, 1)
         with suppress(ValueError):
             bound = float(number) / divisor
     elif isinstance(value, int | float) and not isinstance(value, bool):
         bound = float(value)
-    wrong = not abs(bound) < float("inf") or (bound < 0 and not kind.is_minimum)
-    if wrong or (kind.is_share and bound > 1):
-        expected = "a share from 0 to 1 (or 0% to 100%)" if kind.is_share else "a number"
-        if not kind.is_minimum and not kind.is_share:
+    wrong = not abs(bound) < float("inf") or (bound < 0 and not is_minimum)
+    if wrong or (is_share and bound > 1):
+        expected = "a share from 0 to 1 (or 0% to 100%)" if is_share else "a number"
+        if not is_minimum and not is_share:
             expected += " of 0 or more"
         raise QdebugError(f"found '{printable(str(value))}', expected {expected}")
     return bound
@@ -244,12 +260,11 @@ def failures(
             if matches(layer.name, override.pattern):
                 limits.update(override.limits)
         for limit in limits.values():
-            value = _value(layer, layer.metrics, limit)
-            if value == _UNKNOWN:
-                figure = LIMIT_KINDS[limit.name].figure
-                unknown.append(f"layer '{shown(layer.name)}': {figure} is not known: not checked")
-            elif value is not None:
-                found.append(value)
+            failure = _failure(layer, layer.metrics, limit)
+            if isinstance(failure, Failure):
+                found.append(failure)
+            elif failure is not None:
+                unknown.append(failure)
         cause = layer.diagnosis.cause if layer.diagnosis else None
         if cause is not None and cause in causes:
             found.append(Failure(layer.name, "cause", cause, "another", causes[cause]))
@@ -271,11 +286,8 @@ def unmatched(report: Report, config: Config) -> list[str]:
     ]
 
 
-_UNKNOWN = "unknown"
-
-
-def _value(layer: LayerReport, metrics: Metrics, limit: Limit) -> Failure | str | None:
-    """The failure, if the figure is over its limit; `_UNKNOWN` where nobody can say."""
+def _failure(layer: LayerReport, metrics: Metrics, limit: Limit) -> Failure | str | None:
+    """The failure, if the figure is over its limit; a line where it is unknown."""
     kind = LIMIT_KINDS[limit.name]
     value = getattr(metrics, kind.figure)
     expected = f"{'>=' if kind.is_minimum else '<='} {limit.bound:.4g}"
@@ -289,5 +301,5 @@ def _value(layer: LayerReport, metrics: Metrics, limit: Limit) -> Failure | str 
     elif kind.figure == "range_waste" and layer.bits is not None:
         over, found = False, ""  # means nothing for codes of so many bits
     else:
-        return _UNKNOWN
+        return f"layer '{shown(layer.name)}': {kind.figure} is not known: not checked"
     return Failure(layer.name, kind.figure, found, expected, limit.origin) if over else None

@@ -62,6 +62,7 @@ class PairFileWriter:
         params: QuantParams,
         op: str | None = None,
         kind: str | None = None,
+        nodes: Sequence[str] = (),
     ) -> None:
         """Write one layer; `tensors` are ``float``, ``quantized`` and maybe ``model_float``."""
         for field, tensor in tensors.items():
@@ -78,6 +79,8 @@ class PairFileWriter:
         for field, text in (("op", op), ("kind", kind)):
             if text is not None:
                 self._write(name, field, text)
+        if nodes:
+            self._write(name, "nodes", np.array(nodes, dtype=np.str_))
 
     def _write(self, name: str, field: str, value: ArrayLike | SpooledArray) -> None:
         info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date: the same bytes every time
@@ -122,7 +125,7 @@ def capture(
         with PairFileWriter(file, packed) as pairs:
             for layer in layers:
                 arrays = tensors[layer.name].arrays()
-                pairs.add(layer.name, arrays, layer.params, layer.op, layer.kind)
+                pairs.add(layer.name, arrays, layer.params, layer.op, layer.kind, layer.nodes)
 
 
 def size_of(source: Source, layers: Sequence[Layer]) -> int:

@@ -41,6 +41,7 @@ class LayerReport:
     name: str
     op: str | None = None
     kind: str | None = None
+    nodes: list[str] | None = None
     dtype: str | None = None
     bits: int | None = None
     narrow_range: bool | None = None
@@ -113,6 +114,7 @@ def layer_report(layer: Layer, statistics: Statistics) -> LayerReport:
         name=layer.name,
         op=layer.op,
         kind=layer.kind,
+        nodes=list(layer.nodes) or None,
         dtype=params.dtype,
         bits=params.bits,
         narrow_range=params.narrow_range,

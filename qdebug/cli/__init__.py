@@ -17,6 +17,7 @@ COMMANDS = {
     "plot": "A picture of one layer, or of all layers' errors.",
     "explain": "One layer: its figures, the cause, what other quantizations would give.",
     "check": "Limits for CI: exit status 1 when a layer is over one.",
+    "suggest": "The layers to leave in float, in the form that a converter takes.",
     "capture": "A live pair of models, saved as a pair file.",
     "quantize": "Float tensors to a pair file, by any scheme.",
 }

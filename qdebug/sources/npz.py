@@ -38,6 +38,7 @@ FIELDS = (
     "model_float",
     "op",
     "kind",
+    "nodes",
 )
 KINDS = ("activation", "weight", "bias")
 
@@ -58,6 +59,7 @@ class _Piece:
     params: QuantParams
     op: str | None
     kind: str | None
+    nodes: tuple[str, ...]
 
 
 class PairFiles:
@@ -278,7 +280,8 @@ def _read_piece(path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> _
     if kind is not None and kind not in KINDS:
         raise FieldError("kind", found=f"'{shown(kind)}'", expected=" or ".join(KINDS))
     op = _value(headers, "op", "U", "text")
-    return _Piece(path, floats, codes, model_floats, params, op, kind)
+    nodes = _texts(headers, "nodes")
+    return _Piece(path, floats, codes, model_floats, params, op, kind, nodes)
 
 
 def _value(headers: Mapping[str, StoredArray], field: str, kinds: str, expected: str) -> Any:
@@ -290,6 +293,19 @@ def _value(headers: Mapping[str, StoredArray], field: str, kinds: str, expected:
         raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
     try:
         return read_small(array).item()
+    except (ValueError, SystemError):  # text that is no Unicode
+        raise FieldError(field, found="no text", expected=expected) from None
+
+
+def _texts(headers: Mapping[str, StoredArray], field: str) -> tuple[str, ...]:
+    """The texts of an optional field, none where it is not there."""
+    if field not in headers:
+        return ()
+    array, expected = headers[field], "text: one, or a list"
+    if array.dtype.kind != "U" or len(array.shape) > 1:
+        raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
+    try:
+        return tuple(np.atleast_1d(read_small(array)).tolist())
     except (ValueError, SystemError):  # text that is no Unicode
         raise FieldError(field, found="no text", expected=expected) from None
 
@@ -332,6 +348,7 @@ def _check_same(piece: _Piece, first: _Piece) -> None:
         "narrow_range": (ours.narrow_range, theirs.narrow_range),
         "op": (piece.op, first.op),
         "kind": (piece.kind, first.kind),
+        "nodes": (" ".join(piece.nodes) or None, " ".join(first.nodes) or None),
     }
     for field, our, their in (
         ("scale", ours.scale, theirs.scale),
@@ -374,7 +391,7 @@ def _check_codes(block: Block, params: QuantParams) -> None:
 
 def _layer(name: str, pieces: Sequence[_Piece]) -> Layer:
     first = pieces[0]
-    return Layer(name, first.params, first.floats.shape, first.op, first.kind)
+    return Layer(name, first.params, first.floats.shape, first.op, first.kind, first.nodes)
 
 
 def _blocks(piece: _Piece, params: QuantParams) -> Iterator[Block]:

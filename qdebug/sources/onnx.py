@@ -5,7 +5,7 @@ the reference. docs/models.md says what the figures then mean.
 """
 
 import math
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from qdebug.sources.onnx_pair import (
     disagreement,
     narrow_codes,
 )
-from qdebug.sources.onnx_pairing import partners
+from qdebug.sources.onnx_pairing import Partner, partners
 from qdebug.sources.onnx_quantized import (
     PACKED,
     Quantized,
@@ -128,7 +128,7 @@ class OnnxModels:
                 continue
             name = _unique(twin.tensor if twin else tensor.tensor, names)
             names.add(name)
-            pairs.append(Pair(name, tensor, twin))
+            pairs.append(Pair(name, tensor, twin, _nodes(tensor, twins)))
         if not pairs:
             raise QdebugError(self._nothing())
         return pairs
@@ -203,7 +203,7 @@ class OnnxModels:
         if tensor.block:
             shape = (math.prod(shape) // tensor.block, tensor.block)
         op = tensor.operator.op if tensor.operator else None
-        return Layer(pair.name, params, shape, op, tensor.kind)
+        return Layer(pair.name, params, shape, op, tensor.kind, pair.nodes)
 
     def _constant(self, layer: Layer) -> Iterator[tuple[Layer, Arrays]]:
         try:
@@ -379,6 +379,16 @@ def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
     else:
         where = f"{shown[0]}, {shown[1]}: found {what} in both"
     raise QdebugError(f"{where}; expected a float model and its quantized twin")
+
+
+def _nodes(tensor: Quantized, twins: Mapping[str, Partner]) -> tuple[str, ...]:
+    """Names of the float nodes that do the work of a tensor's operator; none where one has none."""
+    outputs = tensor.operator.outputs if tensor.operator else ()
+    for twin in (twins[output] for output in outputs if output in twins):
+        if twin.operator:
+            nodes = [operator.node.name for operator in (twin.operator, *reversed(twin.absorbed))]
+            return tuple(nodes) if all(nodes) else ()
+    return ()
 
 
 def _unusable(tensor: Quantized) -> str:

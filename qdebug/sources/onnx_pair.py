@@ -32,11 +32,15 @@ class UnlikeTwinError(FieldError):
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A quantized tensor under its layer's name, and its twin in the float model, if any."""
+    """A quantized tensor under its layer's name, and its twin in the float model, if any.
+
+    `nodes` are the float model's nodes that do the work of the tensor's operator, by their names.
+    """
 
     name: str
     tensor: Quantized
     twin: Partner | None
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,11 +22,13 @@ class Partner:
 
     Attributes:
         tensor: its name there.
+        operator: what does the quantized tensor's operator's work there, where there is one.
         absorbed: operators there that the quantized one has no operator for, from the last back.
         transposed: a matrix that is stored the other way round.
     """
 
     tensor: str
+    operator: Operator | None = None
     absorbed: tuple[Operator, ...] = ()
     transposed: bool = False
 
@@ -101,8 +103,8 @@ class _Pairing:
         found = {}
         for origin, tensor in self._twin.items():
             made = self._quantized.producer.get(origin)
-            absorbed = self._maker(tensor, made.op)[1] if made else ()
-            found[origin] = Partner(tensor, absorbed, origin in self._transposed)
+            operator, absorbed = self._maker(tensor, made.op) if made else (None, ())
+            found[origin] = Partner(tensor, operator, absorbed, origin in self._transposed)
         return found
 
     def _pair(self, ours: str, theirs: str) -> None:

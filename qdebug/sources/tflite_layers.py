@@ -79,6 +79,15 @@ def unique_names(graph: Graph) -> dict[int, str]:
     return names
 
 
+def nodes_of(
+    operator: Operator | None, operators: Mapping[int, Operator], floats: Graph
+) -> tuple[str, ...]:
+    """What quantizers call the float partner of an operator: the names of its output tensors."""
+    partner = None if operator is None else operators.get(operator.index)
+    names = [floats.tensors[output].name for output in partner.outputs] if partner else []
+    return tuple(names) if all(names) else ()
+
+
 def params_of(tensor: Tensor, narrow_range: bool = False) -> QuantParams:
     """How the tensor is quantized. Codes of less than a byte are in int8, those of int64 in int32.
 
@@ -203,4 +212,5 @@ def _constant(
             params = params_of(tensor, narrow_range=params.qmin < 0 and codes.min() > params.qmin)
     except FieldError as error:
         return Broken(index, error)
-    return Constant(index, partner, Layer(names[index], params, tensor.shape, op, kind))
+    nodes = nodes_of(paired[0].operator, operators, floats)
+    return Constant(index, partner, Layer(names[index], params, tensor.shape, op, kind, nodes))

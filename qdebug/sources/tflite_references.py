@@ -27,7 +27,7 @@ from qdebug.sources.tflite_graph import (
     Shape,
     rewritten,
 )
-from qdebug.sources.tflite_layers import Broken, Skipped, params_of
+from qdebug.sources.tflite_layers import Broken, Skipped, nodes_of, params_of
 from qdebug.sources.tflite_pair import constant_values
 from qdebug.sources.tflite_run import Kernels, Runner
 from qdebug.sources.tflite_twins import Twins
@@ -413,7 +413,12 @@ def _activation(
     except FieldError as error:
         return Broken(index, error)
     layer = Layer(
-        names[index], params, tensor.shape, operator.op if operator else None, "activation"
+        names[index],
+        params,
+        tensor.shape,
+        operator.op if operator else None,
+        "activation",
+        nodes_of(operator, twins.pairing.operators, twins.float_graph),
     )
     partner = None if twins.in_one else twins.pairing.values.get(graph.root[index])
     model = partner

@@ -1,0 +1,99 @@
+"""``qdebug suggest``: the layers to leave in float, in the form that a converter takes."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from qdebug.cli import options
+from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
+from qdebug.errors import QdebugError
+from qdebug.limits import parse_share
+from qdebug.names import shown
+from qdebug.output import whole_file
+from qdebug.render.suggestions import FORMS, table, written
+from qdebug.suggest import DEFAULT_BUDGET, chosen, suggestions
+
+
+@click.command(
+    "suggest",
+    help=f"""Suggest the layers to leave in float, or to give 16 bits, worst first.
+
+    {SOURCE_HELP}
+
+    "share" is what an operator adds to the model's error, "removes" the part of it that leaving
+    the operator alone in float takes away: its weights' and its arithmetic's. Its output is rounded
+    again by the next operator. Operators are named by the tensors they make. docs/selective.md says
+    how well this foretells what is gained.
+
+    \b
+    Examples:
+      qdebug suggest float.tflite int8.tflite --inputs data.npz
+      qdebug suggest report.json --for ai-edge-quantizer --top 3 -o recipe.json
+      qdebug suggest report.json --for tflite --budget 80%
+      qdebug suggest float.onnx int8.onnx --inputs data.npz --for onnxruntime
+    """,
+)
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option(
+    "--for",
+    "form",
+    type=click.Choice(["table", *FORMS]),
+    default="table",
+    show_default=True,
+    help="Who reads it: people; scripts (names, a line each); TFLite's "
+    "QuantizationDebugOptions(denylisted_nodes=...); ai-edge-quantizer (a recipe); ONNX Runtime's "
+    "quantize_static(nodes_to_exclude=...).",
+)
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the N worst.")
+@click.option(
+    "--budget",
+    metavar="SHARE",
+    help="Only the fewest that together remove this share (0.8 or 80%) of what all suggested "
+    "operators remove. Default, without --top: 80%.",
+)
+@options.output_option("Write to FILE; - is the terminal.")
+@click.option("--wide", is_flag=True, help="Whole names on any terminal.")
+@options.reading_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    form: str,
+    top: int | None,
+    budget: str | None,
+    output: Path | None,
+    wide: bool,
+    reading: Reading,
+) -> None:
+    """Read the source, judge its operators, write those to leave in float."""
+    share = DEFAULT_BUDGET if top is None else None
+    if budget is not None:
+        try:
+            share = parse_share(budget)
+        except QdebugError as error:
+            raise QdebugError(f"--budget: {error}") from None
+    report = reading.report(resolve(sources))
+    found = suggestions(report)
+    kept = chosen(found.candidates, top=top, budget=share)
+    to_file = output is not None and str(output) != "-"
+    if form == "table":
+        fitted = not to_file and sys.stdout.isatty() and not wide
+        text = table(found, kept, shutil.get_terminal_size().columns if fitted else None)
+    else:
+        text = written(form, report, kept)
+    if to_file:
+        assert output is not None
+        with whole_file(output) as file:
+            file.write(text.encode())
+    else:
+        click.echo(text, nl=False)
+    notes = list(report.notes)
+    if found.untold:
+        names = ", ".join(f"'{shown(name)}'" for name in found.untold[:3])
+        more = ", ..." if len(found.untold) > 3 else ""
+        notes.append(f"{len(found.untold)} layers lack figures to judge them by: {names}{more}")
+    if not found.candidates:
+        notes.append("no operator adds more than the rounding of its output: nothing to suggest")
+    complain(ctx, notes, report.complaints)
