@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from qdebug.affine import QuantParams
 from qdebug.errors import LayerError
 from qdebug.layer import Block, Layer, Source, UnreadableLayer
 from qdebug.names import select, shown
 from qdebug.report import LayerReport, Report, layer_report, unreadable_report, with_origins
-from qdebug.statistics import Statistics, measure, no_statistics
+from qdebug.statistics import measure, no_statistics
 
 
 def run(
@@ -33,8 +32,7 @@ def run(
     for part in parts:
         try:
             for layer, block in part.blocks():
-                merged = statistics[layer.name].merged(measured(block, layer.params))
-                statistics[layer.name] = merged
+                statistics[layer.name].absorb(measure(block, layer.params), block.first_channel)
                 done += block.codes.size
                 if advance is not None:
                     advance(done, total)
@@ -71,10 +69,3 @@ def layer_blocks(source: Source, layer: Layer) -> Iterator[Block]:
     for part in source.parts([layer]):
         for _, block in part.blocks():
             yield block
-
-
-def measured(block: Block, params: QuantParams) -> Statistics:
-    """The statistics of one block, among all channels of its layer."""
-    part = measure(block, params)
-    channels = params.channels
-    return part if part.count.size == channels else part.placed(block.first_channel, channels)

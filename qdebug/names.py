@@ -42,6 +42,29 @@ def shorten(text: str, width: int) -> str:
     return text[: width - 1 - tail] + "…" + text[len(text) - tail :]
 
 
+def shortened(names: Sequence[str], width: int) -> list[str]:
+    """The names in at most `width` characters each, different ones still different if that can be.
+
+    >>> shortened(["a/block_dw/long/sub", "a/block_pw/long/sub"], 12)
+    ['…dw/long/sub', '…pw/long/sub']
+    """
+    different = len(set(names))
+    # Both ends; mostly the end; the end alone; the beginning alone.
+    for head in (None, width // 4, 0, width - 1):
+        if head is None:
+            short = [shorten(name, width) for name in names]
+        else:
+            short = [
+                name
+                if len(name) <= width
+                else name[:head] + "…" + name[len(name) - (width - 1 - head) :]
+                for name in names
+            ]
+        if len(set(short)) == different:
+            return short
+    return [shorten(name, width) for name in names]
+
+
 def file_stem(name: str) -> str:
     """A file name, without ending, for a layer: letters, digits, dot, dash and underscore only.
 

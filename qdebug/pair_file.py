@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qdebug.affine import QuantParams
+from qdebug.errors import QdebugError
 from qdebug.layer import Block, Layer, Source
+from qdebug.names import shown
 
 # Of a layer beside its tensors: headers, directory entries, names, small fields.
 _OVERHEAD_BYTES = 6000
@@ -167,6 +169,12 @@ class _Collected:
     def arrays(self) -> dict[str, SpooledArray]:
         """The tensors with their shapes; `model_float` only where it is there for every sample."""
         count = self._arrays["float"].shape[0]
+        params, shape = self._layer.params, self._layer.shape
+        if params.axis == 0 and count > math.prod(shape):
+            raise QdebugError(
+                f"layer '{shown(self._layer.name)}': has a scale for each index of axis 0, along "
+                "which samples are stacked: capture one sample (--samples 1), or other layers"
+            )
         return {
             field: replace(array, shape=_stacked(self._layer.shape, count))
             for field, array in self._arrays.items()

@@ -83,13 +83,13 @@ class Statistics:
         """The statistics of all channels together, as one channel."""
         return _pooled({field.name: getattr(self, field.name)[:, None] for field in fields(self)})
 
-    def placed(self, first_channel: int, channels: int) -> "Statistics":
-        """The same among `channels` channels, of which the others have seen nothing yet."""
-        placed = no_statistics(channels)
+    def absorb(self, other: "Statistics", first_channel: int) -> None:
+        """Merge statistics of the channels from `first_channel` on into this, in place."""
+        here = slice(first_channel, first_channel + other.count.size)
+        ours = Statistics(**{f.name: getattr(self, f.name)[here] for f in fields(self)})
+        merged = ours.merged(other)
         for field in fields(self):
-            values = getattr(self, field.name)
-            getattr(placed, field.name)[first_channel : first_channel + values.size] = values
-        return placed
+            getattr(self, field.name)[here] = getattr(merged, field.name)
 
 
 _LEAST = {"x_min", "q_min"}

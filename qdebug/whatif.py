@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qdebug.affine import Float64Array, QuantParams, QuantScheme, codes_of, params_from_range
-from qdebug.engine import measured
 from qdebug.errors import LayerError, QdebugError
 from qdebug.layer import Block, Layer
 from qdebug.metrics import Metrics, layer_metrics
 from qdebug.ranges import range_minmax, range_mse, range_percentile
 from qdebug.report import LayerReport
-from qdebug.statistics import no_statistics
+from qdebug.statistics import measure, no_statistics
 from qdebug.summary import MOST_CHANNELS, Summarizer, Summary
 
 PERCENTILES = (99.9, 99.99)
@@ -254,7 +253,7 @@ def _try(candidates: Sequence[QuantParams], blocks: Iterable[Block]) -> list[Met
     for block in blocks:
         for i, params in enumerate(candidates):
             view = block if params.channels > 1 else _as_one_channel(block)
-            statistics[i] = statistics[i].merged(measured(_quantized(view, params), params))
+            statistics[i].absorb(measure(_quantized(view, params), params), view.first_channel)
     return [
         layer_metrics(each, params) for each, params in zip(statistics, candidates, strict=True)
     ]

@@ -66,6 +66,18 @@ def test_ranges_trade_clipping_for_a_finer_step(weights: Path, qdebug: Run) -> N
     assert rmse["mse"].mse < min(rmse["minmax"].mse, rmse["percentile:99"].mse)  # type: ignore
 
 
+def test_arrays_without_the_axis_get_one_scale(weights: Path, qdebug: Run) -> None:
+    arrays = {"kernel": np.ones((4, 3, 3)), "bias": np.arange(4.0), "none": np.zeros((0, 3))}
+    np.savez(weights, **arrays)
+    out = weights.with_name("pairs.npz")
+    result = qdebug("quantize", weights, "-o", out, "--axis", "0")
+    assert result.exit_code == 0
+    assert "'bias' gets one scale: found shape (4,)" in result.stderr
+    with np.load(out) as pairs:
+        assert pairs["kernel/scale"].shape == (4,)
+        assert pairs["bias/scale"].shape == pairs["none/scale"].shape == ()
+
+
 def test_a_fixed_range_is_everyones(weights: Path, qdebug: Run) -> None:
     out = weights.with_name("pairs.npz")
     assert qdebug("quantize", weights, "-o", out, "--range", "-1", "1").exit_code == 0
@@ -87,7 +99,6 @@ def test_the_same_input_gives_the_same_bytes(weights: Path, qdebug: Run) -> None
     [
         ("--bits 9", "field 'bits': found 9, expected 2 to 8 for int8"),
         ("--bits 1", "field 'bits': found 1"),
-        ("--axis 3", "layer 'fc': field 'axis': found 3"),
         ("--range 1 -1", "field 'range': found 1.0 to -1.0"),
         ("--range 0 nan", "field 'range': found 0.0 to nan"),
         ("--range-from best", "found 'best', expected minmax, mse or percentile:P"),
@@ -95,6 +106,7 @@ def test_the_same_input_gives_the_same_bytes(weights: Path, qdebug: Run) -> None
         ("--range-from percentile:101", "field 'percentile': found 101.0"),
         ("--dtype int4", "--dtype"),
         ("--range 0 1 --axis 0", "--axis and --range do not go together"),
+        ("--range 0 1 --range-from mse", "--range-from and --range do not go together"),
     ],
 )
 def test_wrong_options_leave_no_file(

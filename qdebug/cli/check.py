@@ -1,5 +1,7 @@
 """``qdebug check``: limits for CI."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,10 @@ from qdebug.limits import (
     read_config,
     unmatched,
 )
-from qdebug.names import printable
+from qdebug.names import printable, shortened
+
+_LEAST_NAME = 24
+_GAPS = 16  # between and within the columns
 
 
 def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,8 +113,17 @@ def _option(name: str, text: str) -> Limit:
 
 
 def _table(over: list[Failure]) -> str:
+    """The failures; on a terminal with names short enough for the rest to fit."""
+    names = [printable(f.layer) for f in over]
+    if sys.stdout.isatty():
+        others = max(len(f"{f.figure}{f.found}{f.expected}{printable(f.origin)}") for f in over)
+        room = shutil.get_terminal_size().columns - others - _GAPS
+        names = shortened(names, max(room, _LEAST_NAME))
     return tabulate(
-        [(printable(f.layer), f.figure, f.found, f.expected, printable(f.origin)) for f in over],
+        [
+            (name, f.figure, f.found, f.expected, printable(f.origin))
+            for name, f in zip(names, over, strict=True)
+        ],
         headers=["layer", "figure", "found", "limit", "from"],
         colalign=["left", "left", "right", "right", "left"],
         tablefmt="simple",

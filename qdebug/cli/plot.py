@@ -55,7 +55,8 @@ def command(
     named = resolve(sources)
     if overview:
         whole = reading.report(named)
-        _save(plots.overview_figure(whole), output or Path("overview.png"))
+        (path,) = _paths(["overview"], output)
+        _save(plots.overview_figure(whole), path)
         complain(ctx, whole.notes, whole.complaints)
         return
     source = reading.source(named)

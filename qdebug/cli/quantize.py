@@ -21,8 +21,12 @@ from qdebug.ranges import range_minmax, range_mse, range_percentile
 _FLOATS = ("float16", "float32", "float64")
 
 
-def _range_choice(ctx: click.Context, param: click.Parameter, value: str) -> str | float:
+def _range_choice(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> str | float | None:
     """``minmax``, ``mse``, or the P of ``percentile:P``."""
+    if value is None:
+        return None
     how, _, percentile = value.partition(":")
     if value in ("minmax", "mse"):
         return value
@@ -39,7 +43,8 @@ def _range_choice(ctx: click.Context, param: click.Parameter, value: str) -> str
     help="""Quantize the float arrays of WEIGHTS (.npz) to a pair file.
 
     Each array becomes a layer of its name; an array of another type is left out with a warning.
-    The scale comes from the array's own range, chosen by --range-from, or from --range.
+    The scale comes from the array's own range, chosen by --range-from, or from --range. With
+    --axis, arrays of one axis (biases) or without that axis get one scale, with a note.
 
     \b
     minmax         all of it
@@ -80,11 +85,9 @@ def _range_choice(ctx: click.Context, param: click.Parameter, value: str) -> str
 )
 @click.option(
     "--range-from",
-    default="minmax",
-    show_default=True,
     callback=_range_choice,
     metavar="HOW",
-    help="minmax, percentile:P or mse.",
+    help="minmax (the default), percentile:P or mse.",
 )
 @click.option("--narrow-range", is_flag=True, help="Leave out the lowest code.")
 @click.option(
@@ -102,19 +105,30 @@ def command(
     scheme: str,
     axis: int | None,
     fixed: tuple[float, float] | None,
-    range_from: str | float,
+    range_from: str | float | None,
     narrow_range: bool,
     rounding: str,
 ) -> None:
     """Read, choose a range, quantize, write: one array at a time."""
     if axis is not None and fixed is not None:
         raise click.UsageError("--axis and --range do not go together: the range is everyone's")
+    if range_from is not None and fixed is not None:
+        raise click.UsageError("--range-from and --range do not go together")
     wanted = QuantScheme(dtype, bits, narrow_range, symmetric=scheme == "symmetric")
     layers = 0
     with whole_file(output) as file, PairFileWriter(file) as pairs:
         for name, x in _float_arrays(weights):
+            along = axis
+            if axis is not None and (x.ndim < 2 or not -x.ndim <= axis < x.ndim or not x.size):
+                # A bias beside the kernels: a scale an element would be no quantization.
+                click.echo(
+                    f"Note: '{printable(name)}' gets one scale: found shape {x.shape}, expected "
+                    f"two axes or more, {axis} among them, for a scale a channel",
+                    err=True,
+                )
+                along = None
             try:
-                params = _params(x, wanted, axis, fixed, range_from)
+                params = _params(x, wanted, along, fixed, range_from)
             except FieldError as error:
                 raise locate(error, file=printable(str(weights)), layer=printable(name)) from None
             codes = quantize(x, params, "half_even" if rounding == "half-even" else "half_away")
@@ -122,7 +136,8 @@ def command(
             layers += 1
         if not layers:
             raise QdebugError(f"{printable(str(weights))}: found no float array, expected some")
-    click.echo(f"{printable(str(output))}: {layers} layers", err=True)
+    count = f"{layers} layer{'s' * (layers != 1)}"
+    click.echo(f"{printable(str(output))}: {count}", err=True)
 
 
 def _params(
@@ -130,13 +145,9 @@ def _params(
     scheme: QuantScheme,
     axis: int | None,
     fixed: tuple[float, float] | None,
-    range_from: str | float,
+    range_from: str | float | None,
 ) -> QuantParams:
     """Scale and zero point of one array."""
-    if axis is not None and not -x.ndim <= axis < x.ndim:
-        raise FieldError(
-            "axis", found=str(axis), expected=f"an axis of a tensor of shape {x.shape}"
-        )
     if fixed is not None:
         low, high = (np.array(end) for end in fixed)
     elif isinstance(range_from, float):
@@ -156,6 +167,10 @@ def _float_arrays(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
     """
     shown = printable(str(path))
     try:
+        if path.is_file() and not zipfile.is_zipfile(path) and path.stat().st_size > 6:
+            with path.open("rb") as file:
+                if file.read(6) != b"\x93NUMPY":
+                    raise QdebugError(f"{shown}: File is not a zip file; expected an .npz file")
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise QdebugError(f"{shown}: found a single array (.npy), expected an .npz file")

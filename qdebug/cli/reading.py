@@ -60,8 +60,7 @@ class Reading:
                 )
         if any(source.lower().endswith(_MODELS) for source in sources):
             return self.models(sources)
-        if self.inputs is not None:
-            raise click.UsageError("--inputs goes with a float and a quantized model")
+        self._refuse("a float and a quantized model", "inputs", "samples", "signature")
         return PairFiles(sources, parse_keys(self.keys))
 
     def models(self, sources: Sequence[str]) -> Source:
@@ -70,8 +69,7 @@ class Reading:
         Raises:
             QdebugError: other files, or models of two kinds; or what the source raises.
         """
-        if self.keys:
-            raise click.UsageError("--keys goes with pair files (.npz)")
+        self._refuse("pair files (.npz)", "keys")
         if all(source.lower().endswith(".tflite") for source in sources):
             from qdebug.sources.litert import LitertModels
 
@@ -85,11 +83,22 @@ class Reading:
         if all(source.lower().endswith(".onnx") for source in sources):
             from qdebug.sources.onnx import OnnxModels
 
+            self._refuse("LiteRT models (.tflite)", "signature")
             return OnnxModels(sources, self.inputs, samples=self.samples)
         raise QdebugError(
             f"found {' and '.join(map(printable, sources))}, expected two models of one kind "
             "(.tflite or .onnx)"
         )
+
+    def _refuse(self, what: str, *options: str) -> None:
+        """Say of options that mean nothing here what they go with.
+
+        Raises:
+            click.UsageError: one of them is given.
+        """
+        for option in options:
+            if getattr(self, option):
+                raise click.UsageError(f"--{option} goes with {what}")
 
     def report(self, sources: Sequence[str], patterns: Sequence[str] = ()) -> Report:
         """The report of a source, fresh or saved; with `patterns`, of the layers they name."""
@@ -97,6 +106,7 @@ class Reading:
             source = self.source(sources)
             with progress() as advance:
                 return engine.run(source, patterns, advance)
+        self._refuse("tensors: pair files or models", "inputs", "samples", "signature", "keys")
         if len(sources) > 1:
             raise QdebugError("found a report (.json, .csv) among others, expected it alone")
         saved = _saved(sources[0])

@@ -7,7 +7,7 @@ import click
 from tabulate import tabulate
 
 from qdebug.metrics import REFERENCE
-from qdebug.names import printable, shorten
+from qdebug.names import printable, shorten, shortened
 from qdebug.render.columns import Column, Row, View, chosen_columns, rows, significant
 from qdebug.report import LayerReport, Report
 
@@ -73,7 +73,7 @@ def table(
             left_out.append(name)
         if "layer" in cells:
             room = max(_room_for_names(chosen, cells, width), _LEAST_NAME_WIDTH)
-            cells["layer"] = [shorten(name, room) for name in cells["layer"]]
+            cells["layer"] = shortened(cells["layer"], room)
     text = tabulate(
         [list(line) for line in zip(*(cells[column.name] for column in chosen), strict=True)],
         headers=[column.heading for column in chosen],
