@@ -25,7 +25,17 @@ from qdebug.statistics import measure, no_statistics
 
 Floats = NDArray[np.float64]
 
-DISTRIBUTIONS = ("normal", "relu", "uniform", "laplace", "shifted", "bimodal", "heavy-tailed")
+DISTRIBUTIONS = (
+    "normal",
+    "relu",
+    "uniform",
+    "laplace",
+    "shifted",
+    "narrow",
+    "bimodal",
+    "grid",
+    "heavy-tailed",
+)
 DTYPES = ("int8", "uint8", "int16")
 SIZES = (16, 64, 300, 2000, 20_000, 200_000, 1_000_000)
 SHARES = (0.2, 0.2, 0.2, 0.2, 0.15, 0.04, 0.01)
@@ -61,6 +71,10 @@ def draw(rng: np.random.Generator, distribution: str, size: int) -> Floats:
         x = np.maximum(x, 0)
     elif distribution == "shifted":
         x = x + 5
+    elif distribution == "narrow":  # in a few codes, far from zero
+        x = x + 100
+    elif distribution == "grid":  # few distinct values
+        x = np.rint(7 * x) / 10
     elif distribution == "bimodal":
         x = 0.3 * x + np.where(rng.random(size) < 0.5, -2, 2)
     return unit * x
@@ -96,6 +110,9 @@ def make(rng: np.random.Generator, fault: str) -> Case:
     """A layer with this fault, or a healthy one for ``ok``."""
     size = int(rng.choice(SIZES, p=SHARES))
     distribution, dtype = str(rng.choice(DISTRIBUTIONS)), str(rng.choice(DTYPES))
+    if fault == "wrong-scale" and distribution == "narrow":
+        # In a few codes far from zero a wrong scale is a constant offset: nobody can tell.
+        distribution = "grid"
     per_channel = size >= 300 and size % CHANNELS == 0 and rng.random() < 0.4
     x, axis = shaped(rng, draw(rng, distribution, size), per_channel)
     params = healthy(x, dtype, axis)
