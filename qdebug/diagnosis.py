@@ -202,18 +202,20 @@ def _wrapped(s: Subject) -> Diagnosis | None:
 def _offset(m: Metrics) -> tuple[float, float, str]:
     """The constant offset in steps that fits the error best, what it leaves of its square, where.
 
-    Exact zeros stay exact when codes are rounded down, and do not when the zero point is off: both
-    are tried, and what leaves the most likely error, rounding's, is taken.
+    Exact zeros stay exact when codes are rounded down or truncated toward zero, and do not when the
+    zero point is off: all are tried, and what leaves the most likely error, rounding's, is taken.
     """
     assert m.mean_error_scale is not None
     square, mean = _rmse_scale(m) ** 2, m.mean_error_scale
     not_zero = (_expected(m) / REFERENCE) ** 2
-    everywhere = (mean, square - mean**2, "everywhere")
-    # Of a few elements any offset leaves little; and no offset has a mean above its root square.
-    if not_zero * m.num_elements < 4 or square * not_zero < mean**2:
-        return everywhere
-    elsewhere = (mean / not_zero, square - mean**2 / not_zero, "wherever x is not zero")
-    return min(everywhere, elsewhere, key=lambda fit: abs(fit[1] - _expected(m) ** 2))
+    fits = [(mean, square - mean**2, "everywhere")]
+    if not_zero * m.num_elements >= 4:  # of a few elements any offset leaves little
+        shapes = [(mean, "wherever x is not zero"), (m.outward_error_scale, "away from zero")]
+        for shape, where in shapes:
+            # No offset has a mean above its root mean square.
+            if shape is not None and shape**2 <= square * not_zero:
+                fits.append((shape / not_zero, square - shape**2 / not_zero, where))
+    return min(fits, key=lambda fit: abs(fit[1] - _expected(m) ** 2))
 
 
 def _line_left(s: Subject) -> float | None:
@@ -259,7 +261,9 @@ def _bias(s: Subject) -> Diagnosis | None:
         f"the error is {offset:+.3g} steps {where}; without it rmse/scale were "
         f"{_g(math.sqrt(max(left, 0.0)))} instead of {_g(_rmse_scale(m))}"
     )
-    if steps == 0 or abs(abs(offset) - 0.5) < abs(offset - steps):
+    if where == "away from zero" and offset < 0:
+        advice = "the codes are truncated toward zero, as a cast does: round to the nearest"
+    elif steps == 0 or abs(abs(offset) - 0.5) < abs(offset - steps):
         side = "down" if offset < 0 else "up"
         advice = f"the codes are rounded {side}: round to the nearest instead of truncating"
     elif s.zero_point is None:

@@ -46,6 +46,8 @@ class Metrics:
     """mean(e), in x's unit."""
     mean_error_scale: float | None
     """mean(e/s), in steps."""
+    outward_error_scale: float | None
+    """mean(sign(x) * e/s), in steps: away from zero is positive. -0.5 for truncation toward it."""
     stddev: float | None
     """Population standard deviation of e, in x's unit."""
     max_abs_error: float | None
@@ -208,6 +210,7 @@ def _metrics(
             "non_finite": t.non_finite,
             "mean_error": t.e_sum / n,
             "mean_error_scale": t.steps_sum / n,
+            "outward_error_scale": t.steps_outward / n,
             "stddev": np.sqrt(t.e_moment / n),
             "max_abs_error": t.e_max,
             "max_abs_error_scale": t.steps_max,

@@ -45,6 +45,7 @@ class Statistics:
     q_sum: Float64Array
     e_sum: Float64Array
     steps_sum: Float64Array  # e/s
+    steps_outward: Float64Array  # e/s away from zero: e/s where x > 0, -e/s where x < 0
     steps_square: Float64Array  # (e/s)^2
     quantizer_square: Float64Array  # ((D(Q(x)) - x) / s)^2
     clipped_square: Float64Array  # of these, where x is clipped
@@ -258,6 +259,7 @@ def _measure_finite(
         x_magnitude = x_sum
     else:
         x_magnitude = np.abs(x, out=_scratch.take("magnitude", x.shape)).sum(axis=1)
+    e_outward = _dot(np.sign(x, out=_scratch.take("magnitude", x.shape)), e)
 
     model = dict.fromkeys(
         (
@@ -314,6 +316,7 @@ def _measure_finite(
         q_sum=steps_sum + z * elements,
         e_sum=e_sum,
         steps_sum=e_sum / s,
+        steps_outward=e_outward / s,
         steps_square=steps_square,
         quantizer_square=quantizer_square,
         clipped_square=clipped_square,

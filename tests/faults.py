@@ -142,7 +142,8 @@ def make(rng: np.random.Generator, fault: str) -> Case:
             what += f" zero point {by:+d}"
         elif kind == "truncation":
             along, zeros = params.along(x.ndim)
-            codes = np.clip(np.floor(x / along) + zeros, qmin, qmax).astype(dtype)
+            truncated = np.floor if rng.random() < 0.5 else np.trunc
+            codes = np.clip(truncated(x / along) + zeros, qmin, qmax).astype(dtype)
         else:
             # The bits of one type read as the other, with the zero point of either.
             other = dtype[1:] if dtype.startswith("u") else f"u{dtype}"

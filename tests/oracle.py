@@ -72,6 +72,7 @@ def figures(x, q, scale, zero_point=0, axis=None, bits=None, narrow_range=False,
     out |= {
         "mean_error": e.mean(),
         "mean_error_scale": (e / s).mean(),
+        "outward_error_scale": (np.sign(x) * e / s).mean(),
         "stddev": e.std(),
         "max_abs_error": np.abs(e).max(),
         "max_abs_error_scale": np.abs(e / s).max(),

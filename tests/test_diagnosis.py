@@ -104,6 +104,14 @@ def test_truncation_is_seen_however_many_zeros_dilute_it(zeros: float, write_pai
     assert "round to the nearest instead of truncating" in found.advice
 
 
+def test_a_cast_truncates_toward_zero(write_pairs: Write) -> None:
+    x = np.random.default_rng(0).normal(size=20_000)
+    found = one({"float": x, "quantized": (x / 0.04).astype(np.int8), "scale": 0.04}, write_pairs)
+    assert found.cause == "bias"
+    assert "steps away from zero; without it rmse/scale were 0.29 " in found.evidence
+    assert "truncated toward zero, as a cast does" in found.advice
+
+
 def test_int8_read_as_uint8_is_named_in_the_advice(write_pairs: Write) -> None:
     x = np.random.default_rng(0).normal(size=5000)
     codes = np.clip(np.rint(x / 0.04), -128, 127).astype(np.int8)

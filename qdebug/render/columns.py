@@ -117,6 +117,7 @@ _ALL = [
     _figure("carried_rmse_scale", "carried\nrmse/scale"),
     _figure("mean_error", "mean\nerror"),
     _figure("mean_error_scale", "mean\nerror [s]"),
+    _figure("outward_error_scale", "outward\nerror [s]"),
     _figure("stddev", "stddev"),
     _figure("max_abs_error", "max abs\nerror"),
     _figure("max_abs_error_scale", "max abs\nerror [s]"),
