@@ -21,7 +21,7 @@ from qdebug.affine import QuantParams
 from qdebug.errors import QdebugError
 from qdebug.layer import Block, Layer
 from qdebug.metrics import REFERENCE, TFLITE_THRESHOLD, Metrics
-from qdebug.names import printable, shorten
+from qdebug.names import printable, shorten, shortened
 from qdebug.render.columns import percent, significant
 from qdebug.report import LayerReport, Report
 
@@ -286,9 +286,8 @@ def overview_figure(report: Report) -> Figure:
     axes.barh(rows, values, color=[_VERDICTS[_verdict(layer)] for layer, _ in layers], height=0.75)
     axes.axvline(REFERENCE, color=QUANTIZED, linestyle="--", linewidth=1.2)
     if height == 0.22 * len(layers):
-        axes.set_yticks(
-            rows, [shorten(printable(layer.name), 48) for layer, _ in layers], fontsize=8
-        )
+        names = shortened([printable(layer.name) for layer, _ in layers], 48)
+        axes.set_yticks(rows, names, fontsize=8)
         for label in axes.get_yticklabels():
             label.set_parse_math(False)
         figures = axes.secondary_yaxis("right")

@@ -44,12 +44,17 @@ def test_commands_print_what_the_page_says(page: Path, generate: ModuleType) -> 
 
 
 def test_the_readmes_pair_file_and_ci_snippets_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qdebug: Run
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    qdebug: Run,
 ) -> None:
     readme = ROOT / "README.md"
     monkeypatch.chdir(tmp_path)
-    (snippet,) = blocks(readme, "python")
-    exec(snippet, {})
+    writing, reading = blocks(readme, "python")
+    exec(writing, {})
+    exec(reading, {})
+    assert capsys.readouterr().out.startswith("conv1 0.28")
     assert "1 layer, 2,048 elements" in qdebug("report", "pairs.npz").output
     (ci,) = blocks(readme, "yaml")
     commands = re.findall(r"- run: qdebug (.*)", ci)
