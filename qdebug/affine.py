@@ -17,6 +17,7 @@ from qdebug.errors import FieldError
 Float64Array = NDArray[np.float64]
 Rounding = Literal["half_away", "half_even"]
 
+FLOAT_DTYPES = ("float16", "float32", "float64")
 CODE_DTYPES = ("int8", "uint8", "int16", "uint16", "int32")
 
 # Scales beyond these have squares that float64 cannot hold to the last digit.

@@ -128,8 +128,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {_listed(close, 'or')}?"
     if len(choices) > 5:
-        return f"there are {_listed(choices[:5], 'and')} and {len(choices) - 5} more"
+        return f"there are {some(choices)}"
     return f"there are {_listed(choices, 'and')}" if choices else "there are none"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first five of the names, for a message, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e", "f", "g"])
+    "'a', 'b', 'c', 'd', 'e' and 2 more"
+    """
+    first = ", ".join(f"'{shown(name)}'" for name in names[:5])
+    return f"{first} and {len(names) - 5} more" if len(names) > 5 else first
 
 
 def _listed(words: Sequence[str], conjunction: str) -> str:

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import click
 
-from qdebug.cli.reading import Kernels, Reading
+from qdebug.cli.reading import Reading
+from qdebug.sources.tflite_run import KERNELS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,7 +25,7 @@ _MODEL_OPTIONS = [
     ),
     click.option(
         "--kernels",
-        type=click.Choice(get_args(Kernels)),
+        type=click.Choice(KERNELS),
         default="default",
         show_default=True,
         help="LiteRT's kernels to run .tflite models with.",

@@ -10,15 +10,20 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.affine import CODE_DTYPES, QuantParams, QuantScheme, params_from_range, quantize
+from qdebug.affine import (
+    CODE_DTYPES,
+    FLOAT_DTYPES,
+    QuantParams,
+    QuantScheme,
+    params_from_range,
+    quantize,
+)
 from qdebug.cli import options
 from qdebug.errors import FieldError, QdebugError, locate
 from qdebug.names import printable
 from qdebug.output import whole_file
 from qdebug.pair_file import PairFileWriter
 from qdebug.ranges import range_minmax, range_mse, range_percentile
-
-_FLOATS = ("float16", "float32", "float64")
 
 
 def _range_choice(
@@ -177,12 +182,12 @@ def _float_arrays(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
         with loaded:
             for name in loaded.files:
                 x = loaded[name]
-                if x.dtype.name in _FLOATS:
+                if x.dtype.name in FLOAT_DTYPES:
                     yield name, x
                 else:
                     click.echo(
                         f"Warning: {shown}: '{printable(name)}' left out: found {x.dtype}, "
-                        f"expected {', '.join(_FLOATS)}",
+                        f"expected {', '.join(FLOAT_DTYPES)}",
                         err=True,
                     )
     except OSError as error:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import click
 
@@ -16,13 +15,12 @@ from qdebug.limits import Config, find_config
 from qdebug.names import printable, select
 from qdebug.report import Report, loads
 from qdebug.sources.npz import PairFiles, parse_keys
+from qdebug.sources.tflite_run import Kernels
 
 SOURCE_HELP = """SOURCE is one or more pair files (.npz) or globs; a float and a quantized model
     (.tflite or .onnx) with --inputs; a saved report (.json); or the CSV of TFLite's
     QuantizationDebugger. Where it is left out: $QDEBUG_SOURCE, else `source` in [tool.qdebug], else
     the only .npz here.""".strip()
-
-Kernels = Literal["default", "builtin", "reference"]
 
 _MODELS = (".tflite", ".onnx")
 _REPORTS = (".json", ".csv")

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.errors import FieldError, QdebugError
-from qdebug.names import nearest, printable
-from qdebug.sources.npy_array import Take, read_header, taking, taking_reordered
+from qdebug.names import nearest, printable, some
+from qdebug.sources.npy_array import Take, read_header, taking, taking_flat, taking_reordered
 from qdebug.sources.zip_member import BrokenMemberError
 
 _EXPECTED = "an .npz or .npy file as NumPy writes it"
@@ -168,7 +168,7 @@ def _arrays(path: str, names: Sequence[str]) -> list[_Array]:
             if len(names) > 1:
                 raise QdebugError(
                     f"{shown}: found one array, expected {len(names)}: an .npz with one for each "
-                    f"model input ({_listed(names)})"
+                    f"model input ({some(names)})"
                 )
             return [_npy_array(path)][: len(names)]
         try:
@@ -198,8 +198,8 @@ def _places(shown: str, stored: Sequence[str], names: Sequence[str]) -> list[int
         return list(range(len(names)))
     if not found:
         raise QdebugError(
-            f"{shown}: found {len(stored)} arrays ({_listed(stored)}), expected {len(names)}, "
-            f"named like the model's inputs ({_listed(names)})"
+            f"{shown}: found {len(stored)} arrays ({some(stored)}), expected {len(names)}, "
+            f"named like the model's inputs ({some(names)})"
         )
     for name in names:
         if name not in found:
@@ -214,11 +214,6 @@ def _places(shown: str, stored: Sequence[str], names: Sequence[str]) -> list[int
 def _plain(name: str) -> str:
     """An input's name without what TensorFlow adds to it."""
     return _DECORATION.sub("", name)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = [f"'{printable(name)}'" for name in names[:5]]
-    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _npz_array(path: str, info: zipfile.ZipInfo) -> _Array:
@@ -253,16 +248,7 @@ def _taking_mapped(path: str, mapped: "np.memmap[Any, Any]") -> Iterator[Take]:
             file.seek(mapped.offset)
             yield lambda n: np.fromfile(file, mapped.dtype, n)
         return
-    elements = mapped.flat
-    position = 0
-
-    def take(n: int) -> NDArray[Any]:
-        nonlocal position
-        position += n
-        taken: NDArray[Any] = elements[position - n : position]
-        return taken
-
-    yield take
+    yield taking_flat(mapped)
 
 
 def _feed(array: _Array, spec: InputSpec) -> _Feed:

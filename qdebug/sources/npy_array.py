@@ -125,13 +125,17 @@ def taking_reordered(array: StoredArray) -> Iterator[Take]:
             for start in range(0, math.prod(array.shape), BLOCK_ELEMENTS):
                 spool.write(take(min(BLOCK_ELEMENTS, math.prod(array.shape) - start)).tobytes())
         spool.flush()
-        elements = np.memmap(spool, array.dtype, "r", shape=array.shape, order="F").flat
-        position = 0
+        yield taking_flat(np.memmap(spool, array.dtype, "r", shape=array.shape, order="F"))
 
-        def take_reordered(n: int) -> NDArray[Any]:
-            nonlocal position
-            position += n
-            taken: NDArray[Any] = elements[position - n : position]
-            return taken
 
-        yield take_reordered
+def taking_flat(values: NDArray[Any]) -> Take:
+    """A function that takes the next n elements in C order of an array in any order."""
+    elements, position = values.flat, 0
+
+    def take(n: int) -> NDArray[Any]:
+        nonlocal position
+        position += n
+        taken: NDArray[Any] = elements[position - n : position]
+        return taken
+
+    return take

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.affine import CODE_DTYPES, QuantParams, code_range
+from qdebug.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams, code_range
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.layer import Block, Layer, Part, UnreadableLayer
 from qdebug.names import nearest, shown
@@ -41,8 +41,6 @@ FIELDS = (
     "nodes",
 )
 KINDS = ("activation", "weight", "bias")
-
-_FLOAT_DTYPES = ("float16", "float32", "float64")
 
 # What a file must be when it is not.
 _EXPECTED = "an .npz file as numpy.savez writes it"
@@ -251,8 +249,8 @@ def _read_piece(path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> _
         headers.get("model_float"),
     )
     for field, array in (("float", floats), ("model_float", model_floats)):
-        if array is not None and array.dtype.name not in _FLOAT_DTYPES:
-            raise FieldError(field, found=str(array.dtype), expected=", ".join(_FLOAT_DTYPES))
+        if array is not None and array.dtype.name not in FLOAT_DTYPES:
+            raise FieldError(field, found=str(array.dtype), expected=", ".join(FLOAT_DTYPES))
     if codes.dtype.name not in CODE_DTYPES:
         raise FieldError("quantized", found=str(codes.dtype), expected=", ".join(CODE_DTYPES))
     for field, array in (("quantized", codes), ("model_float", model_floats)):

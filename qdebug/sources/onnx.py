@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qdebug.affine import QuantParams, quantize
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.layer import Block, Layer, Part, UnreadableLayer
-from qdebug.names import printable
+from qdebug.names import printable, some
 from qdebug.sources.inputs import InputSpec, Samples, read_samples
 from qdebug.sources.onnx_graph import CODE_TYPES, Additions, Graph, read_graph
 from qdebug.sources.onnx_local import with_local_references
@@ -94,7 +94,7 @@ class OnnxModels:
         lonely = [p.name for p in self._pairs.values() if not p.twin and not p.tensor.is_constant]
         if lonely:
             self.notes.append(
-                f"nothing in {printable(self._floating.path)} is the twin of {_listed(lonely)}: "
+                f"nothing in {printable(self._floating.path)} is the twin of {some(lonely)}: "
                 "reported without the float model's own run"
             )
 
@@ -172,7 +172,7 @@ class OnnxModels:
             )
         if apart:
             self.notes.append(
-                f"{_listed(list(apart))}: far from the weights in {theirs}; is batch normalization "
+                f"{some(list(apart))}: far from the weights in {theirs}; is batch normalization "
                 "folded into them in one of the models only?"
             )
 
@@ -411,12 +411,6 @@ def _in_subgraphs(graph: Graph) -> list[tuple[str, str]]:
         for name in node.inner_quantizers:
             found.append((name, f"it is within the {node.op} '{printable(node.name)}'"))
     return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Some names, for a message."""
-    listed = ", ".join(f"'{printable(name)}'" for name in names[:5])
-    return f"{listed} and {len(names) - 5} more" if len(names) > 5 else listed
 
 
 def _unique(name: str, taken: Container[str]) -> str:
