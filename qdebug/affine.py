@@ -7,6 +7,7 @@ Words and formulas as in TensorFlow Lite's quantization specification
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ CODE_DTYPES = ("int8", "uint8", "int16", "uint16", "int32")
 _LEAST_SCALE, _MOST_SCALE = 1e-140, 1e140
 
 
+@cache
 def code_range(dtype: str, bits: int | None = None, narrow_range: bool = False) -> tuple[int, int]:
     """The least and the largest code (qmin, qmax).
 
@@ -214,7 +216,7 @@ def codes_of(
     x: Float64Array,
     scale: Float64Array,
     zero_point: NDArray[Any] | int,
-    code_limits: tuple[int, int],
+    code_limits: tuple[float | Float64Array, float | Float64Array],
     rounding: Rounding = "half_away",
 ) -> Float64Array:
     """Q(x) = clamp(round(x / s) + z, qmin, qmax), as whole float64 numbers; all broadcast.

@@ -23,7 +23,7 @@ class LayerError(QdebugError):
     """A layer that cannot be used; the others still can."""
 
 
-def locate(error: Exception, *, file: str, layer: str) -> LayerError:
+def locate(error: Exception | str, *, file: str, layer: str) -> LayerError:
     """`error` with its file and layer in front.
 
     >>> str(locate(FieldError("bits", found="9", expected="2 to 8"), file="a.npz", layer="conv"))

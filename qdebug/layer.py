@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from qdebug.affine import QuantParams
+from qdebug.checksum import RangeSum
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +54,20 @@ class Block:
     first_channel: int = 0
 
 
+# A file, and a layer of which it holds data.
+Piece = tuple[str, str]
+
+
 class Part(Protocol):
-    """A share of a source's data that can be read by itself, whatever becomes of the others."""
+    """A share of a source's data that can be read by itself, by any thread."""
+
+    @property
+    def piece(self) -> Piece:
+        """What is checked as a whole: parts of one piece stand and fall together."""
+
+    @property
+    def of(self) -> int:
+        """How many parts the piece is cut into."""
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -64,12 +77,27 @@ class Part(Protocol):
     def num_elements(self) -> int:
         """About how many elements it holds, for showing progress."""
 
-    def blocks(self) -> Iterator[tuple[Layer, Block]]:
-        """The data, slab by slab, each with its layer.
+    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
+        """The data, slab by slab, each with its layer; a block is valid until the next is taken.
+
+        Where the piece is cut into parts, checksums of what was read are added to `sums` in the
+        end, for whoever has those of all parts to compare.
 
         Raises:
-            LayerError: the data turns out to be broken; none of the part's layers can be used.
+            LayerError: the data turns out to be broken; nothing of the piece can be used.
         """
+
+
+class WholePiece:
+    """What all parts have in common that are pieces of their own."""
+
+    of = 1
+    layers: Sequence[Layer]
+
+    @property
+    def piece(self) -> Piece:
+        """By its first layer, which no other part has."""
+        return "", self.layers[0].name
 
 
 class Source(Protocol):

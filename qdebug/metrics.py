@@ -4,13 +4,14 @@ Each figure is defined here and nowhere else; docs/metrics.md explains them.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from qdebug.affine import Float64Array, QuantParams, codes_of
-from qdebug.statistics import Statistics
+from qdebug.statistics import Statistics, side_by_side
 
 # RMSE/scale of an error uniform over one step: the variance of a uniform variable of width 1
 # is 1/12.
@@ -158,32 +159,50 @@ _WHOLE = ("num_elements", "non_finite", "quantized_min", "quantized_max")
 
 def layer_metrics(statistics: Statistics, params: QuantParams) -> Metrics:
     """The figures of a whole layer."""
-    low, high = _range_waste(statistics, params)
-    seen = statistics.count > 0
-    with np.errstate(invalid="ignore", divide="ignore"):
+    return layers_metrics([(statistics, params)])[0]
+
+
+def layers_metrics(layers: Sequence[tuple[Statistics, QuantParams]]) -> list[Metrics]:
+    """The figures of whole layers, of all at once: thousands of small ones take no time."""
+    if not layers:
+        return []
+    starts = np.cumsum([0, *(params.channels for _, params in layers[:-1])])
+    seen = np.concatenate([statistics.count for statistics, _ in layers]) > 0
+    with np.errstate(invalid="ignore"):
         mean_low, mean_high = (
-            np.atleast_1d(waste[seen].sum() / np.count_nonzero(seen)) for waste in (low, high)
+            np.add.reduceat(np.where(seen, waste, 0.0), starts) / np.add.reduceat(seen, starts)
+            for waste in _range_waste(layers)
         )
-    scale = params.scale if params.channels == 1 else np.array([np.nan])
-    return _metrics(statistics.pooled(), scale, mean_low, mean_high)[0]
+    scale = [params.scale[0] if params.channels == 1 else np.nan for _, params in layers]
+    pooled = side_by_side([statistics.pooled() for statistics, _ in layers])
+    return _metrics(pooled, np.array(scale), mean_low, mean_high)
 
 
 def channel_metrics(statistics: Statistics, params: QuantParams) -> list[Metrics]:
     """The figures of each channel."""
-    return _metrics(statistics, params.scale, *_range_waste(statistics, params))
+    return _metrics(statistics, params.scale, *_range_waste([(statistics, params)]))
 
 
-def _range_waste(statistics: Statistics, params: QuantParams) -> tuple[Float64Array, Float64Array]:
-    """Shares of the code range below Q(min x) and above Q(max x), of shape (channels,)."""
-    qmin, qmax = params.qmin, params.qmax
-    if params.bits > _RANGE_WASTE_BITS:
-        nothing = np.full(params.channels, np.nan)
-        return nothing, nothing
-    lowest, highest = (
-        codes_of(x, params.scale, params.zero_point, (qmin, qmax))
-        for x in (statistics.x_min, statistics.x_max)
-    )
-    return (lowest - qmin) / (qmax - qmin), (qmax - highest) / (qmax - qmin)
+def _range_waste(
+    layers: Sequence[tuple[Statistics, QuantParams]],
+) -> tuple[Float64Array, Float64Array]:
+    """Shares of the code range below Q(min x) and above Q(max x), for all channels of all layers.
+
+    NaN for codes of more bits than it is told of.
+    """
+    channels = [params.channels for _, params in layers]
+
+    def of_params(get: Callable[[QuantParams], float]) -> Float64Array:
+        return np.repeat(np.array([get(params) for _, params in layers], np.float64), channels)
+
+    qmin, qmax = of_params(lambda p: p.qmin), of_params(lambda p: p.qmax)
+    told = of_params(lambda p: p.bits) <= _RANGE_WASTE_BITS
+    extremes = np.concatenate([np.stack([s.x_min, s.x_max]) for s, _ in layers], axis=1)
+    scale = np.concatenate([params.scale for _, params in layers])
+    zero_point = np.concatenate([params.zero_point for _, params in layers])
+    lowest, highest = codes_of(extremes, scale, zero_point, (qmin, qmax))
+    span = np.where(told, qmax - qmin, np.nan)
+    return (lowest - qmin) / span, (qmax - highest) / span
 
 
 def _metrics(

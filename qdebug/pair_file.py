@@ -119,7 +119,7 @@ def capture(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".qdebug-") as spool:
         tensors = {layer.name: _Collected(layer, Path(spool), i) for i, layer in enumerate(layers)}
         for part in parts:
-            for layer, block in part.blocks():
+            for layer, block in part.blocks([]):  # live parts are whole
                 tensors[layer.name].add(block)
                 done += block.codes.size
                 if advance is not None:

@@ -12,7 +12,7 @@ from qdebug import __version__
 from qdebug.diagnosis import ERRORS, Diagnosis, Subject, diagnose, origin, unreadable
 from qdebug.errors import QdebugError
 from qdebug.layer import Layer, UnreadableLayer
-from qdebug.metrics import Metrics, channel_metrics, layer_metrics
+from qdebug.metrics import Metrics, channel_metrics
 from qdebug.names import shown
 from qdebug.statistics import Statistics
 
@@ -95,8 +95,8 @@ class Report:
         return self.problems + [layer.unreadable for layer in self.layers if layer.unreadable]
 
 
-def layer_report(layer: Layer, statistics: Statistics) -> LayerReport:
-    """The report of a layer from its statistics."""
+def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> LayerReport:
+    """The report of a layer from its statistics, and from its figures as a whole."""
     params = layer.params
     per_channel = params.channels > 1
     scales, zero_points = params.scale.tolist(), params.zero_point.tolist()
@@ -109,7 +109,6 @@ def layer_report(layer: Layer, statistics: Statistics) -> LayerReport:
             strict=False,
         )
     ]
-    metrics = layer_metrics(statistics, params)
     return LayerReport(
         name=layer.name,
         op=layer.op,

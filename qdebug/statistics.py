@@ -7,7 +7,8 @@ the promised accuracy (1e-6 relative) then holds for every type of floats and co
 
 import math
 import threading
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -71,30 +72,42 @@ class Statistics:
     model_steps_square: Float64Array  # ((d - m) / s)^2
     inherited_square: Float64Array  # ((x - m) / s)^2
 
+    # Of the layer's channels, the first one that this knows of.
+    first_channel: int = field(default=0, kw_only=True)
+
     def merged(self, other: "Statistics") -> "Statistics":
-        """The statistics of both parts together; both have the same channels."""
-        return _pooled(
-            {
-                field.name: np.stack([getattr(self, field.name), getattr(other, field.name)])
-                for field in fields(self)
-            }
-        )
+        """The statistics of both parts together, for the channels from the first to the last."""
+        if (self.first_channel, self.count.size) == (other.first_channel, other.count.size):
+            return _pooled(np.stack([self._table(), other._table()]), self.first_channel)
+        first = min(self.first_channel, other.first_channel)
+        stop = max(part.first_channel + part.count.size for part in (self, other))
+        both = no_statistics(stop - first, first)
+        both.absorb(self)
+        both.absorb(other)
+        return both
 
     def pooled(self) -> "Statistics":
         """The statistics of all channels together, as one channel."""
-        return _pooled({field.name: getattr(self, field.name)[:, None] for field in fields(self)})
+        if self.count.size == 1:
+            return self
+        return _pooled(self._table().T[:, :, None])
 
-    def absorb(self, other: "Statistics", first_channel: int) -> None:
-        """Merge statistics of the channels from `first_channel` on into this, in place."""
-        here = slice(first_channel, first_channel + other.count.size)
-        ours = Statistics(**{f.name: getattr(self, f.name)[here] for f in fields(self)})
-        merged = ours.merged(other)
-        for field in fields(self):
-            getattr(self, field.name)[here] = getattr(merged, field.name)
+    def absorb(self, other: "Statistics") -> None:
+        """Merge statistics of some or all of these channels into this, in place."""
+        here = slice(other.first_channel - self.first_channel, None)
+        here = slice(here.start, here.start + other.count.size)
+        merged = _pooled(np.stack([self._table(here), other._table()]))
+        for name in _NAMES:
+            getattr(self, name)[here] = getattr(merged, name)
+
+    def _table(self, channels: slice = slice(None)) -> Float64Array:
+        """All figures, shape (figures, channels), in the order of `_NAMES`."""
+        return np.array([getattr(self, name)[channels] for name in _NAMES])
 
 
-_LEAST = {"x_min", "q_min"}
-_MOST = {"x_max", "q_max", "e_max", "steps_max"}
+_NAMES = tuple(f.name for f in fields(Statistics) if f.name != "first_channel")
+_LEAST = ("x_min", "q_min")
+_MOST = ("x_max", "q_max", "e_max", "steps_max")
 # Sum about the mean -> the sums whose means it is about.
 _MOMENTS = {
     "x_moment": ("x_sum", "x_sum"),
@@ -104,54 +117,53 @@ _MOMENTS = {
 }
 
 
-def no_statistics(channels: int) -> Statistics:
+def _rows_of(names: Iterable[str]) -> list[int]:
+    return [_NAMES.index(name) for name in names]
+
+
+_LEAST_ROWS, _MOST_ROWS, _MOMENT_ROWS = map(_rows_of, (_LEAST, _MOST, _MOMENTS))
+_SUM_ROWS = _rows_of(name for name in _NAMES if name not in {*_LEAST, *_MOST, *_MOMENTS})
+_COUNT_ROW = _NAMES.index("count")
+_ABOUT_ROWS = [_rows_of(about) for about in zip(*_MOMENTS.values(), strict=True)]
+
+
+def side_by_side(parts: Sequence[Statistics]) -> Statistics:
+    """Those of several layers, as if they were channels of one."""
+    return Statistics(*np.concatenate([part._table() for part in parts], axis=1))
+
+
+def no_statistics(channels: int, first_channel: int = 0) -> Statistics:
     """The statistics of no elements: merging them changes nothing."""
-    start = dict.fromkeys(_LEAST, np.inf) | dict.fromkeys(_MOST, -np.inf)
-    return Statistics(
-        **{
-            field.name: np.full(channels, start.get(field.name, 0.0))
-            for field in fields(Statistics)
-        }
-    )
+    table = np.zeros((len(_NAMES), channels))
+    table[_LEAST_ROWS] = np.inf
+    table[_MOST_ROWS] = -np.inf
+    return Statistics(*table, first_channel=first_channel)
 
 
-def _pooled(parts: dict[str, Float64Array]) -> Statistics:
-    """Merge over the first axis: arrays of shape (parts, channels) become (channels,).
+def _pooled(parts: Float64Array, first_channel: int = 0) -> Statistics:
+    """Merge tables over the first axis: shape (parts, figures, channels).
 
     A sum about the mean of all is the parts' sums about their own means, plus what their means are
     apart (Chan, Golub, LeVeque: Algorithms for computing the sample variance, 1983).
     """
-    merged = {}
-    weight = parts["count"]
-    for name, values in parts.items():
-        if name in _LEAST:
-            merged[name] = values.min(axis=0)
-        elif name in _MOST:
-            merged[name] = values.max(axis=0)
-        elif name in _MOMENTS:
-            apart = [_apart(weight, parts[sums]) for sums in _MOMENTS[name]]
-            merged[name] = (values + weight * apart[0] * apart[1]).sum(axis=0)
-        else:
-            merged[name] = values.sum(axis=0)
-    return Statistics(**merged)
-
-
-def _apart(weight: Float64Array, sums: Float64Array) -> Float64Array:
-    """Each part's mean less the mean of all, shape (parts, channels)."""
-    total = weight.sum(axis=0)
-    apart: Float64Array = _mean(sums, weight) - _mean(sums.sum(axis=0), total)
-    return apart
-
-
-def _mean(sums: Float64Array, count: Float64Array) -> Float64Array:
-    mean: Float64Array = sums / np.maximum(count, 1.0)
-    return mean
+    merged = np.empty(parts.shape[1:])
+    merged[_LEAST_ROWS] = parts[:, _LEAST_ROWS].min(axis=0)
+    merged[_MOST_ROWS] = parts[:, _MOST_ROWS].max(axis=0)
+    merged[_SUM_ROWS] = parts[:, _SUM_ROWS].sum(axis=0)
+    count = parts[:, [_COUNT_ROW]]
+    total = np.maximum(merged[_COUNT_ROW], 1.0)
+    # How far the means of each part are from those of all, (parts, moments, channels).
+    one, other = (
+        parts[:, sums] / np.maximum(count, 1.0) - merged[sums] / total for sums in _ABOUT_ROWS
+    )
+    merged[_MOMENT_ROWS] = (parts[:, _MOMENT_ROWS] + count * one * other).sum(axis=0)
+    return Statistics(*merged, first_channel=first_channel)
 
 
 def measure(block: Block, params: QuantParams) -> Statistics:
     """The statistics of one block, for the block's own channels."""
-    stop = block.first_channel + block.floats.shape[1]
-    scale, zero_point = params.rows(block.first_channel, stop)
+    first = block.first_channel
+    scale, zero_point = params.rows(first, first + block.floats.shape[1])
     limits = (params.qmin, params.qmax)
 
     def rows() -> tuple[Float64Array, Float64Array, Float64Array | None]:
@@ -160,9 +172,9 @@ def measure(block: Block, params: QuantParams) -> Statistics:
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         statistics = _measure_finite(*rows(), scale, zero_point, limits)
-        if np.isfinite(statistics.x_sum).all():  # so every element is
-            return statistics
-        return _measure_gaps(*rows(), scale, zero_point, limits)
+        if not np.isfinite(statistics.x_sum).all():  # some element is not
+            statistics = _measure_gaps(*rows(), scale, zero_point, limits)
+        return replace(statistics, first_channel=first) if first else statistics
 
 
 class _Scratch(threading.local):
@@ -219,8 +231,8 @@ def _measure_gaps(
             zero_point[rows],
             limits,
         )
-        for field in fields(part):
-            getattr(merged, field.name)[rows] = getattr(part, field.name)
+        for name in _NAMES:
+            getattr(merged, name)[rows] = getattr(part, name)
         merged.non_finite[rows] = elements - np.count_nonzero(kept)
     return merged
 
@@ -239,71 +251,58 @@ def _measure_finite(
         return no_statistics(channels)
     s = scale[:, 0]
     z = zero_point[:, 0]
-    q_min, q_max = q.min(axis=1), q.max(axis=1)
-    x_min, x_max = x.min(axis=1), x.max(axis=1)
+    q_min, q_max = _least(q), _most(q)
+    x_min, x_max = _least(x), _most(x)
     saturated = np.zeros(channels)
     for extreme, limit in ((q_min, limits[0]), (q_max, limits[1])):
         if (extreme == limit).any():
             saturated += _count(q == limit)
     zeros = _count(x == 0) if (x_min <= 0).any() and (x_max >= 0).any() else np.zeros(channels)
 
-    steps = np.subtract(q, zero_point, out=q)  # q - z
+    steps = np.subtract(q, zero_point, out=q) if z.any() else q  # q - z
     d = np.multiply(steps, scale, out=_scratch.take("d", x.shape))
     e = np.subtract(d, x, out=_scratch.take("e", x.shape))
-    x_sum, steps_sum, e_sum = x.sum(axis=1), steps.sum(axis=1), e.sum(axis=1)
+    x_sum, steps_sum, e_sum = _sum(x), _sum(steps), _sum(e)
     x_moment, steps_moment, xq_moment = _moments(x, steps, x_sum, steps_sum)
     e_moment = _moments(e, e, e_sum, e_sum)[0]
     e_square = e_moment + e_sum**2 / elements
 
-    if (x_min >= 0).all():
-        x_magnitude = x_sum
-    else:
-        x_magnitude = np.abs(x, out=_scratch.take("magnitude", x.shape)).sum(axis=1)
-    e_outward = _dot(np.sign(x, out=_scratch.take("magnitude", x.shape)), e)
-
-    model = dict.fromkeys(
-        (
-            "model_count",
-            "model_square",
-            "model_error_square",
-            "model_steps_square",
-            "inherited_square",
-        ),
-        np.zeros(channels),
-    )
+    model_count = model_square = model_error_square = inherited_square = np.zeros(channels)
     if m is not None:
         finite = np.isfinite(m)
         known = np.where(finite, m, 0.0)
         error = np.where(finite, d - known, 0.0)
         inherited = np.where(finite, x - known, 0.0)
-        model = {
-            "model_count": _count(finite),
-            "model_square": _dot(known, known),
-            "model_error_square": _dot(error, error),
-            "model_steps_square": _dot(error, error) / s**2,
-            "inherited_square": _dot(inherited, inherited) / s**2,
-        }
+        model_count, model_square = _count(finite), _dot(known, known)
+        model_error_square, inherited_square = _dot(error, error), _dot(inherited, inherited)
 
-    magnitude = np.abs(e, out=d)
-    e_max = magnitude.max(axis=1)
+    spare = d  # from here on: one buffer less in the cache
+    x_magnitude, e_outward = x_sum, e_sum
+    if (x_min < 0).any():
+        np.copyto(spare, x < 0)
+        x_magnitude = x_sum - 2 * _dot(spare, x)
+        e_outward = e_sum - 2 * _dot(spare, e)  # if no zero has an error
+    e_max = np.maximum(_most(e), -_least(e))
     steps_square = e_square / s**2
     quantizer_square, carried_square = steps_square, np.zeros(channels)
     clipped, clipped_square = np.zeros(channels), np.zeros(channels)
     if (e_max > _SURELY_ROUNDED * s).any():
         # Only the elements whose code may not be Q(x); among them all that are clipped.
-        row, column = np.nonzero(magnitude > _SURELY_ROUNDED * scale)
-        doubtful, s_here, z_here = x[row, column], s[row], z[row]
+        place = np.flatnonzero(np.abs(e, out=spare) > _SURELY_ROUNDED * scale)
+        row = place // elements
+        doubtful, steps_here = x.reshape(-1)[place], steps.reshape(-1)[place]
+        s_here, z_here = s[row], z[row]
+        if not doubtful.all():  # a zero has no sign, but an error
+            e_outward = _dot(np.sign(x, out=spare), e)
         ideal = codes_of(doubtful, s_here, z_here, limits) - z_here
-        e[row, column] = ideal * s_here - doubtful
-        carried = steps[row, column] - ideal
+        e.reshape(-1)[place] = best_error = ideal * s_here - doubtful
         below = doubtful < (limits[0] - z_here) * s_here - s_here / 2
         above = doubtful > (limits[1] - z_here) * s_here + s_here / 2
         quantizer_square = _dot(e, e) / s**2
-        carried_square = _summed(row, carried**2, channels)
+        carried_square = _summed(row, (steps_here - ideal) ** 2, channels)
         outside = below | above
         clipped = _summed(row, outside, channels)
-        best_error = e[row, column] / s_here
-        clipped_square = _summed(row, np.where(outside, best_error, 0.0) ** 2, channels)
+        clipped_square = _summed(row, np.where(outside, best_error / s_here, 0.0) ** 2, channels)
 
     return Statistics(
         count=np.full(channels, float(elements)),
@@ -333,7 +332,11 @@ def _measure_finite(
         q_max=q_max,
         e_max=e_max,
         steps_max=e_max / s,
-        **model,
+        model_count=model_count,
+        model_square=model_square,
+        model_error_square=model_error_square,
+        model_steps_square=model_error_square / s**2,
+        inherited_square=inherited_square / s**2,
     )
 
 
@@ -373,17 +376,30 @@ def _products(a: Float64Array, b: Float64Array) -> tuple[Float64Array, Float64Ar
     return (aa, aa, aa) if b is a else (aa, _dot(b, b), _dot(a, b))
 
 
-# OpenBLAS takes all cores for a product of more than 10 000 elements, and its threads then wait for
-# each other longer than they work.
-_DOT_ELEMENTS = 8192
+# Over each row, shape (channels,). The arrays' methods `min` and `max` keep other threads waiting
+# (NumPy 2.4); the ufuncs do not.
+def _least(values: Float64Array) -> Float64Array:
+    least: Float64Array = np.minimum.reduce(values, axis=1)
+    return least
+
+
+def _most(values: Float64Array) -> Float64Array:
+    most: Float64Array = np.maximum.reduce(values, axis=1)
+    return most
+
+
+def _sum(values: Float64Array) -> Float64Array:
+    total: Float64Array = np.add.reduce(values, axis=1)
+    return total
+
+
+# `np.inner` lets other threads run, `np.vecdot` (NumPy 2.4) does not, but takes all rows at once.
+_LONG_ROW = 4096
 
 
 def _dot(a: Float64Array, b: Float64Array) -> Float64Array:
     """Sum of the products in each row, shape (channels,)."""
-    channels, elements = a.shape
-    whole = elements - elements % _DOT_ELEMENTS
-    pieces = (channels, whole // _DOT_ELEMENTS, _DOT_ELEMENTS)
-    sums: Float64Array = np.vecdot(a[:, whole:], b[:, whole:])
-    if whole:
-        sums += np.vecdot(a[:, :whole].reshape(pieces), b[:, :whole].reshape(pieces)).sum(axis=1)
+    if a.shape[1] >= _LONG_ROW:
+        return np.array([np.inner(*rows) for rows in zip(a, b, strict=True)])
+    sums: Float64Array = np.vecdot(a, b)
     return sums

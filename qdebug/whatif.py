@@ -253,7 +253,7 @@ def _try(candidates: Sequence[QuantParams], blocks: Iterable[Block]) -> list[Met
     for block in blocks:
         for i, params in enumerate(candidates):
             view = block if params.channels > 1 else _as_one_channel(block)
-            statistics[i].absorb(measure(_quantized(view, params), params), view.first_channel)
+            statistics[i].absorb(measure(_quantized(view, params), params))
     return [
         layer_metrics(each, params) for each, params in zip(statistics, candidates, strict=True)
     ]

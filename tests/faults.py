@@ -206,9 +206,10 @@ def diagnosed(case: Case) -> Diagnosis:
     layer = Layer("layer", case.params, case.x.shape)
     statistics = no_statistics(case.params.channels)
     for block in array_blocks(case.x, case.codes, axis=case.params.axis):
-        statistics.absorb(measure(block, case.params), block.first_channel)
-    assert layer_metrics(statistics, case.params).num_elements
-    found = layer_report(layer, statistics).diagnosis
+        statistics.absorb(measure(block, case.params))
+    metrics = layer_metrics(statistics, case.params)
+    assert metrics.num_elements
+    found = layer_report(layer, statistics, metrics).diagnosis
     assert found is not None
     return found
 

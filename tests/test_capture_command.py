@@ -116,7 +116,7 @@ class Moody:
     def parts(self, layers: list[Layer]) -> list["Moody"]:
         return [self]
 
-    def blocks(self):  # type: ignore[no-untyped-def]
+    def blocks(self, sums):  # type: ignore[no-untyped-def]
         for length in (2, 5, 6):
             for layer, n in zip(self.layers, (6, length), strict=True):
                 x = np.arange(n, dtype=np.float32).reshape(1, 1, n)

@@ -79,7 +79,7 @@ def arrays(models):
     """Layer name -> floats, codes and model floats of all samples, each (samples, elements)."""
     found = {}
     for part in models.parts([layer for layer in models.layers if isinstance(layer, Layer)]):
-        for layer, block in part.blocks():
+        for layer, block in part.blocks([]):
             floats, codes, model = found.setdefault(layer.name, ([], [], []))
             floats.append(block.floats.ravel())
             codes.append(block.codes.ravel())
@@ -288,21 +288,21 @@ def test_samples_are_the_first():
 def test_only_what_is_asked_for_is_done():
     models = digits()
     (part,) = models.parts([layer for layer in models.layers if layer.kind == "weight"][:1])
-    assert [block.codes.dtype for _, block in part.blocks()] == [np.int8]
+    assert [block.codes.dtype for _, block in part.blocks([])] == [np.int8]
     chosen = [layer for layer in models.layers if layer.op == "SOFTMAX"]
     (part,) = models.parts(chosen)
     assert part.layers == chosen
-    assert [layer for layer, _ in part.blocks()] == chosen * 40
+    assert [layer for layer, _ in part.blocks([])] == chosen * 40
 
 
 def test_two_passes_at_once_do_not_disturb_each_other():
     models = digits(samples=4)
     chosen = [layer for layer in models.layers if layer.kind == "activation"]
     (part,) = models.parts(chosen)
-    alone = [block.codes.copy() for _, block in part.blocks()]
+    alone = [block.codes.copy() for _, block in part.blocks([])]
     together = [
         (first[1].codes.copy(), second[1].codes.copy())
-        for first, second in zip(part.blocks(), part.blocks(), strict=True)
+        for first, second in zip(part.blocks([]), part.blocks([]), strict=True)
     ]
     for codes, (first, second) in zip(alone, together, strict=True):
         np.testing.assert_array_equal(codes, first)

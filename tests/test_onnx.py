@@ -507,7 +507,7 @@ def test_parts_hold_what_is_asked_for(opened):
     source = opened()
     by_name = {layer.name: layer for layer in source.layers}
     (part,) = source.parts([by_name["r1"], by_name["p"]])
-    blocks = list(part.blocks())
+    blocks = list(part.blocks([]))
     assert [layer.name for layer, _ in blocks] == ["r1", "p"] * SAMPLES
     assert all(block.floats.ndim == 3 for _, block in blocks)
     parts = source.parts([by_name["w1"], by_name["bf"]])

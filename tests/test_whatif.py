@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from qdebug import engine, summary
 from qdebug.affine import QuantParams, QuantScheme, params_from_range
-from qdebug.layer import Block, Layer
+from qdebug.layer import Block, Layer, WholePiece
 from qdebug.ranges import range_mse, range_percentile
 from qdebug.remedy import Recommendation, recommend
 from qdebug.sources import slabs
@@ -55,13 +55,13 @@ def in_memory(
         def parts(self, layers):
             return [Part(*layers)]
 
-    class Part:
+    class Part(WholePiece):
         num_elements = x.size
 
         def __init__(self, layer):
             self.layers = [layer]
 
-        def blocks(self):
+        def blocks(self, sums):
             (layer,) = self.layers
             for block in slabs.array_blocks(x, q, axis=layer.params.axis):
                 yield layer, block
@@ -506,10 +506,10 @@ def test_memory_does_not_grow_with_the_layer(axis: int | None) -> None:
         layers = (layer,)
 
         def parts(self, layers):
-            class Part:
+            class Part(WholePiece):
                 num_elements = 1
 
-                def blocks(self):
+                def blocks(self, sums):
                     return ((layer, block) for block in blocks(layer))
 
             Part.layers = [layer]

@@ -10,6 +10,10 @@ import click
 from qdebug import __version__
 from qdebug.errors import QdebugError
 
+# Each of our threads sums by itself; OpenBLAS's own, one a core, would then wait for each other
+# longer than they work. NumPy reads this when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # Command -> its line in `qdebug --help`. The module of the same name in this package holds the
 # command and is imported only to run it or to show its own help.
 COMMANDS = {

@@ -70,7 +70,7 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FILE",
     help="Read the configuration from FILE (.toml).",
 )
-@options.reading_options
+@options.running_options
 @click.pass_context
 def command(
     ctx: click.Context,

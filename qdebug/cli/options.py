@@ -39,6 +39,14 @@ _KEYS_OPTION = click.option(
     help="How a pair file names FIELD's arrays, {} for the layer: float={}_fp32. Repeat.",
 )
 
+_JOBS_OPTION = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads; the cores this process may use if left out, 8 at most. Figures do not depend "
+    "on it.",
+)
+
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how models are run; the command gets them as one `reading`."""
@@ -48,6 +56,11 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how SOURCE is read; the command gets them as one `reading`."""
     return _as_reading(function, [*_MODEL_OPTIONS, _KEYS_OPTION])
+
+
+def running_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`reading_options`, and who does the work, for commands that go through all layers."""
+    return _as_reading(function, [*_MODEL_OPTIONS, _KEYS_OPTION, _JOBS_OPTION])
 
 
 def _as_reading(

@@ -16,6 +16,7 @@ from qdebug.names import printable, select
 from qdebug.report import Report, loads
 from qdebug.sources.npz import PairFiles, parse_keys
 from qdebug.sources.tflite_run import Kernels
+from qdebug.workers import Threads
 
 SOURCE_HELP = """SOURCE is one or more pair files (.npz) or globs; a float and a quantized model
     (.tflite or .onnx) with --inputs; a saved report (.json); or the CSV of TFLite's
@@ -36,6 +37,7 @@ class Reading:
         samples: only so many of them.
         kernels: LiteRT's kernels.
         signature: of a .tflite model that has several.
+        jobs: threads to read and measure with; as many as there are cores where None.
     """
 
     keys: Sequence[str] = ()
@@ -43,6 +45,7 @@ class Reading:
     samples: int | None = None
     kernels: Kernels = "default"
     signature: str | None = None
+    jobs: int | None = None
 
     def source(self, sources: Sequence[str]) -> Source:
         """The tensors themselves: pair files or a live pair of models.
@@ -103,8 +106,10 @@ class Reading:
         if not is_saved(sources):
             source = self.source(sources)
             with progress() as advance:
-                return engine.run(source, patterns, advance)
-        self._refuse("tensors: pair files or models", "inputs", "samples", "signature", "keys")
+                return engine.run(source, patterns, advance, Threads(self.jobs))
+        self._refuse(
+            "tensors: pair files or models", "inputs", "samples", "signature", "keys", "jobs"
+        )
         if len(sources) > 1:
             raise QdebugError("found a report (.json, .csv) among others, expected it alone")
         saved = _saved(sources[0])

@@ -54,7 +54,7 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 @click.option("--columns", "names", metavar="A,B", help="Only these columns, in this order.")
 @click.option("--per-channel", is_flag=True, help="A row a channel where a layer has them.")
 @click.option("--wide", is_flag=True, help="Whole names and all columns on any terminal.")
-@options.reading_options
+@options.running_options
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -55,7 +55,7 @@ from qdebug.suggest import DEFAULT_BUDGET, chosen, suggestions
 )
 @options.output_option("Write to FILE; - is the terminal.")
 @click.option("--wide", is_flag=True, help="Whole names on any terminal.")
-@options.reading_options
+@options.running_options
 @click.pass_context
 def command(
     ctx: click.Context,

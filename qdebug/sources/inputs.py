@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from qdebug.errors import FieldError, QdebugError
 from qdebug.names import nearest, printable, some
-from qdebug.sources.npy_array import Take, read_header, taking, taking_flat, taking_reordered
+from qdebug.sources.npy_array import (
+    StoredArray,
+    Take,
+    Taker,
+    read_header,
+    taking_flat,
+    taking_reordered,
+)
+from qdebug.sources.storage import open_file
 from qdebug.sources.zip_member import BrokenMemberError
 
 _EXPECTED = "an .npz or .npy file as NumPy writes it"
@@ -219,13 +227,24 @@ def _plain(name: str) -> str:
 def _npz_array(path: str, info: zipfile.ZipInfo) -> _Array:
     name = printable(info.filename.removesuffix(".npy"))
     try:
-        stored = read_header(path, name, info)
+        with open_file(path) as file:
+            stored = read_header(file, name, info)
     except FieldError as error:
         said = str(error).removeprefix("field ")
         raise QdebugError(f"{printable(path)}: array {said}") from None
-    taking_this = taking_reordered if stored.fortran else taking
     where = f"{printable(path)}: array '{name}'"
-    return _Array(where, stored.dtype, stored.shape, lambda: taking_this(stored))
+    return _Array(where, stored.dtype, stored.shape, lambda: _taking_stored(path, stored))
+
+
+@contextmanager
+def _taking_stored(path: str, stored: StoredArray) -> Iterator[Take]:
+    """A function that takes the next n elements of an array in a .npz file, in C order."""
+    with open_file(path) as file:
+        if stored.fortran:
+            with taking_reordered(file, stored) as take:
+                yield take
+        else:
+            yield Taker(file, stored).take
 
 
 def _npy_array(path: str) -> _Array:

@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from qdebug.checksum import RangeSum
 from qdebug.errors import QdebugError, locate
-from qdebug.layer import Block, Layer, Part, UnreadableLayer
+from qdebug.layer import Block, Layer, Part, UnreadableLayer, WholePiece
 from qdebug.names import printable
 from qdebug.sources.inputs import Samples, read_samples
 from qdebug.sources.tflite_graph import read_model
@@ -153,27 +154,27 @@ class LitertModels:
 
 
 @dataclass(frozen=True, eq=False)
-class _ConstantPart:
+class _ConstantPart(WholePiece):
     """One weight or bias."""
 
     constant: Constant
     twins: Twins
 
     @property
-    def layers(self) -> Sequence[Layer]:
+    def layers(self) -> Sequence[Layer]:  # type: ignore[override]
         return [self.constant.layer]
 
     @property
     def num_elements(self) -> int:
         return math.prod(self.constant.layer.shape)
 
-    def blocks(self) -> Iterator[tuple[Layer, Block]]:
+    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
         for block in self.constant.blocks(self.twins.quantized_graph, self.twins.float_graph):
             yield self.constant.layer, block
 
 
 @dataclass(frozen=True, eq=False)
-class _ActivationPart:
+class _ActivationPart(WholePiece):
     """Activations, sample by sample."""
 
     activations: Sequence[Activation]
@@ -181,13 +182,13 @@ class _ActivationPart:
     samples: Samples
 
     @property
-    def layers(self) -> Sequence[Layer]:
+    def layers(self) -> Sequence[Layer]:  # type: ignore[override]
         return [activation.layer for activation in self.activations]
 
     @property
     def num_elements(self) -> int:
         return self.samples.count * sum(math.prod(layer.shape) for layer in self.layers)
 
-    def blocks(self) -> Iterator[tuple[Layer, Block]]:
+    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
         for values in self.samples:
             yield from self.runs.blocks(values, self.activations)

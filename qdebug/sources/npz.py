@@ -3,29 +3,34 @@
 import glob
 import math
 import os
-import stat
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import islice, pairwise
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams, code_range
+from qdebug.checksum import RangeSum
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
-from qdebug.layer import Block, Layer, Part, UnreadableLayer
-from qdebug.names import nearest, shown
+from qdebug.layer import Block, Layer, Part, Piece, UnreadableLayer
+from qdebug.names import nearest, printable, shown
 from qdebug.sources.npy_array import (
     StoredArray,
+    Take,
+    Taker,
     read_header,
     read_small,
-    taking,
     taking_reordered,
 )
 from qdebug.sources.slabs import slabs
+from qdebug.sources.storage import absolute, expand_url, is_url, open_file, prefetch
 from qdebug.sources.zip_member import BrokenMemberError
+from qdebug.workers import TASK_ELEMENTS, Threads, Workers
 
 FIELDS = (
     "float",
@@ -42,15 +47,21 @@ FIELDS = (
 )
 KINDS = ("activation", "weight", "bias")
 
+# Bytes that a member's own header and its array's take, generously; and of an array that is read
+# with them.
+_HEADERS = 1 << 10
+_SMALL = 1 << 16
+
 # What a file must be when it is not.
 _EXPECTED = "an .npz file as numpy.savez writes it"
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """What one file holds of a layer."""
+    """What one file holds of a layer; `place` is where any process finds the file."""
 
     path: str
+    place: str
     floats: StoredArray
     codes: StoredArray
     model_floats: StoredArray | None
@@ -58,6 +69,23 @@ class _Piece:
     op: str | None
     kind: str | None
     nodes: tuple[str, ...]
+
+    @property
+    def arrays(self) -> list[StoredArray]:
+        """Floats, codes and, where there are any, the float model's own."""
+        arrays = [self.floats, self.codes, self.model_floats]
+        return [array for array in arrays if array is not None]
+
+    @property
+    def fortran(self) -> bool:
+        """Whether all arrays are in Fortran order."""
+        return all(array.fortran for array in self.arrays)
+
+    @property
+    def seekable(self) -> bool:
+        """Whether all arrays can be read from anywhere on, in the same order."""
+        same = all(array.fortran == self.fortran for array in self.arrays)
+        return same and all(array.member.stored for array in self.arrays)
 
 
 class PairFiles:
@@ -67,13 +95,19 @@ class PairFiles:
         QdebugError: no file can be read, or none holds a layer.
     """
 
-    def __init__(self, patterns: Sequence[str], keys: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        keys: Mapping[str, str] | None = None,
+        workers: Workers | None = None,
+    ) -> None:
         """Read the directories and parameters of all files that `patterns` name.
 
         Args:
-            patterns: files or globs.
+            patterns: files or globs; or URLs, which fsspec reads.
             keys: field -> template of its arrays' names, ``{}`` for the layer, where it is not
                 ``{}/field``.
+            workers: who reads them; the calling thread where None.
         """
         templates = {field: f"{{}}/{field}" for field in FIELDS} | dict(keys or {})
         self.files: list[str] = _expand(patterns)
@@ -81,60 +115,85 @@ class PairFiles:
         self.notes: list[str] = []
         self.skipped: list[tuple[str, str]] = []
         self._pieces: dict[str, list[_Piece]] = {}
-        broken: dict[str, str] = {}
-        for path in self.files:
-            try:
-                members = _members(path, templates)
-            except QdebugError as error:
-                self.problems.append(str(error))
+        broken: dict[str, list[str]] = {}
+        clashing: dict[str, str] = {}
+        read = partial(_read_file, templates=templates)
+        for found in (workers or Threads(1)).map(read, self.files):
+            if isinstance(found, str):
+                self.problems.append(found)
                 continue
-            for name, fields in members.items():
+            for name, piece in found.items():
                 pieces = self._pieces.setdefault(name, [])
+                if isinstance(piece, str):
+                    broken.setdefault(name, []).append(piece)
+                    continue
                 try:
-                    piece = _read_piece(path, fields)
-                    if pieces:
-                        _check_same(piece, pieces[0])
-                    pieces.append(piece)
-                except (FieldError, BrokenMemberError, MemoryError) as error:
-                    located = locate(error, file=shown(path), layer=shown(name))
-                    broken.setdefault(name, str(located))
+                    _check_same(piece, pieces[0] if pieces else piece)
+                except FieldError as error:
+                    located = locate(error, file=shown(piece.path), layer=shown(name))
+                    clashing.setdefault(name, str(located))
+                pieces.append(piece)
         if not self._pieces:
             raise QdebugError("; ".join(self.problems))
-        self.layers: list[Layer | UnreadableLayer] = [
-            UnreadableLayer(name, broken[name]) if name in broken else _layer(name, pieces)
-            for name, pieces in self._pieces.items()
-        ]
+        self.layers: list[Layer | UnreadableLayer] = []
+        for name, pieces in self._pieces.items():
+            reasons = broken.get(name, [])
+            if name in clashing:  # nobody knows which of them is meant
+                self.layers.append(UnreadableLayer(name, clashing[name]))
+            elif pieces:
+                self.layers.append(_layer(name, pieces))
+            else:
+                self.layers.append(UnreadableLayer(name, reasons.pop(0)))
+            self.problems += reasons
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
-        """What each file holds of each of these layers."""
-        return [_PiecePart(layer, piece) for layer in layers for piece in self._pieces[layer.name]]
+        """What each file holds of each of these layers, large arrays in several parts."""
+        return [
+            part
+            for layer in layers
+            for piece in self._pieces[layer.name]
+            for part in _parts(layer, piece)
+        ]
 
 
 @dataclass(frozen=True, eq=False)
 class _PiecePart:
-    """One file's piece of one layer."""
+    """Some slabs of one file's piece of one layer; of as many parts as it is cut into.
+
+    Attributes:
+        layer: the layer, cut along its own axis.
+        file_piece: where the arrays are.
+        slabs: number of the first slab, and of the first that is not of this part.
+        start: number of the first element.
+        num_elements: how many elements the slabs have.
+        of: how many parts there are.
+    """
 
     layer: Layer
-    piece: _Piece
+    file_piece: _Piece
+    slabs: tuple[int, int]
+    start: int
+    num_elements: int
+    of: int
 
     @property
     def layers(self) -> Sequence[Layer]:
         return [self.layer]
 
     @property
-    def num_elements(self) -> int:
-        return math.prod(self.piece.floats.shape)
+    def piece(self) -> Piece:
+        return self.file_piece.path, self.layer.name
 
-    def blocks(self) -> Iterator[tuple[Layer, Block]]:
-        path = shown(self.piece.path)
+    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
+        path = shown(self.file_piece.path)
         try:
-            for block in _blocks(self.piece, self.layer.params):
+            for block in _blocks(self, sums):
                 _check_codes(block, self.layer.params)
                 yield self.layer, block
         except (BrokenMemberError, FieldError) as error:
             raise locate(error, file=path, layer=shown(self.layer.name)) from None
         except OSError as error:
-            raise LayerError(f"{path}: {error.strerror or error}") from None
+            raise LayerError(f"{path}: {printable(str(error.strerror or error))}") from None
 
 
 def parse_keys(options: Sequence[str]) -> dict[str, str]:
@@ -167,46 +226,64 @@ def _expand(patterns: Sequence[str]) -> list[str]:
     paths: dict[str, str] = {}
     for pattern in patterns:
         found = [pattern]
-        if not os.path.exists(pattern) and glob.has_magic(pattern):  # noqa: PTH110 - any text
+        if is_url(pattern):
+            found = expand_url(pattern)
+        elif not os.path.exists(pattern) and glob.has_magic(pattern):  # noqa: PTH110 - any text
             found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute, too
-            if not found:
-                raise QdebugError(f"{shown(pattern)}: no file matches")
+        if not found:
+            raise QdebugError(f"{shown(pattern)}: no file matches")
         for path in found:
-            paths.setdefault(os.path.realpath(path), path)
+            paths.setdefault(path if is_url(path) else os.path.realpath(path), path)
     return list(paths.values())
 
 
-def _directory(path: str) -> list[zipfile.ZipInfo]:
-    """The members of a pair file.
-
-    Raises:
-        QdebugError: it is no .npz file.
-    """
+def _read_file(path: str, templates: Mapping[str, str]) -> dict[str, _Piece | str] | str:
+    """What a pair file holds: by layer a piece, or why there is none; or why it is no pair file."""
     name = shown(path) or "''"
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise QdebugError(f"{name}: found no regular file, expected {_EXPECTED}")
+        with open_file(path) as file:
             if file.read(6) == b"\x93NUMPY":
-                raise QdebugError(f"{name}: found a single array (.npy), expected {_EXPECTED}")
+                return f"{name}: found a single array (.npy), expected {_EXPECTED}"
             with zipfile.ZipFile(file) as archive:
-                return archive.infolist()
+                members = _members(name, archive.infolist(), templates)
+            infos = [
+                info for fields in members.values() for same in fields.values() for info in same
+            ]
+            prefetch(file, [(info.header_offset, _head_size(info)) for info in infos])
+            return {
+                layer: _read_layer(file, path, layer, fields) for layer, fields in members.items()
+            }
+    except QdebugError as error:
+        return str(error)
     except OSError as error:
-        raise QdebugError(f"{name}: {error.strerror or error}") from None
+        return f"{name}: {printable(str(error.strerror or error))}"
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise QdebugError(f"{name}: {error}; expected {_EXPECTED}") from None
+        return f"{name}: {error}; expected {_EXPECTED}"
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file so that a pipe without a writer is no reason to wait."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+def _head_size(info: zipfile.ZipInfo) -> int:
+    """What will be read of a member: all of a small one, the headers of a large one."""
+    return min(info.compress_size, _SMALL) + _HEADERS
+
+
+def _read_layer(
+    file: BinaryIO, path: str, name: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]
+) -> _Piece | str:
+    """One file's piece of a layer, or why it is none."""
+    try:
+        return _read_piece(file, path, fields)
+    except (FieldError, BrokenMemberError, MemoryError) as error:
+        return str(locate(error, file=shown(path), layer=shown(name)))
 
 
 def _members(
-    path: str, templates: Mapping[str, str]
+    path: str, infos: Sequence[zipfile.ZipInfo], templates: Mapping[str, str]
 ) -> dict[str, dict[str, list[zipfile.ZipInfo]]]:
-    """Layer -> field -> the members of that name (more than one is an error of the layer)."""
-    infos = _directory(path)
+    """Layer -> field -> the members of that name (more than one is an error of the layer).
+
+    Raises:
+        QdebugError: no layer.
+    """
     # The longest template first: of `{}_scale` and `{}`, the first is meant where both match.
     split = [(field, *template.split("{}")) for field, template in templates.items()]
     split.sort(key=lambda entry: -len(entry[1] + entry[2]))
@@ -224,13 +301,15 @@ def _members(
         found = f"'{shown(keys[0])}'" if keys else "nothing"
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
         raise QdebugError(
-            f"{shown(path)}: no layer: found {found}{more}, expected arrays named "
+            f"{path}: no layer: found {found}{more}, expected arrays named "
             f"'{templates['float'].replace('{}', 'LAYER')}' and so on (see --keys)"
         )
     return layers
 
 
-def _read_piece(path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> _Piece:
+def _read_piece(
+    file: BinaryIO, path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]
+) -> _Piece:
     """One file's part of a layer, all but the data checked.
 
     Raises:
@@ -239,7 +318,7 @@ def _read_piece(path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> _
     for field, infos in fields.items():
         if len(infos) > 1:
             raise FieldError(field, found=f"{len(infos)} arrays of this name", expected="one")
-    headers = {field: read_header(path, field, infos[0]) for field, infos in fields.items()}
+    headers = {field: read_header(file, field, infos[0]) for field, infos in fields.items()}
     for field in ("float", "quantized", "scale"):
         if field not in headers:
             raise FieldError(field, found="nothing", expected="an array")
@@ -259,14 +338,14 @@ def _read_piece(path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> _
                 field, found=f"shape {array.shape}", expected=f"{floats.shape}, as 'float' has"
             )
     params = QuantParams.of(
-        _vector(headers["scale"], "scale", "f", "floats", floats.shape),
-        _vector(headers["zero_point"], "zero_point", "iu", "integers", floats.shape)
+        _vector(file, headers["scale"], "scale", "f", "floats", floats.shape),
+        _vector(file, headers["zero_point"], "zero_point", "iu", "integers", floats.shape)
         if "zero_point" in headers
         else 0,
         codes.dtype.name,
-        axis=_axis(_value(headers, "axis", "iu", "a whole number"), len(floats.shape)),
-        bits=_value(headers, "bits", "iu", "a whole number"),
-        narrow_range=bool(_value(headers, "narrow_range", "biu", "True or False")),
+        axis=_axis(_value(file, headers, "axis", "iu", "a whole number"), len(floats.shape)),
+        bits=_value(file, headers, "bits", "iu", "a whole number"),
+        narrow_range=bool(_value(file, headers, "narrow_range", "biu", "True or False")),
     )
     if params.axis is not None and floats.shape[params.axis] != params.channels:
         raise FieldError(
@@ -274,15 +353,17 @@ def _read_piece(path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> _
             found=f"{params.channels} values",
             expected=f"1 or {floats.shape[params.axis]}, the length of axis {params.axis}",
         )
-    kind = _value(headers, "kind", "U", "text")
+    kind = _value(file, headers, "kind", "U", "text")
     if kind is not None and kind not in KINDS:
         raise FieldError("kind", found=f"'{shown(kind)}'", expected=" or ".join(KINDS))
-    op = _value(headers, "op", "U", "text")
-    nodes = _texts(headers, "nodes")
-    return _Piece(path, floats, codes, model_floats, params, op, kind, nodes)
+    op = _value(file, headers, "op", "U", "text")
+    nodes = _texts(file, headers, "nodes")
+    return _Piece(path, absolute(path), floats, codes, model_floats, params, op, kind, nodes)
 
 
-def _value(headers: Mapping[str, StoredArray], field: str, kinds: str, expected: str) -> Any:
+def _value(
+    file: BinaryIO, headers: Mapping[str, StoredArray], field: str, kinds: str, expected: str
+) -> Any:
     """The single value of an optional field, None where it is not there."""
     if field not in headers:
         return None
@@ -290,12 +371,12 @@ def _value(headers: Mapping[str, StoredArray], field: str, kinds: str, expected:
     if array.dtype.kind not in kinds or math.prod(array.shape) != 1:
         raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
     try:
-        return read_small(array).item()
+        return read_small(file, array).item()
     except (ValueError, SystemError):  # text that is no Unicode
         raise FieldError(field, found="no text", expected=expected) from None
 
 
-def _texts(headers: Mapping[str, StoredArray], field: str) -> tuple[str, ...]:
+def _texts(file: BinaryIO, headers: Mapping[str, StoredArray], field: str) -> tuple[str, ...]:
     """The texts of an optional field, none where it is not there."""
     if field not in headers:
         return ()
@@ -303,13 +384,18 @@ def _texts(headers: Mapping[str, StoredArray], field: str) -> tuple[str, ...]:
     if array.dtype.kind != "U" or len(array.shape) > 1:
         raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
     try:
-        return tuple(np.atleast_1d(read_small(array)).tolist())
+        return tuple(np.atleast_1d(read_small(file, array)).tolist())
     except (ValueError, SystemError):  # text that is no Unicode
         raise FieldError(field, found="no text", expected=expected) from None
 
 
 def _vector(
-    array: StoredArray, field: str, kinds: str, expected: str, tensor_shape: tuple[int, ...]
+    file: BinaryIO,
+    array: StoredArray,
+    field: str,
+    kinds: str,
+    expected: str,
+    tensor_shape: tuple[int, ...],
 ) -> NDArray[Any]:
     """A scale or zero point: one, or as many as some axis of the tensor is long."""
     if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
@@ -320,7 +406,7 @@ def _vector(
             found=f"shape {array.shape}",
             expected=f"(), (1,) or (channels,) for a tensor of shape {tensor_shape}",
         )
-    return read_small(array)
+    return read_small(file, array)
 
 
 def _axis(axis: int | None, ndim: int) -> int | None:
@@ -392,33 +478,63 @@ def _layer(name: str, pieces: Sequence[_Piece]) -> Layer:
     return Layer(name, first.params, first.floats.shape, first.op, first.kind, first.nodes)
 
 
-def _blocks(piece: _Piece, params: QuantParams) -> Iterator[Block]:
-    """Slabs of one file's part of a layer, in the order in which they stand in the file.
+def _layout(layer: Layer, piece: _Piece) -> tuple[tuple[int, ...], int | None]:
+    """Shape and channel axis of one file's piece, with the axes as they stand in the file.
 
     Raises:
-        FieldError: it has not the channels that `params` says.
+        FieldError: it has not the channels that the layer has.
     """
-    arrays = [piece.floats, piece.codes]
-    if piece.model_floats is not None:
-        arrays.append(piece.model_floats)
-    shape, axis = piece.floats.shape, params.axis
-    if axis is not None and shape[axis : axis + 1] != (params.channels,):
-        expected = f"{params.channels} channels along axis {axis}"
+    shape, axis = piece.floats.shape, layer.params.axis
+    if axis is not None and shape[axis : axis + 1] != (layer.params.channels,):
+        expected = f"{layer.params.channels} channels along axis {axis}"
         raise FieldError("float", found=f"shape {shape}", expected=expected)
-    # An array in Fortran order is one in C order with its axes reversed.
-    fortran = all(array.fortran for array in arrays)
-    if fortran:
-        shape = shape[::-1]
-        axis = None if axis is None else len(shape) - 1 - axis
-    if not math.prod(shape):
+    if piece.fortran:  # an array in Fortran order is one in C order with its axes reversed
+        return shape[::-1], None if axis is None else len(shape) - 1 - axis
+    return shape, axis
+
+
+def _parts(layer: Layer, piece: _Piece) -> list[Part]:
+    """One file's piece, cut where its arrays can be read from anywhere."""
+    try:
+        layout = _layout(layer, piece)
+    except FieldError:  # reading it will say so
+        return [_PiecePart(layer, piece, (0, 0), 0, 0, 1)]
+    cuts = [(0, 0)]  # slabs and elements before each part and after the last
+    slab = element = 0
+    for slab, (_, shape) in enumerate(slabs(*layout), 1):
+        element += math.prod(shape)
+        if element - cuts[-1][1] >= TASK_ELEMENTS and piece.seekable:
+            cuts.append((slab, element))
+    if cuts[-1] != (slab, element) or len(cuts) == 1:
+        cuts.append((slab, element))
+    return [
+        _PiecePart(layer, piece, (first, last), start, stop - start, len(cuts) - 1)
+        for (first, start), (last, stop) in pairwise(cuts)
+    ]
+
+
+def _blocks(part: _PiecePart, sums: list[RangeSum]) -> Iterator[Block]:
+    """The slabs of a part, in the order in which they stand in the file.
+
+    Raises:
+        FieldError: it has not the channels that the layer has.
+    """
+    piece = part.file_piece
+    chosen = islice(slabs(*_layout(part.layer, piece)), *part.slabs)
+    if not part.num_elements:
         return
     with ExitStack() as stack:
-        takers = [
-            stack.enter_context(
-                taking(array) if array.fortran == fortran else taking_reordered(array)
-            )
-            for array in arrays
-        ]
-        for first_channel, slab in slabs(shape, axis):
-            floats, codes, *model = (take(math.prod(slab)).reshape(slab) for take in takers)
+        file = stack.enter_context(open_file(piece.place))
+        takers: list[Taker] = []
+        takes: list[Take] = []
+        for array in piece.arrays:
+            if array.fortran == piece.fortran:
+                takers.append(Taker(file, array, part.start))
+                takes.append(takers[-1].take)
+            else:
+                takes.append(stack.enter_context(taking_reordered(file, array)))
+        for first_channel, slab in chosen:
+            floats, codes, *model = (take(math.prod(slab)).reshape(slab) for take in takes)
             yield Block(floats, codes, model[0] if model else None, first_channel)
+        if part.of > 1:
+            sums += [taker.range_sum() for taker in takers]

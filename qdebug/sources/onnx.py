@@ -14,8 +14,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qdebug.affine import QuantParams, quantize
+from qdebug.checksum import RangeSum
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
-from qdebug.layer import Block, Layer, Part, UnreadableLayer
+from qdebug.layer import Block, Layer, Part, UnreadableLayer, WholePiece
 from qdebug.names import printable, some
 from qdebug.sources.inputs import InputSpec, Samples, read_samples
 from qdebug.sources.onnx_graph import CODE_TYPES, Additions, Graph, read_graph
@@ -231,7 +232,7 @@ class OnnxModels:
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _Part(WholePiece):
     """Layers whose data comes together."""
 
     layers: Sequence[Layer]
@@ -242,7 +243,7 @@ class _Part:
     def num_elements(self) -> int:
         return self.runs * sum(math.prod(layer.shape) for layer in self.layers)
 
-    def blocks(self) -> Iterator[tuple[Layer, Block]]:
+    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
         for layer, data in self.arrays():
             blocks = array_blocks(data.floats, data.codes, data.model_float, axis=layer.params.axis)
             for block in blocks:

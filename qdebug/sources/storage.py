@@ -1,0 +1,167 @@
+"""Bytes of a file, on this machine or behind a URL that fsspec knows. Knows no format."""
+
+import glob
+import io
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from qdebug.errors import QdebugError
+from qdebug.names import printable
+
+# `s3://bucket/key`, `simplecache::https://host/file`; one letter is a drive of Windows.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
+
+# What is fetched at once from a URL: large enough that waiting for the answer does not count, small
+# enough for some per thread.
+_SPAN = 4 << 20
+_MOST_SPANS = 4
+
+# Small reads are served from so much at once; larger ones go straight into the reader's memory.
+_BUFFER = 4096
+
+
+def is_url(path: str) -> bool:
+    """Whether a source is for fsspec.
+
+    >>> is_url("s3://bucket/run.npz"), is_url("C:/run.npz"), is_url("run.npz")
+    (True, False, False)
+    """
+    return _URL.match(path) is not None
+
+
+def expand_url(pattern: str) -> list[str]:
+    """The URLs that a URL with ``*`` names, in order; one without is itself.
+
+    Raises:
+        QdebugError: fsspec or what it needs is not installed, or the listing fails.
+    """
+    if not glob.has_magic(pattern):
+        return [pattern]
+    # Of `simplecache::s3://bucket/*.npz` the part behind is what can be listed.
+    chain, colons, listed = pattern.rpartition("::")
+    try:
+        system, path = _file_system(listed)
+        found = sorted(_asked(system.glob, path))
+    except OSError as error:
+        raise QdebugError(f"{printable(pattern)}: {error.strerror or error}") from None
+    return [chain + colons + str(system.unstrip_protocol(name)) for name in found]
+
+
+def absolute(path: str) -> str:
+    """The name by which another process on this machine finds the file."""
+    return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100 - any text
+
+
+@contextmanager
+def open_file(path: str) -> Iterator[BinaryIO]:
+    """A file to read and seek in.
+
+    Raises:
+        QdebugError: no regular file, or fsspec is not installed.
+        OSError: as `open`; of a URL with whatever its file system raised.
+    """
+    if is_url(path):
+        with io.BufferedReader(_Remote(path), _BUFFER) as remote:
+            yield remote
+        return
+    with open(path, "rb", _BUFFER, opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise QdebugError(f"{printable(path)}: found no regular file, expected an .npz file")
+        yield file
+
+
+def prefetch(file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> None:
+    """Say that these ranges (start, size) will be read: a URL's then come in few requests."""
+    if isinstance(file, io.BufferedReader) and isinstance(file.raw, _Remote):
+        file.raw.prefetch(ranges)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file so that a pipe without a writer is no reason to wait."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+class _Remote(io.RawIOBase):
+    """A URL's bytes, fetched by range; the last few spans are kept."""
+
+    def __init__(self, url: str) -> None:
+        self._system, self._path = _file_system(url)
+        self._size = int(_asked(self._system.info, self._path)["size"])
+        self._position = 0
+        self._heads: dict[int, bytes] = {}
+        self._spans: dict[int, bytes] = {}
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        start, stop = self._position, min(self._position + len(buffer), self._size)
+        if start >= stop:
+            return 0
+        data = self._bytes(start, stop)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch these ranges together, and keep them."""
+        from fsspec.utils import merge_offset_ranges
+
+        _, firsts, ends = merge_offset_ranges(
+            [self._path] * len(ranges),
+            [start for start, _ in ranges],
+            [min(start + size, self._size) for start, size in ranges],
+            max_gap=_SPAN // 64,
+            max_block=_SPAN,
+        )
+        paths = [self._path] * len(firsts)
+        found = _asked(self._system.cat_ranges, paths, firsts, ends, on_error="raise")
+        self._heads = dict(zip(firsts, found, strict=True))
+
+    def _bytes(self, start: int, stop: int) -> bytes:
+        """What is at hand of a range, or the range and what follows it."""
+        for kept in (self._heads, self._spans):
+            for first, data in kept.items():
+                if first <= start < first + len(data):
+                    return data[start - first : stop - first]
+        end = min(max(stop, start + _SPAN), self._size)
+        data = bytes(_asked(self._system.cat_file, self._path, start, end))
+        while len(self._spans) >= _MOST_SPANS:
+            del self._spans[next(iter(self._spans))]
+        self._spans[start] = data
+        return data[: stop - start]
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the path in it."""
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise QdebugError(
+            f"{printable(url)}: URLs need fsspec: pip install 'qdebug[dask]'"
+        ) from None
+    system, path = _asked(url_to_fs, url)
+    return system, str(path)
+
+
+def _asked(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What a file system answers; its errors, of any kind, as OSError."""
+    try:
+        return function(*args, **options)
+    except (OSError, MemoryError):
+        raise
+    except ImportError as error:  # s3:// needs s3fs, and says so
+        raise OSError(str(error)) from None
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from None
