@@ -33,17 +33,19 @@ def sums_of(xs: Any, qs: Any, scale: float, zero_point: float) -> Any:
         magnitude += abs(x)
         steps_sum += steps
         e_sum += e
-        outward += e if x > 0 else (-e if x < 0 else 0.0)
+        outward += math.copysign(1.0, x) * e if x != 0 else 0.0  # faster than two comparisons
         xx += x * x
         ss += steps * steps
         xs_product += x * steps
         ee += e * e
-        x_min, x_max = min(x_min, x), max(x_max, x)
-        q_min, q_max = min(q_min, q), max(q_max, q)
-        e_max = max(e_max, size)
-        zeros += x == 0
-        saturated += q == -128 or q == 127
-        doubtful += size > 0.49999 * scale
+        x_min = x if x < x_min else x_min
+        x_max = x if x > x_max else x_max
+        q_min = q if q < q_min else q_min
+        q_max = q if q > q_max else q_max
+        e_max = size if size > e_max else e_max
+        zeros += 1.0 if x == 0 else 0.0
+        saturated += 1.0 if (q == -128) | (q == 127) else 0.0
+        doubtful += 1.0 if size > 0.49999 * scale else 0.0
     sums = (total, magnitude, steps_sum, e_sum, outward, xx, ss, xs_product, ee)
     return *sums, x_min, x_max, q_min, q_max, e_max, zeros, saturated, doubtful
 

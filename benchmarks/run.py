@@ -86,10 +86,10 @@ def page(quick: bool) -> str:
         "stored": stored,
         "compressed": tables.compressed(files, min(rounds, 3), parts),
         "shapes": tables.shapes(files, rounds),
-        "many": tables.many(files, min(rounds, 3)),
+        "many": tables.many(files, min(rounds, 2)),
         "memory": tables.memory(files, min(rounds, 2), parts),
-        "start_up": tables.start_up(4 * rounds, parts),
-        "live": tables.live(files, rounds, (10, 20) if quick else (100, 1100)),
+        "start_up": tables.start_up(files, 4 * rounds),
+        "live": tables.live(files, rounds, (10, 20) if quick else (100, 600)),
         "compiled": tables.compiled(stored),
         "codecs": tables.codecs(parts),
     }
