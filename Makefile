@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
 
-.PHONY: demo test lint format docs samples clean
+.PHONY: demo test lint format docs bench samples clean
 
 ## demo: the tool on a real network: table, picture, failing check
 demo: .venv/core
@@ -37,6 +37,10 @@ format: .venv/dev
 ## docs: docs/cli.md and the README's table from the program itself
 docs: .venv/dev
 	$(BIN)/python docs/generate.py
+
+## bench: time and memory beside other tools: docs/performance.md anew (6 minutes, 3 GB in build)
+bench: .venv/dev
+	$(BIN)/python benchmarks/run.py
 
 ## samples: train, convert and measure sample_models/ again (TensorFlow, in a .venv of its own)
 samples: .venv-samples/done

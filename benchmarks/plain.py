@@ -1,0 +1,14 @@
+"""Run a module as `python -m` does, as if none of the packages of the extra "fast" were installed.
+
+python plain.py MODULE ARGUMENTS...
+"""
+
+import runpy
+import sys
+
+FAST_PACKAGES = ("isal", "zlib_ng")
+
+if __name__ == "__main__":
+    sys.modules.update(dict.fromkeys(FAST_PACKAGES))  # type: ignore[arg-type] # None: not there
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

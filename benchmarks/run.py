@@ -1,0 +1,123 @@
+"""Measure everything and write docs/performance.md anew, from the template beside this file.
+
+make bench
+python benchmarks/run.py --quick    # small files, to try it; prints the page
+"""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import tables
+from pairs import Files
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = ROOT / "benchmarks/performance.md"
+PAGE = ROOT / "docs/performance.md"
+PEERS = ("onnxruntime", "ai-edge-quantizer", "ai-edge-litert", "isal", "zlib-ng", "numba")
+
+
+def processor() -> str:
+    """The CPU's model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "unknown CPU")
+
+
+def system() -> str:
+    """The operating system, as it calls itself."""
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        return f"{platform.system()} {platform.release()}"
+
+
+def setting() -> str:
+    """The machine and the versions, in words."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    packages = []
+    for name in ("qdebug", "numpy", *PEERS):
+        try:
+            packages.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return (
+        f"- {processor()}, {os.cpu_count()} cores, {memory:.0f} GiB of memory, {system()}\n"
+        f"- Python {platform.python_version()}, {', '.join(packages)}"
+    )
+
+
+def verdicts(targets: Sequence[tables.Target]) -> str:
+    """All targets, and below them the reasons that measured parts give for those not met."""
+    rows = [
+        (
+            target.what,
+            f"at {'least' if target.at_least else 'most'} {target.limit:g} {target.unit}",
+            f"{target.found:.3g}",
+            "met" if target.met else "**not met**",
+        )
+        for target in targets
+    ]
+    reasons = [f"- {t.what}: {t.why}." for t in targets if t.why and not t.met]
+    met = sum(target.met for target in targets)
+    told = [
+        f"{met} of {len(targets)} targets are met.",
+        tables.markdown(("", "target", "found", ""), rows),
+    ]
+    if reasons:
+        told.append("What the measured parts say of those not met:\n\n" + "\n".join(reasons))
+    return "\n\n".join(told)
+
+
+def page(quick: bool) -> str:
+    """Measure, and fill the template in."""
+    rounds = 1 if quick else 5
+    share = 1 / 16 if quick else 1.0
+    files = Files(ROOT / "build/bench" / ("quick" if quick else "full"), share)
+    parts = tables.machine(files, rounds)
+    stored = tables.stored(files, rounds, parts)
+    sections = {
+        "stored": stored,
+        "compressed": tables.compressed(files, min(rounds, 3), parts),
+        "shapes": tables.shapes(files, rounds),
+        "many": tables.many(files, min(rounds, 2)),
+        "memory": tables.memory(files, min(rounds, 2), parts),
+        "start_up": tables.start_up(files, 4 * rounds),
+        "live": tables.live(files, rounds, (10, 20) if quick else (100, 600)),
+        "compiled": tables.compiled(stored),
+        "codecs": tables.codecs(parts),
+    }
+    targets = [target for section in sections.values() for target in section.targets]
+    return TEMPLATE.read_text().format(
+        **sections,
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        setting=setting(),
+        verdicts=verdicts(targets),
+        interpreter=parts.interpreter / tables.MB,
+    )
+
+
+def main() -> None:
+    """Write the page, or show it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small files, once: to try the suite; prints the page, whose figures mean little",
+    )
+    quick = parser.parse_args().quick
+    text = page(quick)
+    if quick:
+        print(text)
+    else:
+        PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
