@@ -5,7 +5,7 @@ taken.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from qdebug.affine import QuantScheme, params_from_range
@@ -105,13 +105,27 @@ def unreadable(reason: str) -> Diagnosis:
     )
 
 
-def diagnose(subject: Subject, channels: Sequence[Subject] = ()) -> Diagnosis:
-    """What is wrong with a layer, and with which of its `channels` where each has its own scale."""
+def diagnose(
+    subject: Subject, channel: Callable[[int], Subject] | None = None, channels: int = 0
+) -> Diagnosis:
+    """What is wrong with a layer, and with which of its channels where each has its own scale.
+
+    `channel` gives one of so many `channels`: there may be too many to hold them all.
+    """
     whole = _diagnose(subject)
-    if not channels or whole.cause == "non-finite":
+    if channel is None or whole.cause == "non-finite":
         return whole
-    found = [_diagnose(channel, of=len(channels)) for channel in channels]
-    return _faulty_channels(whole, subject.metrics, channels, found) or whole
+    causes: list[str | None] = []
+    weights: dict[str, float] = {}
+    for index in range(channels):
+        each = channel(index)
+        cause = _diagnose(each, channels).cause
+        causes.append(cause)
+        if cause in ERRORS:
+            weight = each.metrics.num_elements * _excess(each.metrics)
+            weights[cause] = weights.get(cause, 0.0) + weight
+    cause = _channels_cause(whole, subject.metrics, causes, weights)
+    return whole if cause is None else _of_channels(cause, channel, causes)
 
 
 def _diagnose(subject: Subject, of: int = 1) -> Diagnosis:
@@ -439,39 +453,32 @@ def _sound(m: Metrics) -> Diagnosis:
 # --- channels -------------------------------------------------------------------------------------
 
 
-def _faulty_channels(
-    whole: Diagnosis,
-    metrics: Metrics,
-    channels: Sequence[Subject],
-    found: Sequence[Diagnosis],
-) -> Diagnosis | None:
-    """The diagnosis that the faulty channels give, if they explain the layer's."""
-    weights: dict[str, float] = {}
-    for channel, diagnosis in zip(channels, found, strict=True):
-        if diagnosis.cause in ERRORS:
-            weight = channel.metrics.num_elements * _excess(channel.metrics)
-            weights[diagnosis.cause] = weights.get(diagnosis.cause, 0.0) + weight
+def _channels_cause(
+    whole: Diagnosis, metrics: Metrics, causes: Sequence[str | None], weights: Mapping[str, float]
+) -> str | None:
+    """The cause in the channels, of such weights, that explains the layer; None if none does."""
     if weights:
         cause = max(weights, key=lambda name: weights[name])
         excess = max(metrics.num_elements * _excess(metrics), 0.0)
         if whole.cause not in ERRORS or weights[cause] >= _EXPLAINS * excess:
-            return _of_channels(cause, channels, found)
+            return cause
     for cause in ("coarse-scale", "range-waste"):
-        share = sum(diagnosis.cause == cause for diagnosis in found) / len(found)
-        if whole.cause == "ok" and share > 0.5:
-            return _of_channels(cause, channels, found)
+        if whole.cause == "ok" and causes.count(cause) > len(causes) / 2:
+            return cause
     return None
 
 
-def _of_channels(cause: str, channels: Sequence[Subject], found: Sequence[Diagnosis]) -> Diagnosis:
+def _of_channels(
+    cause: str, channel: Callable[[int], Subject], causes: Sequence[str | None]
+) -> Diagnosis:
     """The worst channel's diagnosis of this cause, with how many share it."""
-    at_fault = [c for c, diagnosis in enumerate(found) if diagnosis.cause == cause]
-    worst = max(at_fault, key=lambda c: _rmse_scale(channels[c].metrics))
-    rmse_scale = _g(_rmse_scale(channels[worst].metrics))
+    at_fault = [index for index, of_channel in enumerate(causes) if of_channel == cause]
+    worst = max(at_fault, key=lambda index: _rmse_scale(channel(index).metrics))
+    found = _diagnose(channel(worst), len(causes))
     return replace(
-        found[worst],
-        evidence=f"{len(at_fault)} of {len(channels)} channels, the worst is {worst} (rmse/scale "
-        f"{rmse_scale}): {found[worst].evidence}",
+        found,
+        evidence=f"{len(at_fault)} of {len(causes)} channels, the worst is {worst} (rmse/scale "
+        f"{_g(_rmse_scale(channel(worst).metrics))}): {found.evidence}",
     )
 
 

@@ -61,7 +61,7 @@ def run(
         why = reasons.get(layer.name, [])
         if layer.name in metrics:
             problems.extend(why)
-            return layer_report(layer, found.layers[layer.name], metrics[layer.name])
+            return layer_report(layer, found.layers.pop(layer.name), metrics[layer.name])
         problems.extend(why[1:])
         return unreadable_report(UnreadableLayer(layer.name, why[0]))
 

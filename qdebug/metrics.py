@@ -5,8 +5,8 @@ Each figure is defined here and nowhere else; docs/metrics.md explains them.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, overload
 
 import numpy as np
 
@@ -29,6 +29,9 @@ _TOLERATED_SHARE = 0.05
 
 # Above this many bits the share of codes in use says nothing (int32 biases).
 _RANGE_WASTE_BITS = 16
+
+# Channels whose figures are computed at once.
+_MADE_TOGETHER = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -178,9 +181,39 @@ def layers_metrics(layers: Sequence[tuple[Statistics, QuantParams]]) -> list[Met
     return _metrics(pooled, np.array(scale), mean_low, mean_high)
 
 
-def channel_metrics(statistics: Statistics, params: QuantParams) -> list[Metrics]:
-    """The figures of each channel."""
-    return _metrics(statistics, params.scale, *_range_waste([(statistics, params)]))
+class ChannelMetrics(Sequence[Metrics]):
+    """The figures of each channel, made when they are asked for: there may be very many."""
+
+    def __init__(self, statistics: Statistics, params: QuantParams) -> None:
+        self._statistics = statistics
+        self._params = params
+        self._made: list[Metrics] = []
+        self._first = 0  # of the channels whose figures are made
+
+    def __len__(self) -> int:
+        return self._params.channels
+
+    @overload
+    def __getitem__(self, index: int) -> Metrics: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Metrics]: ...
+    def __getitem__(self, index: int | slice) -> Metrics | list[Metrics]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        index = range(len(self))[index]
+        if not 0 <= index - self._first < len(self._made):
+            self._first = index - index % _MADE_TOGETHER
+            channels = slice(self._first, self._first + _MADE_TOGETHER)
+            self._made = _channels(self._statistics, self._params, channels)
+        return self._made[index - self._first]
+
+
+def _channels(statistics: Statistics, params: QuantParams, channels: slice) -> list[Metrics]:
+    some = statistics.of(channels)
+    some_params = replace(
+        params, scale=params.scale[channels], zero_point=params.zero_point[channels]
+    )
+    return _metrics(some, some_params.scale, *_range_waste([(some, some_params)]))
 
 
 def _range_waste(

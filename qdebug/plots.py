@@ -6,7 +6,7 @@ grow with the layer. Figures come from the report and are not computed again her
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -252,7 +252,7 @@ def _draw_errors(axes: Axes, found: Distributions, metrics: Metrics) -> None:
     _legend(axes)
 
 
-def _draw_channels(axes: Axes, channels: list[Metrics]) -> None:
+def _draw_channels(axes: Axes, channels: Sequence[Metrics]) -> None:
     values = [metrics.rmse_scale or 0.0 for metrics in channels]
     axes.bar(
         range(len(values)), values, width=0.8, color=[_colour(metrics) for metrics in channels]

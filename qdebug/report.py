@@ -4,19 +4,23 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, overload
 
 from qdebug import __version__
+from qdebug.affine import QuantParams
 from qdebug.diagnosis import ERRORS, Diagnosis, Subject, diagnose, origin, unreadable
 from qdebug.errors import QdebugError
 from qdebug.layer import Layer, UnreadableLayer
-from qdebug.metrics import Metrics, channel_metrics
+from qdebug.metrics import ChannelMetrics, Metrics
 from qdebug.names import shown
 from qdebug.statistics import Statistics
 
 SCHEMA = "qdebug.report/1"
+
+# The fields of a layer that are objects in JSON.
+_PARTS = ("metrics", "diagnosis")
 
 T = TypeVar("T")
 
@@ -28,6 +32,32 @@ class ChannelReport:
     scale: float
     zero_point: int
     metrics: Metrics
+
+
+class _Channels(Sequence[ChannelReport]):
+    """The channels of a layer, each made when it is asked for: there may be very many."""
+
+    def __init__(self, params: QuantParams, metrics: Sequence[Metrics]) -> None:
+        self._params = params
+        self._metrics = metrics
+
+    def __len__(self) -> int:
+        return len(self._metrics)
+
+    @overload
+    def __getitem__(self, index: int) -> ChannelReport: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ChannelReport]: ...
+    def __getitem__(self, index: int | slice) -> ChannelReport | list[ChannelReport]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        scale, zero_point = self._params.scale.item(index), self._params.zero_point.item(index)
+        return ChannelReport(scale, zero_point, self._metrics[index])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -50,7 +80,7 @@ class LayerReport:
     scale: float | list[float] | None = None
     zero_point: int | list[int] | None = None
     metrics: Metrics | None = None
-    channels: list[ChannelReport] | None = None
+    channels: Sequence[ChannelReport] | None = None
     diagnosis: Diagnosis | None = None
 
     @property
@@ -100,15 +130,7 @@ def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> Laye
     params = layer.params
     per_channel = params.channels > 1
     scales, zero_points = params.scale.tolist(), params.zero_point.tolist()
-    channels = [
-        ChannelReport(scale, zero_point, metrics)
-        for scale, zero_point, metrics in zip(
-            scales,
-            zero_points,
-            channel_metrics(statistics, params) if per_channel else [],
-            strict=False,
-        )
-    ]
+    channels = _Channels(params, ChannelMetrics(statistics, params)) if per_channel else None
     return LayerReport(
         name=layer.name,
         op=layer.op,
@@ -122,33 +144,28 @@ def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> Laye
         scale=scales if per_channel else scales[0],
         zero_point=zero_points if per_channel else zero_points[0],
         metrics=metrics,
-        channels=channels or None,
+        channels=channels,
         diagnosis=_diagnosis(layer, metrics, channels),
     )
 
 
-def _diagnosis(layer: Layer, metrics: Metrics, channels: Sequence[ChannelReport]) -> Diagnosis:
+def _diagnosis(
+    layer: Layer, metrics: Metrics, channels: Sequence[ChannelReport] | None
+) -> Diagnosis:
     params = layer.params
+    codes = (params.dtype, params.bits, params.qmin, params.qmax)
 
     def subject(figures: Metrics, scale: float | None, zero_point: int | None) -> Subject:
-        return Subject(
-            figures,
-            params.dtype,
-            params.bits,
-            params.qmin,
-            params.qmax,
-            scale,
-            zero_point,
-            layer.kind,
-            params.narrow_range,
-        )
+        return Subject(figures, *codes, scale, zero_point, layer.kind, params.narrow_range)
 
-    if not channels:
+    if channels is None:
         return diagnose(subject(metrics, float(params.scale[0]), int(params.zero_point[0])))
-    return diagnose(
-        subject(metrics, None, None),
-        [subject(channel.metrics, channel.scale, channel.zero_point) for channel in channels],
-    )
+
+    def channel_subject(index: int) -> Subject:
+        channel = channels[index]
+        return subject(channel.metrics, channel.scale, channel.zero_point)
+
+    return diagnose(subject(metrics, None, None), channel_subject, len(channels))
 
 
 def with_origins(layers: Sequence[LayerReport]) -> list[LayerReport]:
@@ -176,24 +193,50 @@ def unreadable_report(layer: UnreadableLayer) -> LayerReport:
 
 def to_json(report: Report) -> dict[str, Any]:
     """The report as JSON values, as docs/report.md describes them."""
-    layers = [asdict(layer) for layer in report.layers]
-    for layer in layers:
-        # A channel's figures stand beside its scale and zero point.
-        for channel in layer["channels"] or []:
-            channel.update(channel.pop("metrics"))
-    return {
+    values: dict[str, Any] = json.loads(dumps(report))
+    return values
+
+
+def dumps(report: Report) -> str:
+    """The report as JSON text."""
+    return "".join(json_pieces(report))
+
+
+def json_pieces(report: Report) -> Iterator[str]:
+    """The report as JSON text, piece by piece: whole, that of many layers takes much memory."""
+    head = {
         "schema": SCHEMA,
         "qdebug_version": report.qdebug_version,
         "sources": report.sources,
         "problems": report.problems,
         "notes": report.notes,
-        "layers": layers,
     }
+    yield _indented(head, 0).removesuffix("\n}") + ',\n "layers": ['
+    for number, layer in enumerate(report.layers):
+        yield ",\n" if number else "\n"
+        yield from _layer_pieces(layer)
+    yield "\n ]\n}\n"
 
 
-def dumps(report: Report) -> str:
-    """The report as JSON text."""
-    return json.dumps(to_json(report), indent=1, allow_nan=False, ensure_ascii=True) + "\n"
+def _layer_pieces(layer: LayerReport) -> Iterator[str]:
+    parts = {name: value and vars(value) for name, value in vars(layer).items() if name in _PARTS}
+    text = _indented({**vars(layer), **parts, "channels": None}, 2)
+    if not layer.channels:
+        yield text
+        return
+    # No name can look like this: within text a quotation mark has a backslash before it.
+    before, after = text.split('"channels": null', 1)
+    yield before + '"channels": ['
+    for number, channel in enumerate(layer.channels):
+        # A channel's figures stand beside its scale and zero point.
+        values = {"scale": channel.scale, "zero_point": channel.zero_point}
+        yield ("," if number else "") + "\n" + _indented(values | vars(channel.metrics), 4)
+    yield "\n   ]" + after
+
+
+def _indented(value: Mapping[str, Any], depth: int) -> str:
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=True)
+    return " " * depth + text.replace("\n", "\n" + " " * depth)
 
 
 def loads(text: str, file: str) -> Report:

@@ -25,6 +25,8 @@ _SURELY_ROUNDED = 0.49999
 # digits than this share leaves.
 _CANCELLED = 1e-6
 
+_SPAN_CHANNELS = 1 << 13
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
@@ -86,19 +88,31 @@ class Statistics:
         both.absorb(other)
         return both
 
+    def of(self, channels: slice) -> "Statistics":
+        """The statistics of some of the channels."""
+        return Statistics(*self._table(channels))
+
     def pooled(self) -> "Statistics":
         """The statistics of all channels together, as one channel."""
         if self.count.size == 1:
             return self
-        return _pooled(self._table().T[:, :, None])
+        some = [_pooled(self._table(channels).T[:, :, None]) for channels in self._spans()]
+        return some[0] if len(some) == 1 else side_by_side(some).pooled()
 
     def absorb(self, other: "Statistics") -> None:
         """Merge statistics of some or all of these channels into this, in place."""
-        here = slice(other.first_channel - self.first_channel, None)
-        here = slice(here.start, here.start + other.count.size)
-        merged = _pooled(np.stack([self._table(here), other._table()]))
-        for name in _NAMES:
-            getattr(self, name)[here] = getattr(merged, name)
+        first = other.first_channel - self.first_channel
+        for there in other._spans():
+            here = slice(first + there.start, first + there.stop)
+            merged = _pooled(np.stack([self._table(here), other._table(there)]))
+            for name in _NAMES:
+                getattr(self, name)[here] = getattr(merged, name)
+
+    def _spans(self) -> list[slice]:
+        """All channels, so many at a time that copies of their figures take little memory."""
+        stop = self.count.size
+        starts = range(0, stop, _SPAN_CHANNELS)
+        return [slice(start, min(start + _SPAN_CHANNELS, stop)) for start in starts]
 
     def _table(self, channels: slice = slice(None)) -> Float64Array:
         """All figures, shape (figures, channels), in the order of `_NAMES`."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qdebug import engine
 from qdebug.affine import QuantParams
 from qdebug.layer import Block
-from qdebug.metrics import FIGURES, Metrics, channel_metrics, layer_metrics
+from qdebug.metrics import FIGURES, ChannelMetrics, Metrics, layer_metrics
 from qdebug.report import LayerReport
 from qdebug.sources import npy_array, slabs
 from qdebug.sources.npz import PairFiles
@@ -79,7 +79,7 @@ def test_each_channel_has_the_figures_of_its_own_slice(axis: int) -> None:
     q = np.clip(np.rint(x / scale.reshape(shape)) + 3, -128, 127).astype(np.int8)
     outer, inner = int(np.prod(x.shape[: axis % 3])), int(np.prod(x.shape[axis % 3 + 1 :]))
     block = Block(x.reshape(outer, channels, inner), q.reshape(outer, channels, inner))
-    for channel, metrics in enumerate(channel_metrics(measure(block, params), params)):
+    for channel, metrics in enumerate(ChannelMetrics(measure(block, params), params)):
         part = oracle.figures(
             x.take(channel, axis), q.take(channel, axis), scale[channel], zero_point=3
         )

@@ -15,7 +15,7 @@ from qdebug.render.csv import csv_text
 from qdebug.render.markdown import markdown
 from qdebug.render.table import table
 from qdebug.render.tflite_csv import tflite_csv
-from qdebug.report import dumps
+from qdebug.report import json_pieces
 
 FORMATS = ("table", "markdown", "csv", "json", "tflite-csv")
 _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
@@ -79,20 +79,22 @@ def command(
     view = View(chosen, per_channel, sort, top)
     found = reading.report(resolve(sources), patterns)
     if form == "json":
-        text = dumps(arranged(found, view))
+        pieces = json_pieces(arranged(found, view))
     elif form == "csv":
-        text = csv_text(found, view)
+        pieces = iter([csv_text(found, view)])
     elif form == "tflite-csv":
-        text = tflite_csv(arranged(found, view))
+        pieces = iter([tflite_csv(arranged(found, view))])
     elif form == "markdown":
-        text = markdown(found, view)
+        pieces = iter([markdown(found, view)])
     else:
         fitted = output is None and sys.stdout.isatty() and not wide
         width = shutil.get_terminal_size().columns if fitted else None
-        text = table(found, view, width)
+        pieces = iter([table(found, view, width)])
     if output is None:
-        click.echo(text, nl=False, color=False if os.environ.get("NO_COLOR") else None)
+        for text in pieces:
+            click.echo(text, nl=False, color=False if os.environ.get("NO_COLOR") else None)
     else:
         with whole_file(output) as file:
-            file.write(click.unstyle(text).encode())
+            for text in pieces:
+                file.write(click.unstyle(text).encode())
     complain(ctx, found.notes, found.complaints)
