@@ -39,13 +39,20 @@ _KEYS_OPTION = click.option(
     help="How a pair file names FIELD's arrays, {} for the layer: float={}_fp32. Repeat.",
 )
 
-_JOBS_OPTION = click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Threads; the cores this process may use if left out, 8 at most. Figures do not depend "
-    "on it.",
-)
+_WORKER_OPTIONS = [
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Threads, or processes of `--scheduler local`. Left out, as many as this process may "
+        "use cores; 8 threads at most. Figures do not depend on it.",
+    ),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Read pair files on a Dask cluster: tcp://host:8786, or local for processes here.",
+    ),
+]
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,7 +67,7 @@ def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def running_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """`reading_options`, and who does the work, for commands that go through all layers."""
-    return _as_reading(function, [*_MODEL_OPTIONS, _KEYS_OPTION, _JOBS_OPTION])
+    return _as_reading(function, [*_MODEL_OPTIONS, _KEYS_OPTION, *_WORKER_OPTIONS])
 
 
 def _as_reading(

@@ -1,7 +1,8 @@
 """SOURCE: where it is looked for when it is left out, and how each kind of it is read."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from qdebug.names import printable, select
 from qdebug.report import Report, loads
 from qdebug.sources.npz import PairFiles, parse_keys
 from qdebug.sources.tflite_run import Kernels
-from qdebug.workers import Threads
+from qdebug.workers import Threads, Workers
 
 SOURCE_HELP = """SOURCE is one or more pair files (.npz) or globs; a float and a quantized model
     (.tflite or .onnx) with --inputs; a saved report (.json); or the CSV of TFLite's
@@ -37,7 +38,8 @@ class Reading:
         samples: only so many of them.
         kernels: LiteRT's kernels.
         signature: of a .tflite model that has several.
-        jobs: threads to read and measure with; as many as there are cores where None.
+        jobs: threads, or local processes; as many as there are cores where None.
+        scheduler: of a Dask cluster that does the work.
     """
 
     keys: Sequence[str] = ()
@@ -46,9 +48,10 @@ class Reading:
     kernels: Kernels = "default"
     signature: str | None = None
     jobs: int | None = None
+    scheduler: str | None = None
 
-    def source(self, sources: Sequence[str]) -> Source:
-        """The tensors themselves: pair files or a live pair of models.
+    def source(self, sources: Sequence[str], workers: Workers | None = None) -> Source:
+        """The tensors themselves: pair files, read by `workers`, or a live pair of models.
 
         Raises:
             QdebugError: a saved report, which holds no tensors; or what the source raises.
@@ -62,7 +65,7 @@ class Reading:
         if any(source.lower().endswith(_MODELS) for source in sources):
             return self.models(sources)
         self._refuse("a float and a quantized model", "inputs", "samples", "signature")
-        return PairFiles(sources, parse_keys(self.keys))
+        return PairFiles(sources, parse_keys(self.keys), workers)
 
     def models(self, sources: Sequence[str]) -> Source:
         """A live pair of models.
@@ -104,9 +107,12 @@ class Reading:
     def report(self, sources: Sequence[str], patterns: Sequence[str] = ()) -> Report:
         """The report of a source, fresh or saved; with `patterns`, of the layers they name."""
         if not is_saved(sources):
-            source = self.source(sources)
-            with progress() as advance:
-                return engine.run(source, patterns, advance, Threads(self.jobs))
+            if any(source.lower().endswith(_MODELS) for source in sources):
+                self._refuse("pair files (.npz)", "scheduler")
+            with self._workers() as workers:
+                source = self.source(sources, workers)
+                with progress() as advance:
+                    return engine.run(source, patterns, advance, workers)
         self._refuse(
             "tensors: pair files or models", "inputs", "samples", "signature", "keys", "jobs"
         )
@@ -115,6 +121,21 @@ class Reading:
         saved = _saved(sources[0])
         chosen = select([layer.name for layer in saved.layers], patterns)
         return replace(saved, layers=[layer for layer in saved.layers if layer.name in chosen])
+
+    @contextmanager
+    def _workers(self) -> Iterator[Workers]:
+        """Threads, or the cluster that was asked for."""
+        if self.scheduler is None:
+            yield Threads(self.jobs)
+            return
+        if self.scheduler != "local":
+            self._refuse("threads and --scheduler local", "jobs")
+        from qdebug.cluster import connect
+
+        with connect(self.scheduler, self.jobs) as cluster:
+            if cluster.dashboard:
+                click.echo(f"Dashboard: {cluster.dashboard}", err=True)
+            yield cluster
 
 
 def is_saved(sources: Sequence[str]) -> bool:
