@@ -36,7 +36,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from qdebug.cli import main as qdebug
-from qdebug.report import Report, loads
+from qdebug.report import Report
+from qdebug.report_json import loads
 from qdebug.suggest import suggestions
 
 Array = NDArray[Any]

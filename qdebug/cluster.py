@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from qdebug.errors import QdebugError
+from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.names import printable, shown
 from qdebug.workers import TASK_ELEMENTS
 
@@ -288,7 +288,7 @@ def connect(scheduler: str, workers: int | None = None) -> Iterator[Cluster]:
             run what runs here.
     """
     if find_spec("distributed") is None:
-        raise QdebugError("--scheduler needs Dask: pip install 'qdebug[dask]'")
+        raise MissingExtraError("--scheduler needs", "dask")
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         local = scheduler == "local"

@@ -5,6 +5,17 @@ class QdebugError(Exception):
     """Something the user can put right; the message is one line that says what and how."""
 
 
+class MissingExtraError(QdebugError):
+    """What is asked for needs a library that is not installed.
+
+    >>> str(MissingExtraError("ONNX models need", "onnx"))
+    "ONNX models need an extra: pip install 'qdebug[onnx]'"
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} an extra: pip install 'qdebug[{extra}]'")
+
+
 class FieldError(QdebugError):
     """One field of one layer is not what it must be.
 

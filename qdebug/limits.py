@@ -1,6 +1,5 @@
 """Limits: which figures a layer must keep to, from options and configuration, and who does not."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -147,6 +146,8 @@ def read_config(path: Path) -> Config:
     Raises:
         QdebugError: not TOML, an unknown key, or a value of the wrong kind.
     """
+    import tomllib
+
     shown = printable(str(path))
     try:
         data = tomllib.loads(path.read_text("utf-8"))

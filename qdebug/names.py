@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from qdebug.errors import QdebugError
@@ -123,6 +122,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     >>> nearest("conv2", ["conv1", "dense"])
     "did you mean 'conv1'?"
     """
+    from difflib import get_close_matches  # of no use where all goes well
+
     choices = list(known)
     close = get_close_matches(word, choices, n=3, cutoff=0.5)
     if close:

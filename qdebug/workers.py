@@ -3,7 +3,6 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -86,6 +85,9 @@ class Threads:
         if jobs == 1:
             yield from map(function, tasks)
             return
+        # Imported here: small sources have one task, and start sooner without.
+        from concurrent.futures import Future, ThreadPoolExecutor
+
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="qdebug")
         waiting: deque[Future[R]] = deque()
         try:

@@ -12,7 +12,7 @@ from click.testing import Result
 from qdebug.diagnosis import Diagnosis
 from qdebug.metrics import FIGURES
 from qdebug.render.explain import explained
-from qdebug.report import loads
+from qdebug.report_json import loads
 from qdebug.sources.npz import PairFiles
 from tests.conftest import SAMPLES
 

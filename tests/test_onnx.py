@@ -14,7 +14,7 @@ import pytest
 from qdebug import engine
 from qdebug.errors import QdebugError
 from qdebug.layer import Layer, UnreadableLayer
-from qdebug.report import dumps, loads
+from qdebug.report_json import dumps, loads
 from qdebug.sources.onnx import OnnxModels
 from tests import oracle
 

@@ -19,7 +19,8 @@ from qdebug.diagnosis import Diagnosis
 from qdebug.errors import QdebugError
 from qdebug.metrics import FIGURES, Metrics
 from qdebug.render.suggestions import FORMS, table, written
-from qdebug.report import LayerReport, Report, dumps, loads
+from qdebug.report import LayerReport, Report
+from qdebug.report_json import dumps, loads
 from qdebug.suggest import Suggestion, chosen, suggestions
 from tests.conftest import SAMPLES
 

@@ -14,7 +14,8 @@ from qdebug.metrics import REFERENCE, Metrics
 from qdebug.render.columns import View
 from qdebug.render.table import table
 from qdebug.render.tflite_csv import tflite_csv
-from qdebug.report import LayerReport, Report, dumps, loads
+from qdebug.report import LayerReport, Report
+from qdebug.report_json import dumps, loads
 from qdebug.sources.tf_csv import read_csv
 
 # As TensorFlow 2.21 wrote it for a conv / depthwise / mean / dense / softmax model, 3 samples.

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,12 +13,14 @@ from qdebug import engine
 from qdebug.cli.progress import progress
 from qdebug.errors import QdebugError
 from qdebug.layer import Source
-from qdebug.limits import Config, find_config
 from qdebug.names import printable, select
-from qdebug.report import Report, loads
+from qdebug.report import Report
 from qdebug.sources.npz import PairFiles, parse_keys
 from qdebug.sources.tflite_run import Kernels
 from qdebug.workers import Threads, Workers
+
+if TYPE_CHECKING:
+    from qdebug.limits import Config
 
 SOURCE_HELP = """SOURCE is one or more pair files (.npz) or globs; a float and a quantized model
     (.tflite or .onnx) with --inputs; a saved report (.json); or the CSV of TFLite's
@@ -148,6 +151,8 @@ def _saved(path: str) -> Report:
         from qdebug.sources.tf_csv import read_csv
 
         return read_csv(path)
+    from qdebug.report_json import loads
+
     shown = printable(path)
     try:
         return loads(Path(path).read_text("utf-8"), shown)
@@ -157,7 +162,7 @@ def _saved(path: str) -> Report:
         raise QdebugError(f"{shown}: found no text, expected JSON") from None
 
 
-def resolve(sources: Sequence[str], config: Config | None = None) -> list[str]:
+def resolve(sources: Sequence[str], config: "Config | None" = None) -> list[str]:
     """The sources to read: those given, or those that stand for none given.
 
     Raises:
@@ -167,7 +172,10 @@ def resolve(sources: Sequence[str], config: Config | None = None) -> list[str]:
         return list(sources)
     if named := os.environ.get("QDEBUG_SOURCE"):
         return [named]
-    config = find_config(Path.cwd()) if config is None else config
+    if config is None:
+        from qdebug.limits import find_config
+
+        config = find_config(Path.cwd())
     if config.source:
         return config.source
     here = sorted(str(path) for path in Path().glob("*.npz"))

@@ -15,7 +15,6 @@ from qdebug.render.csv import csv_text
 from qdebug.render.markdown import markdown
 from qdebug.render.table import table
 from qdebug.render.tflite_csv import tflite_csv
-from qdebug.report import json_pieces
 
 FORMATS = ("table", "markdown", "csv", "json", "tflite-csv")
 _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
@@ -79,6 +78,8 @@ def command(
     view = View(chosen, per_channel, sort, top)
     found = reading.report(resolve(sources), patterns)
     if form == "json":
+        from qdebug.report_json import json_pieces
+
         pieces = json_pieces(arranged(found, view))
     elif form == "csv":
         pieces = iter([csv_text(found, view)])

@@ -11,7 +11,8 @@ from qdebug.metrics import REFERENCE, Metrics
 from qdebug.names import printable, shorten, shown
 from qdebug.remedy import LABELS, recommend
 from qdebug.render.columns import percent, significant
-from qdebug.report import LayerReport, Report, to_json
+from qdebug.report import LayerReport, Report
+from qdebug.report_json import to_json
 from qdebug.whatif import Alternative, WhatIf
 
 SCHEMA = "qdebug.explain/1"

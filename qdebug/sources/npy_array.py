@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from qdebug.checksum import RangeSum
 from qdebug.errors import FieldError
 from qdebug.sources.slabs import BLOCK_ELEMENTS
+from qdebug.sources.transpose import in_c_order
 from qdebug.sources.zip_member import Member, MemberReader, find_member
 
 # What reading a header that is none may raise.
@@ -154,12 +155,12 @@ def taking_reordered(file: BinaryIO, array: StoredArray) -> Iterator[Take]:
 
     The array is first copied to a temporary file: members cannot be read out of order.
     """
-    with tempfile.TemporaryFile() as spool:
-        taker = Taker(file, array)
-        for start in range(0, math.prod(array.shape), BLOCK_ELEMENTS):
-            spool.write(taker.take(min(BLOCK_ELEMENTS, math.prod(array.shape) - start)).data)
-        spool.flush()
-        yield taking_flat(np.memmap(spool, array.dtype, "r", shape=array.shape, order="F"))
+    spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - in_c_order closes it
+    taker, size = Taker(file, array), math.prod(array.shape)
+    for start in range(0, size, BLOCK_ELEMENTS):
+        spool.write(taker.take(min(BLOCK_ELEMENTS, size - start)).data)
+    with in_c_order(spool, array.shape, array.dtype.itemsize) as turned:
+        yield lambda n: np.frombuffer(turned.read(n * array.dtype.itemsize), array.dtype)
 
 
 def taking_flat(values: NDArray[Any]) -> Take:

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.errors import FieldError, QdebugError
+from qdebug.errors import FieldError, MissingExtraError, QdebugError
 from qdebug.names import printable
 from qdebug.sources.inputs import InputSpec
 
 if TYPE_CHECKING:
     import onnx
-
-MISSING = "ONNX models need an extra: pip install 'qdebug[onnx]'"
 
 # Domains whose operators go by their plain name. onnxruntime keeps copies of the standard ones in
 # its own, for types that an older operator set does not have.
@@ -147,7 +145,7 @@ def read_graph(path: str) -> Graph:
         import onnx
         from onnx import inliner
     except ImportError:
-        raise QdebugError(MISSING) from None
+        raise MissingExtraError("ONNX models need", "onnx") from None
     shown = printable(path)
     try:
         size = Path(path).stat().st_size

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.errors import QdebugError
+from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.names import printable
-from qdebug.sources.onnx_graph import MISSING, Additions, Graph, one_line
+from qdebug.sources.onnx_graph import Additions, Graph, one_line
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -40,7 +40,7 @@ class Session:
         try:
             import onnxruntime as ort
         except ImportError:
-            raise QdebugError(MISSING) from None
+            raise MissingExtraError("ONNX models need", "onnx") from None
         import onnx
 
         self._path = printable(graph.path)

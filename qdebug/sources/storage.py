@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from qdebug.errors import QdebugError
+from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.names import printable
 
 # `s3://bucket/key`, `simplecache::https://host/file`; one letter is a drive of Windows.
@@ -148,9 +148,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise QdebugError(
-            f"{printable(url)}: URLs need fsspec: pip install 'qdebug[dask]'"
-        ) from None
+        raise MissingExtraError(f"{printable(url)}: URLs need", "dask") from None
     system, path = _asked(url_to_fs, url)
     return system, str(path)
 

@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.errors import FieldError, QdebugError
+from qdebug.errors import FieldError, MissingExtraError, QdebugError
 from qdebug.names import nearest, printable
-
-MISSING_EXTRA = "LiteRT models need an extra: pip install 'qdebug[litert]'"
 
 # Operators that change how a value is written, not the value.
 PASSING = ("QUANTIZE", "DEQUANTIZE", "FAKE_QUANT")
@@ -276,7 +274,7 @@ def read_model(path: str, signature: str | None = None) -> Model:
     try:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError:
-        raise QdebugError(MISSING_EXTRA) from None
+        raise MissingExtraError("LiteRT models need", "litert") from None
     shown = printable(path)
     try:
         content = Path(path).read_bytes()

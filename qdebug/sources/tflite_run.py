@@ -9,9 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.errors import QdebugError
+from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.names import printable
-from qdebug.sources.tflite_graph import MISSING_EXTRA
 
 # default: what an application gets (XNNPACK where it can); builtin: the optimized kernels without
 # delegates; reference: the plain kernels.
@@ -38,7 +37,7 @@ class Runner:
             with _quiet():
                 from ai_edge_litert import interpreter as litert
         except ImportError:
-            raise QdebugError(MISSING_EXTRA) from None
+            raise MissingExtraError("LiteRT models need", "litert") from None
         self._path = path
         with self._errors("cannot be loaded"), _quiet():
             self._interpreter = litert.Interpreter(
