@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug import engine, report
+from qdebug import engine, report_json
 from qdebug.metrics import FIGURES
 from qdebug.names import shorten
 from qdebug.render.columns import COLUMNS, View
@@ -65,7 +65,7 @@ def test_json_holds_every_figure_and_loads_back_without_loss(qdebug: Run, tmp_pa
         for channel in layer["channels"] or []:
             assert set(channel) == {"scale", "zero_point", *FIGURES}
     fresh = engine.run(PairFiles([str(DIGITS)]))
-    assert report.loads(text, "report.json") == fresh
+    assert report_json.loads(text, "report.json") == fresh
     saved = tmp_path / "report.json"
     saved.write_text(text)
     for form in ("table", "markdown", "csv", "json"):
