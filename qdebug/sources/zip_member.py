@@ -15,7 +15,7 @@ from qdebug.sources.deflate import DeflateError, crc32, decompressobj
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _LOCAL_MAGIC = b"PK\x03\x04"
-_PIECE = 1 << 18
+_PIECE = 1 << 17
 _ENCRYPTED = 0x1
 
 
@@ -148,7 +148,7 @@ class MemberReader:
                 self._place += len(packed)
                 self._packed -= len(packed)
             try:
-                piece = self._inflate.decompress(packed, len(view) - filled)
+                piece = self._inflate.decompress(packed, min(len(view) - filled, _PIECE))
             except DeflateError as error:
                 raise BrokenMemberError(f"its compressed data is broken ({error})") from None
             if not piece and not packed:

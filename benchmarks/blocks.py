@@ -1,0 +1,60 @@
+"""Block size against time: why `qdebug.sources.slabs.BLOCK_ELEMENTS` is what it is.
+
+    python benchmarks/blocks.py
+
+One thread, then two at once, measure blocks of each size that are in memory; nanoseconds an element
+of all of them. Blocks that are too small keep two threads waiting for the interpreter.
+"""
+
+import os
+import threading
+import time
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as `qdebug.cli` does
+
+import numpy as np
+from tabulate import tabulate
+
+from qdebug.affine import QuantParams
+from qdebug.layer import Block
+from qdebug.statistics import measure
+
+ELEMENTS = 1 << 24  # a thread
+PARAMS = QuantParams.of(8 / 255)
+
+
+def block(size: int, seed: int) -> Block:
+    """Normal floats in int8."""
+    x = np.random.default_rng(seed).normal(size=size).astype(np.float32)
+    codes = np.clip(np.rint(x / PARAMS.scale[0]), -128, 127).astype(np.int8)
+    return Block(x.reshape(1, 1, -1), codes.reshape(1, 1, -1))
+
+
+def nanoseconds(size: int, jobs: int) -> float:
+    """Time an element of so many threads at once, the least of three."""
+
+    def work(values: Block) -> None:
+        for _ in range(ELEMENTS // size):
+            measure(values, PARAMS)
+
+    blocks = [block(size, seed) for seed in range(jobs)]
+    times = []
+    for _ in range(3):
+        threads = [threading.Thread(target=work, args=(values,)) for values in blocks]
+        start = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        times.append(time.perf_counter() - start)
+    return min(times) / (jobs * ELEMENTS) * 1e9
+
+
+if __name__ == "__main__":
+    rows = []
+    for size in (1 << power for power in range(14, 21)):
+        one, two = (nanoseconds(size, jobs) for jobs in (1, 2))
+        rows.append([size, f"{one:.2f}", f"{two:.2f}", f"{one / two:.2f}"])
+    print(
+        tabulate(rows, ["elements", "one thread", "two threads", "speed-up"], disable_numparse=True)
+    )
