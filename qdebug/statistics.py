@@ -8,7 +8,7 @@ to 1e-9 of a step) holds for every type of floats and codes.
 import math
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,62 +27,80 @@ _CANCELLED = 1e-6
 
 _SPAN_CHANNELS = 1 << 13
 
+# What is known of each channel: the rows of `Statistics.table`. x: float reference, q: code,
+# d = D(q) = (q - z) * s, e = d - x, m: the float model's own value. Over the finite elements of x
+# only; the model's over those where m is finite too.
+_NAMES = (
+    # Counts of elements.
+    "count",
+    "non_finite",  # NaN or infinite x: left out of everything else
+    "zeros",  # x is exactly zero
+    "clipped",  # x outside [D(qmin) - s/2, D(qmax) + s/2]
+    "saturated",  # q at qmin or qmax
+    # Sums.
+    "x_sum",
+    "x_magnitude",  # |x|
+    "q_sum",
+    "e_sum",
+    "steps_sum",  # e/s
+    "steps_outward",  # e/s away from zero: e/s where x > 0, -e/s where x < 0
+    "steps_square",  # (e/s)^2
+    "quantizer_square",  # ((D(Q(x)) - x) / s)^2
+    "clipped_square",  # of these, where x is clipped
+    "carried_square",  # (q - Q(x))^2
+    "d_square",  # d^2
+    "xd_product",  # x * d
+    # Sums about the mean.
+    "x_moment",  # (x - mean x)^2
+    "q_moment",
+    "e_moment",
+    "xq_moment",  # (x - mean x) * (q - mean q)
+    # Extremes.
+    "x_min",
+    "x_max",
+    "q_min",
+    "q_max",
+    "e_max",  # largest |e|
+    "steps_max",  # largest |e/s|
+    # Against an end-to-end run of the float model.
+    "model_count",
+    "model_square",  # m^2
+    "model_error_square",  # (d - m)^2
+    "model_steps_square",  # ((d - m) / s)^2
+    "inherited_square",  # ((x - m) / s)^2
+)
+_ROW = {name: row for row, name in enumerate(_NAMES)}
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What is known of a layer, by channel: every array has shape (channels,).
+    """What is known of some channels of a layer; each figure is an attribute of shape (channels,).
 
-    x: float reference, q: code, d = D(q) = (q - z) * s, e = d - x, m: the float model's own value.
-    Over the finite elements of x only; the model's over those where m is finite too.
+    Attributes:
+        table: all figures, shape (figures, channels), in the order of `_NAMES`.
+        first_channel: of the layer's channels, the first one that this knows of.
     """
 
-    # Counts of elements.
-    count: Float64Array
-    non_finite: Float64Array  # NaN or infinite x: left out of everything else
-    zeros: Float64Array  # x is exactly zero
-    clipped: Float64Array  # x outside [D(qmin) - s/2, D(qmax) + s/2]
-    saturated: Float64Array  # q at qmin or qmax
-    # Sums.
-    x_sum: Float64Array
-    x_magnitude: Float64Array  # |x|
-    q_sum: Float64Array
-    e_sum: Float64Array
-    steps_sum: Float64Array  # e/s
-    steps_outward: Float64Array  # e/s away from zero: e/s where x > 0, -e/s where x < 0
-    steps_square: Float64Array  # (e/s)^2
-    quantizer_square: Float64Array  # ((D(Q(x)) - x) / s)^2
-    clipped_square: Float64Array  # of these, where x is clipped
-    carried_square: Float64Array  # (q - Q(x))^2
-    d_square: Float64Array  # d^2
-    xd_product: Float64Array  # x * d
-    # Sums about the mean.
-    x_moment: Float64Array  # (x - mean x)^2
-    q_moment: Float64Array
-    e_moment: Float64Array
-    xq_moment: Float64Array  # (x - mean x) * (q - mean q)
-    # Extremes.
-    x_min: Float64Array
-    x_max: Float64Array
-    q_min: Float64Array
-    q_max: Float64Array
-    e_max: Float64Array  # largest |e|
-    steps_max: Float64Array  # largest |e/s|
-    # Against an end-to-end run of the float model.
-    model_count: Float64Array
-    model_square: Float64Array  # m^2
-    model_error_square: Float64Array  # (d - m)^2
-    model_steps_square: Float64Array  # ((d - m) / s)^2
-    inherited_square: Float64Array  # ((x - m) / s)^2
+    table: Float64Array
+    first_channel: int = 0
 
-    # Of the layer's channels, the first one that this knows of.
-    first_channel: int = field(default=0, kw_only=True)
+    def __getattr__(self, name: str) -> Float64Array:
+        if name not in _ROW:
+            raise AttributeError(f"no figure '{name}'")
+        row: Float64Array = self.table[_ROW[name]]
+        return row
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.table.shape[1])
 
     def merged(self, other: "Statistics") -> "Statistics":
         """The statistics of both parts together, for the channels from the first to the last."""
-        if (self.first_channel, self.count.size) == (other.first_channel, other.count.size):
-            return _pooled(np.stack([self._table(), other._table()]), self.first_channel)
+        if (self.first_channel, self.channels) == (other.first_channel, other.channels):
+            return Statistics(_pooled(np.stack([self.table, other.table])), self.first_channel)
         first = min(self.first_channel, other.first_channel)
-        stop = max(part.first_channel + part.count.size for part in (self, other))
+        stop = max(part.first_channel + part.channels for part in (self, other))
         both = no_statistics(stop - first, first)
         both.absorb(self)
         both.absorb(other)
@@ -90,36 +108,29 @@ class Statistics:
 
     def of(self, channels: slice) -> "Statistics":
         """The statistics of some of the channels."""
-        return Statistics(*self._table(channels))
+        return Statistics(self.table[:, channels])
 
     def pooled(self) -> "Statistics":
         """The statistics of all channels together, as one channel."""
-        if self.count.size == 1:
+        if self.channels == 1:
             return self
-        some = [_pooled(self._table(channels).T[:, :, None]) for channels in self._spans()]
-        return some[0] if len(some) == 1 else side_by_side(some).pooled()
+        some = [_pooled(self.table[:, channels].T[:, :, None]) for channels in self._spans()]
+        return Statistics(some[0] if len(some) == 1 else _pooled(np.stack(some)))
 
     def absorb(self, other: "Statistics") -> None:
         """Merge statistics of some or all of these channels into this, in place."""
         first = other.first_channel - self.first_channel
         for there in other._spans():
             here = slice(first + there.start, first + there.stop)
-            merged = _pooled(np.stack([self._table(here), other._table(there)]))
-            for name in _NAMES:
-                getattr(self, name)[here] = getattr(merged, name)
+            both = np.stack([self.table[:, here], other.table[:, there]])
+            self.table[:, here] = _pooled(both)
 
     def _spans(self) -> list[slice]:
         """All channels, so many at a time that copies of their figures take little memory."""
-        stop = self.count.size
-        starts = range(0, stop, _SPAN_CHANNELS)
-        return [slice(start, min(start + _SPAN_CHANNELS, stop)) for start in starts]
-
-    def _table(self, channels: slice = slice(None)) -> Float64Array:
-        """All figures, shape (figures, channels), in the order of `_NAMES`."""
-        return np.array([getattr(self, name)[channels] for name in _NAMES])
+        starts = range(0, self.channels, _SPAN_CHANNELS)
+        return [slice(start, min(start + _SPAN_CHANNELS, self.channels)) for start in starts]
 
 
-_NAMES = tuple(f.name for f in fields(Statistics) if f.name != "first_channel")
 _LEAST = ("x_min", "q_min")
 _MOST = ("x_max", "q_max", "e_max", "steps_max")
 # Sum about the mean -> the sums whose means it is about.
@@ -132,18 +143,18 @@ _MOMENTS = {
 
 
 def _rows_of(names: Iterable[str]) -> list[int]:
-    return [_NAMES.index(name) for name in names]
+    return [_ROW[name] for name in names]
 
 
 _LEAST_ROWS, _MOST_ROWS, _MOMENT_ROWS = map(_rows_of, (_LEAST, _MOST, _MOMENTS))
 _SUM_ROWS = _rows_of(name for name in _NAMES if name not in {*_LEAST, *_MOST, *_MOMENTS})
-_COUNT_ROW = _NAMES.index("count")
+_COUNT_ROW = _ROW["count"]
 _ABOUT_ROWS = [_rows_of(about) for about in zip(*_MOMENTS.values(), strict=True)]
 
 
 def side_by_side(parts: Sequence[Statistics]) -> Statistics:
     """Those of several layers, as if they were channels of one."""
-    return Statistics(*np.concatenate([part._table() for part in parts], axis=1))
+    return Statistics(np.concatenate([part.table for part in parts], axis=1))
 
 
 def no_statistics(channels: int, first_channel: int = 0) -> Statistics:
@@ -151,11 +162,11 @@ def no_statistics(channels: int, first_channel: int = 0) -> Statistics:
     table = np.zeros((len(_NAMES), channels))
     table[_LEAST_ROWS] = np.inf
     table[_MOST_ROWS] = -np.inf
-    return Statistics(*table, first_channel=first_channel)
+    return Statistics(table, first_channel)
 
 
-def _pooled(parts: Float64Array, first_channel: int = 0) -> Statistics:
-    """Merge tables over the first axis: shape (parts, figures, channels).
+def _pooled(parts: Float64Array) -> Float64Array:
+    """Tables, of shape (parts, figures, channels), merged over the first axis.
 
     A sum about the mean of all is the parts' sums about their own means, plus what their means are
     apart (Chan, Golub, LeVeque: Algorithms for computing the sample variance, 1983).
@@ -171,7 +182,7 @@ def _pooled(parts: Float64Array, first_channel: int = 0) -> Statistics:
         parts[:, sums] / np.maximum(count, 1.0) - merged[sums] / total for sums in _ABOUT_ROWS
     )
     merged[_MOMENT_ROWS] = (parts[:, _MOMENT_ROWS] + count * one * other).sum(axis=0)
-    return Statistics(*merged, first_channel=first_channel)
+    return merged
 
 
 def measure(block: Block, params: QuantParams) -> Statistics:
@@ -257,8 +268,7 @@ def _measure_gaps(
             zero_point[rows],
             limits,
         )
-        for name in _NAMES:
-            getattr(merged, name)[rows] = getattr(part, name)
+        merged.table[:, rows] = part.table
         merged.non_finite[rows] = elements - np.count_nonzero(kept)
     return merged
 
@@ -336,40 +346,41 @@ def _measure_finite(
         clipped = _summed(row, outside, channels)
         clipped_square = _summed(row, np.where(outside, best_error / s_here, 0.0) ** 2, channels)
 
-    return Statistics(
-        count=np.full(channels, float(elements)),
-        non_finite=np.zeros(channels),
-        zeros=zeros,
-        clipped=clipped,
-        saturated=saturated,
-        x_sum=x_sum,
-        x_magnitude=x_magnitude,
-        q_sum=steps_sum + z * elements,
-        e_sum=e_sum,
-        steps_sum=e_sum / s,
-        steps_outward=e_outward / s,
-        steps_square=steps_square,
-        quantizer_square=quantizer_square,
-        clipped_square=clipped_square,
-        carried_square=carried_square,
-        d_square=(steps_moment + steps_sum**2 / elements) * s**2,
-        xd_product=(xq_moment + x_sum * steps_sum / elements) * s,
-        x_moment=x_moment,
-        q_moment=steps_moment,
-        e_moment=e_moment,
-        xq_moment=xq_moment,
-        x_min=x_min,
-        x_max=x_max,
-        q_min=q_min,
-        q_max=q_max,
-        e_max=e_max,
-        steps_max=e_max / s,
-        model_count=model_count,
-        model_square=model_square,
-        model_error_square=model_error_square,
-        model_steps_square=model_error_square / s**2,
-        inherited_square=inherited_square / s**2,
-    )
+    figures = {
+        "count": np.full(channels, float(elements)),
+        "non_finite": np.zeros(channels),
+        "zeros": zeros,
+        "clipped": clipped,
+        "saturated": saturated,
+        "x_sum": x_sum,
+        "x_magnitude": x_magnitude,
+        "q_sum": steps_sum + z * elements,
+        "e_sum": e_sum,
+        "steps_sum": e_sum / s,
+        "steps_outward": e_outward / s,
+        "steps_square": steps_square,
+        "quantizer_square": quantizer_square,
+        "clipped_square": clipped_square,
+        "carried_square": carried_square,
+        "d_square": (steps_moment + steps_sum**2 / elements) * s**2,
+        "xd_product": (xq_moment + x_sum * steps_sum / elements) * s,
+        "x_moment": x_moment,
+        "q_moment": steps_moment,
+        "e_moment": e_moment,
+        "xq_moment": xq_moment,
+        "x_min": x_min,
+        "x_max": x_max,
+        "q_min": q_min,
+        "q_max": q_max,
+        "e_max": e_max,
+        "steps_max": e_max / s,
+        "model_count": model_count,
+        "model_square": model_square,
+        "model_error_square": model_error_square,
+        "model_steps_square": model_error_square / s**2,
+        "inherited_square": inherited_square / s**2,
+    }
+    return Statistics(np.array([figures[name] for name in _NAMES]))
 
 
 def _summed(row: NDArray[np.intp], values: NDArray[Any], channels: int) -> Float64Array:
