@@ -17,8 +17,10 @@ from qdebug.report import LayerReport, Report, layer_report, unreadable_report, 
 from qdebug.statistics import Statistics, measure, no_statistics
 from qdebug.workers import Threads, Workers
 
-# Blocks of fewer elements are put together: measuring a block takes 0.1 ms, whatever its size.
+# Blocks of fewer elements are put together, up to so many: measuring one takes 0.1 ms, whatever its
+# size.
 _TOGETHER_ELEMENTS = 1 << 14
+_TOGETHER_BLOCKS = 64
 
 # Parts of fewer elements are measured by one thread at a time: their many short calls into NumPy
 # would keep other threads waiting for the interpreter. 3000 layers of 10 000 elements took two
@@ -178,7 +180,8 @@ def _together(blocks: Iterator[tuple[Layer, Block]]) -> Iterator[tuple[Layer, Bl
             yield layer, _joined(kept)
             kept.clear()
         kept.append(_copied(block))
-        if len(kept) * block.codes.size >= _TOGETHER_ELEMENTS:
+        enough = len(kept) * block.codes.size >= _TOGETHER_ELEMENTS
+        if enough or len(kept) == _TOGETHER_BLOCKS:
             yield layer, _joined(kept)
             kept.clear()
     for layer, kept in waiting.values():
