@@ -39,7 +39,7 @@ docs: .venv/dev
 	$(BIN)/python docs/generate.py
 
 ## bench: time and memory beside other tools: docs/performance.md anew (6 minutes, 3 GB in build)
-bench: .venv/dev
+bench: .venv/bench
 	$(BIN)/python benchmarks/run.py
 
 ## samples: train, convert and measure sample_models/ again (TensorFlow, in a .venv of its own)
@@ -56,6 +56,10 @@ clean:
 
 .venv/dev: .venv/core
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.venv/bench: .venv/dev
+	$(BIN)/pip install --quiet zlib-ng numba
 	@touch $@
 
 .venv-samples/done:

@@ -22,8 +22,8 @@ from qdebug.workers import Threads, Workers
 if TYPE_CHECKING:
     from qdebug.limits import Config
 
-SOURCE_HELP = """SOURCE is one or more pair files (.npz) or globs; a float and a quantized model
-    (.tflite or .onnx) with --inputs; a saved report (.json); or the CSV of TFLite's
+SOURCE_HELP = """SOURCE is one or more pair files (.npz), globs or URLs; a float and a quantized
+    model (.tflite or .onnx) with --inputs; a saved report (.json); or the CSV of TFLite's
     QuantizationDebugger. Where it is left out: $QDEBUG_SOURCE, else `source` in [tool.qdebug], else
     the only .npz here.""".strip()
 

@@ -36,6 +36,7 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
       qdebug report 'shards/*.npz' --sort rmse_scale_ratio --top 10
       qdebug report model.npz --layer '*Relu*' --columns layer,rmse_scale,carried_rmse_scale
       qdebug report float.tflite int8.tflite --inputs data.npz
+      qdebug report 's3://bucket/run/*.npz' --scheduler tcp://host:8786
       qdebug report model.npz -o report.json
     """,
 )
