@@ -36,6 +36,7 @@ class Server:
         url: of the folder.
         asked: method, file and range (start, stop) of each request that came.
         served: bytes of files that were sent.
+        port: where the last request came from.
         ranges: whether it knows of byte ranges; many simple servers do not.
         sizes: whether it tells how large a file is.
         failing: answers 500 to requests that this accepts, given method and range.
@@ -46,6 +47,7 @@ class Server:
     url: str = ""
     asked: list[tuple[str, str, tuple[int, int] | None]] = field(default_factory=list)
     served: int = 0
+    port: int = 0
     ranges: bool = True
     sizes: bool = True
     failing: Callable[[str, tuple[int, int] | None], bool] = lambda method, span: False
@@ -73,6 +75,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, span: tuple[int, int] | None) -> None:
         state, name = self.state, self.path.lstrip("/").partition("?")[0]
         state.asked.append((self.command, name, span))
+        state.port = self.client_address[1]
         path = state.folder / name
         if state.failing(self.command, span):
             self.send_error(500)
