@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
 
-.PHONY: demo test lint format docs bench samples clean
+.PHONY: demo test lint format docs bench bench-scale samples clean
 
 ## demo: the tool on a real network: table, picture, failing check
 demo: .venv/core
@@ -41,6 +41,10 @@ docs: .venv/dev
 ## bench: time and memory beside other tools: docs/performance.md anew (6 minutes, 3 GB in build)
 bench: .venv/bench
 	$(BIN)/python benchmarks/run.py
+
+## bench-scale: reports on a cluster of two processes here: docs/scale.md anew (6 minutes, 1 GB in build)
+bench-scale: .venv/dev
+	$(BIN)/python benchmarks/scale.py
 
 ## samples: train, convert and measure sample_models/ again (TensorFlow, in a .venv of its own)
 samples: .venv-samples/done

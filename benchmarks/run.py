@@ -18,7 +18,11 @@ from pairs import Files
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "benchmarks/performance.md"
 PAGE = ROOT / "docs/performance.md"
-PEERS = ("onnxruntime", "ai-edge-quantizer", "ai-edge-litert", "isal", "zlib-ng", "numba")
+TODAY = f"{datetime.now(UTC):%Y-%m-%d}"
+PACKAGES = (
+    *("qdebug", "numpy"),
+    *("onnxruntime", "ai-edge-quantizer", "ai-edge-litert", "isal", "zlib-ng", "numba"),
+)
 
 
 def processor() -> str:
@@ -38,11 +42,11 @@ def system() -> str:
         return f"{platform.system()} {platform.release()}"
 
 
-def setting() -> str:
+def setting(names: Sequence[str]) -> str:
     """The machine and the versions, in words."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = []
-    for name in ("qdebug", "numpy", *PEERS):
+    for name in names:
         try:
             packages.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -96,8 +100,8 @@ def page(quick: bool) -> str:
     targets = [target for section in sections.values() for target in section.targets]
     return TEMPLATE.read_text().format(
         **sections,
-        date=f"{datetime.now(UTC):%Y-%m-%d}",
-        setting=setting(),
+        date=TODAY,
+        setting=setting(PACKAGES),
         verdicts=verdicts(targets),
         interpreter=parts.interpreter / tables.MB,
     )
