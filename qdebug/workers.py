@@ -2,7 +2,8 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -57,7 +58,7 @@ class Threads:
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """What `function` makes of each of the items, in their order."""
-        return [function(item) for item in items]
+        return list(self._results(function, items)) if items else []
 
     def reduce(
         self,
@@ -71,15 +72,16 @@ class Threads:
         >>> Threads(2).reduce(str, [1, 2, 3], lambda a, b: a + b)
         '123'
         """
-        results = iter(self._results(function, tasks))
-        merged = next(results)
-        for number, result in enumerate(results, 2):
-            merged = merge(merged, result)
-            if done is not None:
-                done(number)
-        return merged
 
-    def _results(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterable[R]:
+        def counted() -> Iterator[R]:
+            for number, result in enumerate(self._results(function, tasks), 1):
+                yield result
+                if done is not None:
+                    done(number)
+
+        return reduce(merge, counted())
+
+    def _results(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
         """The results in order; few of them wait, for they may be large."""
         jobs = min(self.jobs, len(tasks))
         if jobs == 1:

@@ -379,11 +379,7 @@ def test_a_scheduler_that_does_not_answer(qdebug: Run, monkeypatch: pytest.Monke
             ("digits_float.tflite", "digits_int8.tflite", "--inputs", "digits_inputs.npz"),
             "--scheduler goes with pair files (.npz)",
         ),
-        pytest.param(
-            ("report.json",),
-            "--scheduler goes with tensors: pair files or models",
-            marks=pytest.mark.xfail(strict=True, reason="not refused yet, but without effect"),
-        ),
+        (("report.json",), "--scheduler goes with tensors: pair files or models"),
         (("digits.npz", "--jobs", "2"), "--jobs goes with threads and --scheduler local"),
     ],
 )
@@ -413,4 +409,4 @@ def test_without_dask_the_extra_is_named() -> None:
     assert subprocess.run(words, capture_output=True).returncode == 0
     done = subprocess.run([*words, "--scheduler", "local"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "Error: --scheduler needs Dask: pip install 'qdebug[dask]'\n"
+    assert done.stderr == "Error: --scheduler needs an extra: pip install 'qdebug[dask]'\n"

@@ -322,8 +322,8 @@ def test_a_url_without_a_file_is_one_line(url: str, message: str | None, qdebug:
 @pytest.mark.parametrize(
     ("missing", "url", "message"),
     [
-        ("fsspec", "s3://bucket/a.npz", "URLs need fsspec: pip install 'qdebug[dask]'"),
-        ("fsspec", "s3://bucket/*.npz", "URLs need fsspec: pip install 'qdebug[dask]'"),
+        ("fsspec", "s3://bucket/a.npz", "URLs need an extra: pip install 'qdebug[dask]'"),
+        ("fsspec", "s3://bucket/*.npz", "URLs need an extra: pip install 'qdebug[dask]'"),
         pytest.param("s3fs", "s3://bucket/a.npz", "Install s3fs", marks=needs_fsspec),
         pytest.param("s3fs", "s3://bucket/*.npz", "Install s3fs", marks=needs_fsspec),
         pytest.param("aiohttp", "http://127.0.0.1:9/a.npz", "aiohttp", marks=needs_fsspec),

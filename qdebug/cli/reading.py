@@ -117,7 +117,13 @@ class Reading:
                 with progress() as advance:
                     return engine.run(source, patterns, advance, workers)
         self._refuse(
-            "tensors: pair files or models", "inputs", "samples", "signature", "keys", "jobs"
+            "tensors: pair files or models",
+            "inputs",
+            "samples",
+            "signature",
+            "keys",
+            "jobs",
+            "scheduler",
         )
         if len(sources) > 1:
             raise QdebugError("found a report (.json, .csv) among others, expected it alone")

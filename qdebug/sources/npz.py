@@ -30,7 +30,7 @@ from qdebug.sources.npy_array import (
 from qdebug.sources.slabs import slabs
 from qdebug.sources.storage import absolute, expand_url, is_url, open_file, prefetch
 from qdebug.sources.zip_member import BrokenMemberError
-from qdebug.workers import TASK_ELEMENTS, Threads, Workers
+from qdebug.workers import TASK_ELEMENTS, Workers
 
 FIELDS = (
     "float",
@@ -118,7 +118,10 @@ class PairFiles:
         broken: dict[str, list[str]] = {}
         clashing: dict[str, str] = {}
         read = partial(_read_file, templates=templates)
-        for found in (workers or Threads(1)).map(read, self.files):
+        # Directories of local files are work for the interpreter: threads would only share it.
+        if workers is not None and not (workers.remote or any(map(is_url, self.files))):
+            workers = None
+        for found in workers.map(read, self.files) if workers else map(read, self.files):
             if isinstance(found, str):
                 self.problems.append(found)
                 continue
@@ -263,7 +266,7 @@ def _read_file(path: str, templates: Mapping[str, str]) -> dict[str, _Piece | st
 
 def _head_size(info: zipfile.ZipInfo) -> int:
     """What will be read of a member: all of a small one, the headers of a large one."""
-    return min(info.compress_size, _SMALL) + _HEADERS
+    return (info.compress_size if info.compress_size <= _SMALL else 0) + _HEADERS
 
 
 def _read_layer(
@@ -525,6 +528,9 @@ def _blocks(part: _PiecePart, sums: list[RangeSum]) -> Iterator[Block]:
         return
     with ExitStack() as stack:
         file = stack.enter_context(open_file(piece.place))
+        sizes = [array.member.packed_size for array in piece.arrays]
+        if sum(sizes) <= _SMALL:
+            prefetch(file, [(a.member.start, n) for a, n in zip(piece.arrays, sizes, strict=True)])
         takers: list[Taker] = []
         takes: list[Take] = []
         for array in piece.arrays:

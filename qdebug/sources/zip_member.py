@@ -144,7 +144,7 @@ class MemberReader:
             packed = self._inflate.unconsumed_tail
             if not packed:
                 self._file.seek(self._place)
-                packed = self._file.read(min(_PIECE, self._packed))
+                packed = self._file.read(min(max(len(view) - filled, 512), _PIECE, self._packed))
                 self._place += len(packed)
                 self._packed -= len(packed)
             try:
