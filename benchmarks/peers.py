@@ -91,7 +91,7 @@ def reading() -> Callable[[str], None]:
     def read(path: str) -> None:
         source = PairFiles([path])
         for part in source.parts([x for x in source.layers if isinstance(x, Layer)]):
-            for _ in part.blocks():
+            for _ in part.blocks([]):
                 pass
 
     return read
