@@ -13,7 +13,7 @@ _ONE = 1 << 31
 DISAGREES = "its checksum (CRC-32) does not agree with its data"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class RangeSum:
     """CRC-32 of some bytes of a whole whose own CRC-32 and size are known.
 
@@ -43,7 +43,8 @@ def agree(sums: Iterable[RangeSum]) -> bool:
     >>> agree([part(2, b"cdef"), part(0, b"ab")]), agree([part(0, b"ab"), part(2, b"CDEF")])
     (True, False)
     """
-    for _, ranges in groupby(sorted(sums), key=lambda part: part.whole):
+    in_order = sorted(sums, key=lambda part: (part.whole, part.start))
+    for _, ranges in groupby(in_order, key=lambda part: part.whole):
         size = crc = 0
         for part in ranges:
             if part.start != size:

@@ -295,13 +295,17 @@ def _metrics(
             "model_sqnr_db": 10 * np.log10(t.model_square / t.model_error_square),
             "inherited_rmse_scale": np.sqrt(t.inherited_square / model_n),
         }
-    return [
-        Metrics(**{name: _figure(name, value) for name, value in zip(columns, row, strict=True)})
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
-    ]
+    rows = zip(*(_figures(name, columns[name]) for name in FIGURES), strict=True)
+    return [Metrics(*row) for row in rows]
 
 
-def _figure(name: str, value: float) -> Any:
-    if not math.isfinite(value):
-        return None
-    return int(value) if name in _WHOLE else value
+def _figures(name: str, column: Float64Array) -> list[Any]:
+    """A figure of every channel; None for what cannot be had."""
+    finite = np.isfinite(column)
+    missing = np.flatnonzero(~finite)
+    if missing.size:
+        column = np.where(finite, column, 0.0)
+    values: list[Any] = (column.astype(np.int64) if name in _WHOLE else column).tolist()
+    for index in missing:
+        values[index] = None
+    return values

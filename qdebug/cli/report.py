@@ -11,10 +11,7 @@ from qdebug.cli import options
 from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
 from qdebug.output import whole_file
 from qdebug.render.columns import View, arranged
-from qdebug.render.csv import csv_text
-from qdebug.render.markdown import markdown
 from qdebug.render.table import table
-from qdebug.render.tflite_csv import tflite_csv
 
 FORMATS = ("table", "markdown", "csv", "json", "tflite-csv")
 _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
@@ -83,10 +80,16 @@ def command(
 
         pieces = json_pieces(arranged(found, view))
     elif form == "csv":
+        from qdebug.render.csv import csv_text
+
         pieces = iter([csv_text(found, view)])
     elif form == "tflite-csv":
+        from qdebug.render.tflite_csv import tflite_csv
+
         pieces = iter([tflite_csv(arranged(found, view))])
     elif form == "markdown":
+        from qdebug.render.markdown import markdown
+
         pieces = iter([markdown(found, view)])
     else:
         fitted = output is None and sys.stdout.isatty() and not wide
