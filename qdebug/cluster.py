@@ -52,6 +52,7 @@ class Cluster:
 
     task_elements = 3 * TASK_ELEMENTS  # of float32 and int8, 5 bytes each
     remote = True
+    stopped = False
 
     def __init__(self, client: Any, scheduler: str, dashboard: str) -> None:
         self._client = client

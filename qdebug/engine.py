@@ -226,18 +226,19 @@ def _run_parts(
     parts: Sequence[Part], advance: Callable[[int, int], None] | None, workers: Workers
 ) -> Measured:
     tasks = list(_tasks(parts, workers))
-    if advance is None:
-        return workers.reduce(measured, tasks, Measured.merge)
     if workers.remote:
-        report = partial(_advanced, advance, len(tasks))
+        report = None if advance is None else partial(_advanced, advance, len(tasks))
         return workers.reduce(measured, tasks, Measured.merge, report)
     total, done, lock = sum(part.num_elements for part in parts), 0, threading.Lock()
 
     def step(elements: int) -> None:
         nonlocal done
-        with lock:
-            done += elements
-            advance(done, total)
+        if workers.stopped:
+            raise InterruptedError
+        if advance is not None:
+            with lock:
+                done += elements
+                advance(done, total)
 
     return workers.reduce(partial(measured, step=step), tasks, Measured.merge)
 

@@ -29,6 +29,10 @@ class Workers(Protocol):
     def remote(self) -> bool:
         """Whether functions and tasks are sent to other processes, and so must pickle."""
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody waits for results any more, so that functions may give up."""
+
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """What `function` makes of each of the items, in their order."""
 
@@ -51,6 +55,7 @@ class Threads:
 
     task_elements = TASK_ELEMENTS
     remote = False
+    stopped = False
 
     def __init__(self, jobs: int | None = None) -> None:
         """So many threads; by default as many as this process may use cores."""
@@ -98,6 +103,9 @@ class Threads:
             while waiting:
                 yield waiting.popleft().result()
                 waiting.extend(pool.submit(function, task) for task in islice(rest, 1))
+        except BaseException:  # Ctrl-C, too
+            self.stopped = True
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

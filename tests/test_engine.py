@@ -91,6 +91,43 @@ def test_a_failing_task_ends_the_others() -> None:
     assert len(begun) < 20
 
 
+def test_ctrl_c_ends_threads_in_the_middle_of_a_part() -> None:
+    """As of a live pair, whose activations are one part however many samples there are."""
+    code = """
+import os, signal, threading, time
+import numpy as np
+from qdebug import engine
+from qdebug.affine import QuantParams
+from qdebug.layer import Block, Layer, WholePiece
+from qdebug.workers import Threads
+
+class Endless(WholePiece):
+    num_elements = 1 << 23
+    def __init__(self, name):
+        self.layers = [Layer(name, QuantParams.of(1.0), (1,))]
+    def blocks(self, sums):
+        while True:
+            time.sleep(0.01)
+            yield self.layers[0], Block(np.ones((1, 1, 1)), np.ones((1, 1, 1), np.int8))
+
+class Source:
+    files = problems = notes = skipped = ()
+    def __init__(self):
+        self.own = [Endless(str(i)) for i in range(2)]
+        self.layers = [part.layers[0] for part in self.own]
+    def parts(self, layers):
+        return self.own
+
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    engine.run(Source(), workers=Threads(2))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("interrupted\n", "", 0)
+
+
 # --- checksums ---
 
 
