@@ -26,7 +26,7 @@ from qdebug import engine
 from qdebug.cluster import Cluster, connect
 from qdebug.engine import Measured
 from qdebug.sources.npz import PairFiles
-from qdebug.statistics import Statistics, no_statistics
+from qdebug.statistics import no_statistics
 from qdebug.workers import TASK_ELEMENTS, Threads, Workers
 
 TEMPLATE = HERE / "scale.md"
@@ -336,7 +336,7 @@ def page(quick: bool) -> str:
         date=TODAY,
         setting=setting(PACKAGES),
         workers=WORKERS,
-        figures=len(Statistics.__dataclass_fields__) - 1,
+        figures=no_statistics(1).table.shape[0],
         size=size,
         task_mb=task_bytes / MB,
         task_elements=Cluster.task_elements / 1e6,
