@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from copy import deepcopy
 from functools import partial, reduce
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
@@ -256,7 +257,8 @@ def _alone(function: Callable[[_Task], _Result], item: _Task) -> list[_Result]:
 
 
 def _merged(merge: Callable[[_Result, _Result], _Result], results: Sequence[_Result]) -> _Result:
-    return reduce(merge, results)
+    # Merging may change its first, which the worker keeps: it may be asked for again.
+    return reduce(merge, results[1:], deepcopy(results[0]))
 
 
 def _compare(where: str, there: Any) -> None:

@@ -1,7 +1,7 @@
 """Engine: run a source, part by part, to a Report; on one thread, several, or a cluster."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from qdebug.layer import Block, Layer, Part, Piece, Source, UnreadableLayer
 from qdebug.metrics import layers_metrics
 from qdebug.names import select, shown
 from qdebug.report import LayerReport, Report, layer_report, unreadable_report, with_origins
+from qdebug.sources.storage import is_url
 from qdebug.statistics import Statistics, measure, no_statistics
 from qdebug.workers import Threads, Workers
 
@@ -46,6 +47,16 @@ def run(
     Raises:
         QdebugError: a glob that names no layer.
     """
+    return explore(source, patterns, advance, workers)[0]
+
+
+def explore(
+    source: Source,
+    patterns: Sequence[str] = (),
+    advance: Callable[[int, int], None] | None = None,
+    workers: Workers | None = None,
+) -> tuple[Report, Collection[Piece]]:
+    """As `run`, and the pieces that turned out to be broken, for `layer_blocks` to leave out."""
     names = select([layer.name for layer in source.layers], patterns)
     chosen = [layer for layer in source.layers if layer.name in names]
     workers = workers or Threads(1)
@@ -63,6 +74,7 @@ def run(
     metrics = dict(zip(found.layers, figures, strict=True))
 
     def reported(layer: Layer | UnreadableLayer) -> LayerReport:
+        problems.extend(layer.problems)
         if isinstance(layer, UnreadableLayer):
             return unreadable_report(layer)
         why = reasons.get(layer.name, [])
@@ -73,7 +85,8 @@ def run(
         return unreadable_report(UnreadableLayer(layer.name, why[0]))
 
     layers = with_origins([reported(layer) for layer in chosen])
-    return Report(list(source.files), layers, problems, notes_of(source))
+    report = Report(list(source.files), layers, problems, notes_of(source))
+    return report, found.broken.keys()
 
 
 def notes_of(source: Source) -> list[str]:
@@ -82,14 +95,18 @@ def notes_of(source: Source) -> list[str]:
     return [*source.notes, *left_out]
 
 
-def layer_blocks(source: Source, layer: Layer) -> Iterator[Block]:
+def layer_blocks(source: Source, layer: Layer, without: Collection[Piece] = ()) -> Iterator[Block]:
     """The data of one layer alone, slab by slab, cut along the axis of `layer.params`.
+
+    Pieces that are known to be broken are left out.
 
     Raises:
         LayerError: it turns out to be broken.
     """
     sums: dict[Piece, list[RangeSum]] = {}
     for part in source.parts([layer]):
+        if part.piece in without:
+            continue
         of_piece = sums.setdefault(part.piece, [])
         for _, block in part.blocks(of_piece):
             yield block
@@ -144,6 +161,8 @@ def measured(parts: Sequence[Part], step: Callable[[int], None] | None = None) -
     """The statistics of some parts; `step` is called with the number of elements just done."""
     found = Measured()
     small = sum(part.num_elements for part in parts) < _LONE_ELEMENTS * len(parts)
+    if any(is_url(part.piece[0]) for part in parts):  # a thread that waits keeps no other waiting
+        small = False
     with _lone if small else nullcontext():
         for part in parts:
             found.merge(_measured(part, step))
@@ -247,7 +266,7 @@ def _advanced(advance: Callable[[int, int], None], total: int, done: int) -> Non
     advance(done, total)
 
 
-def _tasks(parts: Sequence[Part], workers: Workers) -> Iterator[list[Part]]:
+def _tasks(parts: Sequence[Part], workers: Workers) -> Iterator["_Task"]:
     """The parts in their order, so many together as make up a task."""
     most_parts = _MOST_PARTS_SENT if workers.remote else len(parts)
     task: list[Part] = []
@@ -255,8 +274,17 @@ def _tasks(parts: Sequence[Part], workers: Workers) -> Iterator[list[Part]]:
     for part in parts:
         task.append(part)
         size += part.num_elements
-        if size >= workers.task_elements or len(task) == most_parts:
-            yield task
+        waits = is_url(part.piece[0]) and not workers.remote  # threads can wait side by side
+        if waits or size >= workers.task_elements or len(task) == most_parts:
+            yield _Task(task)
             task, size = [], 0
     if task:
-        yield task
+        yield _Task(task)
+
+
+class _Task(tuple[Part, ...]):
+    """Parts that are measured together; as text, what a message calls them."""
+
+    def __str__(self) -> str:
+        others = f" and {len(self) - 1} more" if len(self) > 1 else ""
+        return f"{self[0]}{others}"

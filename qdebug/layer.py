@@ -22,6 +22,7 @@ class Layer:
         kind: ``activation``, ``weight`` or ``bias``, where known.
         nodes: what the float model calls the operator that makes the tensor, or reads the weight:
             names of ONNX nodes, or of a TFLite operator's output tensors. Quantizers take these.
+        problems: what of it could not be read, where files hold other data of it: a line each.
     """
 
     name: str
@@ -30,14 +31,19 @@ class Layer:
     op: str | None = None
     kind: str | None = None
     nodes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class UnreadableLayer:
-    """A layer whose arrays do not make a pair, and the reason: one line for the user."""
+    """A layer whose arrays do not make a pair, and the reason: one line for the user.
+
+    `problems` are more of them, where several files hold data of it.
+    """
 
     name: str
     reason: str
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ to 1e-9 of a step) holds for every type of floats and codes.
 """
 
 import math
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -441,12 +442,20 @@ def _sum(values: Float64Array) -> Float64Array:
 
 
 # `np.inner` lets other threads run, `np.vecdot` (NumPy 2.4) does not, but takes all rows at once.
+# OpenBLAS takes all cores for products of more than 10 000 elements, if nobody forbids it as the
+# command line does; its threads then wait for each other longer than they work.
 _LONG_ROW = 8192
+_BLAS_ALONE = os.environ.get("OPENBLAS_NUM_THREADS") == "1"
 
 
 def _dot(a: Float64Array, b: Float64Array) -> Float64Array:
     """Sum of the products in each row, shape (channels,)."""
-    if a.shape[1] >= _LONG_ROW:
+    channels, elements = a.shape
+    if elements >= _LONG_ROW and _BLAS_ALONE:
         return np.array([np.inner(*rows) for rows in zip(a, b, strict=True)])
-    sums: Float64Array = np.vecdot(a, b)
+    whole = elements - elements % _LONG_ROW
+    sums: Float64Array = np.vecdot(a[:, whole:], b[:, whole:])
+    if whole:
+        pieces = (channels, whole // _LONG_ROW, _LONG_ROW)
+        sums += np.vecdot(a[:, :whole].reshape(pieces), b[:, :whole].reshape(pieces)).sum(axis=1)
     return sums

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, chdir
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -104,8 +105,13 @@ def expected(shards: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A scheduler with two workers."""
-    with cluster._local_workers(2) as address:
+    """A scheduler with two workers, which run in a folder of their own."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="qdebug-test-"))
+        with chdir(folder):
+            address = stack.enter_context(cluster._local_workers(2))
+            client = stack.enter_context(cluster.connect(address))._client
+            client.wait_for_workers(2, timeout=60)
         yield address
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from qdebug import engine
 from qdebug.cli import options
 from qdebug.cli.reading import SOURCE_HELP, Reading, complain, is_saved, resolve
 from qdebug.errors import QdebugError
-from qdebug.layer import Layer, Source
+from qdebug.layer import Layer, Piece, Source
 from qdebug.names import find
 from qdebug.output import whole_file
 from qdebug.render.explain import explained, explained_json
@@ -101,13 +101,13 @@ def _explore(source: Source, patterns: Sequence[str]) -> tuple[Report, list[What
     """The report of the layers meant, and what else each could be."""
     by_name = {layer.name: layer for layer in source.layers}
     names = _chosen(list(by_name), patterns)
-    report = engine.run(source, names)
+    report, broken = engine.explore(source, names)
     reports = {layer.name: layer for layer in report.layers}
     problems = list(report.problems)
     what_ifs = []
     for name in names:
         try:
-            what_ifs.append(_what_if(source, by_name[name], reports[name]))
+            what_ifs.append(_what_if(source, by_name[name], reports[name], broken))
         except QdebugError as error:
             problems.append(str(error))
             what_ifs.append(None)
@@ -115,8 +115,10 @@ def _explore(source: Source, patterns: Sequence[str]) -> tuple[Report, list[What
     return replace(report, layers=chosen, problems=problems), what_ifs
 
 
-def _what_if(source: Source, layer: object, report: LayerReport) -> WhatIf | None:
+def _what_if(
+    source: Source, layer: object, report: LayerReport, broken: Collection[Piece]
+) -> WhatIf | None:
     """None where the layer cannot be read."""
     if not isinstance(layer, Layer) or report.metrics is None:
         return None
-    return predict(layer, report, partial(engine.layer_blocks, source))
+    return predict(layer, report, partial(engine.layer_blocks, source, without=broken))

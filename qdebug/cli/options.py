@@ -42,7 +42,7 @@ _KEYS_OPTION = click.option(
 _WORKER_OPTIONS = [
     click.option(
         "--jobs",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, 256),
         metavar="N",
         help="Threads, or processes of `--scheduler local`. Left out, as many as this process may "
         "use cores; 8 threads at most. Figures do not depend on it.",

@@ -62,19 +62,20 @@ def command(
     source = reading.source(named)
     chosen = _chosen(source.layers, layers)
     paths = _paths([layer.name for layer in chosen], output)
-    complaints = []
+    complaints = list(source.problems)
     for layer, path in zip(chosen, paths, strict=True):
         try:
             if isinstance(layer, UnreadableLayer):
                 raise QdebugError(layer.reason)
-            (report,) = engine.run(source, [layer.name]).layers
-            if report.unreadable:
-                raise QdebugError(report.unreadable)
-            blocks = engine.layer_blocks(source, layer)
-            _save(plots.layer_figure(layer, report, blocks), path)
+            found, broken = engine.explore(source, [layer.name])
+            complaints += found.complaints
+            (report,) = found.layers
+            if not report.unreadable:
+                blocks = engine.layer_blocks(source, layer, broken)
+                _save(plots.layer_figure(layer, report, blocks), path)
         except QdebugError as error:
             complaints.append(str(error))
-    complain(ctx, engine.notes_of(source), complaints)
+    complain(ctx, engine.notes_of(source), list(dict.fromkeys(complaints)))
 
 
 def _chosen(

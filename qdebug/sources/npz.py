@@ -45,12 +45,18 @@ FIELDS = (
     "kind",
     "nodes",
 )
+TENSORS = ("float", "quantized", "model_float")
 KINDS = ("activation", "weight", "bias")
 
 # Bytes that a member's own header and its array's take, generously; and of an array that is read
 # with them.
 _HEADERS = 1 << 10
 _SMALL = 1 << 16
+
+# Layers whose headers are fetched together, and bytes of a layer that are: what a URL's file has in
+# memory at once.
+_FETCHED_LAYERS = 256
+_FETCHED = 1 << 22
 
 # What a file must be when it is not.
 _EXPECTED = "an .npz file as numpy.savez writes it"
@@ -121,7 +127,9 @@ class PairFiles:
         # Directories of local files are work for the interpreter: threads would only share it.
         if workers is not None and not (workers.remote or any(map(is_url, self.files))):
             workers = None
-        for found in workers.map(read, self.files) if workers else map(read, self.files):
+        # Relative paths are this process's: a worker may run elsewhere.
+        places = [(path, absolute(path)) for path in self.files]
+        for found in workers.map(read, places) if workers else map(read, places):
             if isinstance(found, str):
                 self.problems.append(found)
                 continue
@@ -142,12 +150,11 @@ class PairFiles:
         for name, pieces in self._pieces.items():
             reasons = broken.get(name, [])
             if name in clashing:  # nobody knows which of them is meant
-                self.layers.append(UnreadableLayer(name, clashing[name]))
+                self.layers.append(UnreadableLayer(name, clashing[name], tuple(reasons)))
             elif pieces:
-                self.layers.append(_layer(name, pieces))
+                self.layers.append(_layer(name, pieces, reasons))
             else:
-                self.layers.append(UnreadableLayer(name, reasons.pop(0)))
-            self.problems += reasons
+                self.layers.append(UnreadableLayer(name, reasons[0], tuple(reasons[1:])))
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
         """What each file holds of each of these layers, large arrays in several parts."""
@@ -186,6 +193,9 @@ class _PiecePart:
     @property
     def piece(self) -> Piece:
         return self.file_piece.path, self.layer.name
+
+    def __str__(self) -> str:
+        return f"{shown(self.file_piece.path)}: layer '{shown(self.layer.name)}'"
 
     def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
         path = shown(self.file_piece.path)
@@ -240,22 +250,27 @@ def _expand(patterns: Sequence[str]) -> list[str]:
     return list(paths.values())
 
 
-def _read_file(path: str, templates: Mapping[str, str]) -> dict[str, _Piece | str] | str:
-    """What a pair file holds: by layer a piece, or why there is none; or why it is no pair file."""
-    name = shown(path) or "''"
+def _read_file(
+    names: tuple[str, str], templates: Mapping[str, str]
+) -> dict[str, _Piece | str] | str:
+    """What a pair file holds: by layer a piece, or why there is none; or why it is no pair file.
+
+    `names` are what the user calls the file, and by what any process finds it.
+    """
+    name = shown(names[0]) or "''"
     try:
-        with open_file(path) as file:
+        with open_file(names[1]) as file:
             if file.read(6) == b"\x93NUMPY":
                 return f"{name}: found a single array (.npy), expected {_EXPECTED}"
             with zipfile.ZipFile(file) as archive:
                 members = _members(name, archive.infolist(), templates)
-            infos = [
-                info for fields in members.values() for same in fields.values() for info in same
-            ]
-            prefetch(file, [(info.header_offset, _head_size(info)) for info in infos])
-            return {
-                layer: _read_layer(file, path, layer, fields) for layer, fields in members.items()
-            }
+            layers = iter(members.items())
+            pieces: dict[str, _Piece | str] = {}
+            while some := list(islice(layers, _FETCHED_LAYERS)):
+                prefetch(file, [head for _, fields in some for head in _heads(fields)])
+                for layer, fields in some:
+                    pieces[layer] = _read_layer(file, names, layer, fields)
+            return pieces
     except QdebugError as error:
         return str(error)
     except OSError as error:
@@ -264,19 +279,25 @@ def _read_file(path: str, templates: Mapping[str, str]) -> dict[str, _Piece | st
         return f"{name}: {error}; expected {_EXPECTED}"
 
 
-def _head_size(info: zipfile.ZipInfo) -> int:
-    """What will be read of a member: all of a small one, the headers of a large one."""
-    return (info.compress_size if info.compress_size <= _SMALL else 0) + _HEADERS
+def _heads(fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> Iterator[tuple[int, int]]:
+    """Start and size of what will be read of a layer: tensors' headers, and all that is small."""
+    for field, infos in fields.items():
+        for info in infos:
+            whole = field not in TENSORS and info.compress_size <= _SMALL
+            yield info.header_offset, _HEADERS + (info.compress_size if whole else 0)
 
 
 def _read_layer(
-    file: BinaryIO, path: str, name: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]
+    file: BinaryIO,
+    names: tuple[str, str],
+    layer: str,
+    fields: Mapping[str, Sequence[zipfile.ZipInfo]],
 ) -> _Piece | str:
     """One file's piece of a layer, or why it is none."""
     try:
-        return _read_piece(file, path, fields)
+        return _read_piece(file, names, fields)
     except (FieldError, BrokenMemberError, MemoryError) as error:
-        return str(locate(error, file=shown(path), layer=shown(name)))
+        return str(locate(error, file=shown(names[0]), layer=shown(layer)))
 
 
 def _members(
@@ -311,7 +332,7 @@ def _members(
 
 
 def _read_piece(
-    file: BinaryIO, path: str, fields: Mapping[str, Sequence[zipfile.ZipInfo]]
+    file: BinaryIO, names: tuple[str, str], fields: Mapping[str, Sequence[zipfile.ZipInfo]]
 ) -> _Piece:
     """One file's part of a layer, all but the data checked.
 
@@ -361,7 +382,7 @@ def _read_piece(
         raise FieldError("kind", found=f"'{shown(kind)}'", expected=" or ".join(KINDS))
     op = _value(file, headers, "op", "U", "text")
     nodes = _texts(file, headers, "nodes")
-    return _Piece(path, absolute(path), floats, codes, model_floats, params, op, kind, nodes)
+    return _Piece(*names, floats, codes, model_floats, params, op, kind, nodes)
 
 
 def _value(
@@ -476,9 +497,10 @@ def _check_codes(block: Block, params: QuantParams) -> None:
         )
 
 
-def _layer(name: str, pieces: Sequence[_Piece]) -> Layer:
+def _layer(name: str, pieces: Sequence[_Piece], problems: Sequence[str]) -> Layer:
     first = pieces[0]
-    return Layer(name, first.params, first.floats.shape, first.op, first.kind, first.nodes)
+    shape = first.floats.shape
+    return Layer(name, first.params, shape, first.op, first.kind, first.nodes, tuple(problems))
 
 
 def _layout(layer: Layer, piece: _Piece) -> tuple[tuple[int, ...], int | None]:
@@ -528,9 +550,9 @@ def _blocks(part: _PiecePart, sums: list[RangeSum]) -> Iterator[Block]:
         return
     with ExitStack() as stack:
         file = stack.enter_context(open_file(piece.place))
-        sizes = [array.member.packed_size for array in piece.arrays]
-        if sum(sizes) <= _SMALL:
-            prefetch(file, [(a.member.start, n) for a, n in zip(piece.arrays, sizes, strict=True)])
+        ranges = [(array.member.start, array.member.packed_size) for array in piece.arrays]
+        if sum(size for _, size in ranges) <= _FETCHED:
+            prefetch(file, ranges)
         takers: list[Taker] = []
         takes: list[Take] = []
         for array in piece.arrays:

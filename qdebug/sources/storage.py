@@ -29,6 +29,9 @@ _FIRST_SPAN = 1 << 16
 _SPAN = 4 << 20
 _MOST_SPANS = 4
 
+# Ranges as near as that are fetched as one, with what is between them.
+_GAP = 1 << 14
+
 # Small reads are served from so much at once; larger ones go straight into the reader's memory.
 _BUFFER = 4096
 
@@ -135,6 +138,7 @@ class _Remote(io.RawIOBase):
         """Fetch these ranges together, and keep them."""
         from fsspec.utils import merge_offset_ranges
 
+        self._heads = {}
         wanted = [(start, min(start + size, self._size)) for start, size in ranges]
         missing = [
             (start, stop) for start, stop in wanted if len(self._kept(start, stop)) < stop - start
@@ -143,7 +147,7 @@ class _Remote(io.RawIOBase):
             [self._path] * len(missing),
             [start for start, _ in missing],
             [stop for _, stop in missing],
-            max_gap=_FIRST_SPAN,
+            max_gap=_GAP,
             max_block=_SPAN,
         )
         paths = [self._path] * len(firsts)
