@@ -237,6 +237,51 @@ def test_a_layer_broken_in_all_shards_is_unreadable_and_each_is_named(
     ]
 
 
+def test_a_layer_of_broken_shards_is_drawn_and_explained_from_the_others(
+    write_pairs: WritePairs, qdebug: Callable[..., Result], tmp_path: Path
+) -> None:
+    paths, whole = broken_shards(write_pairs)
+    source = [word for path in paths for word in ("-m", path)]
+    for command in (["plot", "a", "-o", tmp_path / "a.png"], ["explain", "a"]):
+        ran = qdebug(*command, *source)
+        assert ran.exit_code == 2
+        lines = ran.stderr.splitlines()
+        assert len(lines) == 2
+        assert any(line.startswith(f"Error: {paths[1]}: layer 'a': ") for line in lines)
+        assert any(line.startswith(f"Error: {paths[3]}: ") for line in lines)
+    assert (tmp_path / "a.png").exists()
+    good = qdebug("explain", "a", *(word for path in whole for word in ("-m", path)))
+    assert good.exit_code == 0
+    assert good.stdout == ran.stdout
+
+
+def test_layers_chosen_answer_for_themselves_alone(
+    write_pairs: WritePairs, qdebug: Callable[..., Result]
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = large(rng, 900), large(rng, 500)
+    paths = [
+        write_pairs({"a": a, "b": b}, name="0.npz"),
+        write_pairs({"a": {"float": a["float"]}, "b": b}, name="1.npz"),
+    ]
+    ran = qdebug("report", *paths, "--layer", "b")
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    ran = qdebug("report", *paths, "--layer", "a")
+    assert ran.exit_code == 2
+    assert ran.stderr == (
+        f"Error: {paths[1]}: layer 'a': field 'quantized': found nothing, expected an array\n"
+    )
+    assert "1 layer, 900 elements" in ran.stdout
+
+
+def test_a_task_is_called_by_its_files_and_layers(write_pairs: WritePairs) -> None:
+    rng = np.random.default_rng(0)
+    path = write_pairs({"a\n": large(rng, 10), "b": large(rng, 10)})
+    source = PairFiles([str(path)])
+    (task,) = engine._tasks(source.parts(source.layers), Threads(1))  # type: ignore[arg-type]
+    assert str(task) == f"{path}: layer 'a\\n' and 1 more"
+
+
 # --- memory and order ---
 
 

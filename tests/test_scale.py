@@ -323,8 +323,8 @@ def test_a_broken_shard_is_named_and_the_rest_reported(
     assert lines == [
         f"Error: {tmp_path}/6.npz: File is not a zip file; expected an .npz file as numpy.savez "
         "writes it",
-        f"Error: {tmp_path}/2.npz: layer 'c': field 'scale': found nothing, expected an array",
         f"Error: {tmp_path}/5.npz: layer 'a': its checksum (CRC-32) does not agree with its data",
+        f"Error: {tmp_path}/2.npz: layer 'c': field 'scale': found nothing, expected an array",
     ]
     counts = {x["name"]: x["metrics"]["num_elements"] for x in json.loads(result.stdout)["layers"]}
     assert counts == {"a": 6 * 500, "b": 7 * 500, "c": 6 * 500}
