@@ -62,11 +62,7 @@ def explore(
     workers = workers or Threads(1)
     parts = source.parts([layer for layer in chosen if isinstance(layer, Layer)])
     found = _run_parts(parts, advance, workers) if parts else Measured()
-    problems = list(source.problems)
-    reasons: dict[str, list[str]] = {}
-    for reason, names_of_piece in found.broken.values():
-        for name in names_of_piece:
-            reasons.setdefault(name, []).append(reason)
+    problems, reasons = list(source.problems), found.reasons()
     params = {layer.name: layer.params for layer in chosen if isinstance(layer, Layer)}
     for name in params.keys() - found.layers.keys() - reasons.keys():  # without elements
         found.layers[name] = no_statistics(params[name].channels)
@@ -155,6 +151,14 @@ class Measured:
                 else:
                     self.broken[piece] = (str(_wrong(piece)), list(begun.statistics))
         return self
+
+    def reasons(self) -> dict[str, list[str]]:
+        """Why pieces cannot be used, by layer."""
+        found: dict[str, list[str]] = {}
+        for reason, layers in self.broken.values():
+            for name in layers:
+                found.setdefault(name, []).append(reason)
+        return found
 
 
 def measured(parts: Sequence[Part], step: Callable[[int], None] | None = None) -> Measured:
