@@ -375,3 +375,15 @@ def test_memory_does_not_grow_with_the_layer(tmp_path: Path) -> None:
     run = [sys.executable, "-c", peak, str(path)]
     grown = float(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
     assert grown < 60  # MB; the arrays are 200
+
+
+def test_a_name_of_a_type_that_numpy_warns_of_is_no_array_of_numbers(
+    tmp_path: Path, qdebug: Run
+) -> None:
+    text = b"{'descr': '|a4', 'fortran_order': False, 'shape': (3,), }\n"
+    with zipfile.ZipFile(tmp_path / "old.npz", "w") as archive:
+        header = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+        archive.writestr("a/float.npy", header + bytes(12))
+    result = qdebug("report", tmp_path / "old.npz")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {tmp_path}/old.npz: layer 'a': field 'float': found")

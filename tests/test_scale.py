@@ -273,8 +273,8 @@ def test_a_worker_killed_in_the_middle_changes_no_figure(
     def hold(method: str, span: tuple[int, int] | None) -> bool:
         # No header or small layer is so large.
         data = span is not None and span[1] - span[0] >= LARGE // 2
-        if data and server.asked[-1][1] == "30.npz" and not held.is_set():
-            waiting.append((server.port, span))
+        if data and server.serving.name == "30.npz" and not held.is_set():
+            waiting.append((server.serving.port, span))
             held.set()
             assert go.wait(40)
         return False

@@ -36,7 +36,7 @@ class Server:
         url: of the folder.
         asked: method, file and range (start, stop) of each request that came.
         sent: bytes of each answer, noted before it goes out.
-        port: where the last request came from.
+        serving: file and port of the request that the calling thread answers.
         ranges: whether it knows of byte ranges; many simple servers do not.
         sizes: whether it tells how large a file is.
         failing: answers 500 to requests that this accepts, given method and range.
@@ -47,7 +47,7 @@ class Server:
     url: str = ""
     asked: list[tuple[str, str, tuple[int, int] | None]] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
-    port: int = 0
+    serving: threading.local = field(default_factory=threading.local)
     ranges: bool = True
     sizes: bool = True
     failing: Callable[[str, tuple[int, int] | None], bool] = lambda method, span: False
@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, span: tuple[int, int] | None) -> None:
         state, name = self.state, self.path.lstrip("/").partition("?")[0]
         state.asked.append((self.command, name, span))
-        state.port = self.client_address[1]
+        state.serving.name, state.serving.port = name, self.client_address[1]
         path = state.folder / name
         if state.failing(self.command, span):
             self.send_error(500)
@@ -394,7 +394,7 @@ def test_a_server_that_fails_in_the_middle_loses_only_what_it_did_not_give(
     floats = (500_000, 700_000)  # of bad.npz, which is asked for again
 
     def hit(span: tuple[int, int] | None) -> bool:
-        name = server.asked[-1][1]
+        name = server.serving.name
         return (
             name == "bad.npz" and span is not None and span[0] < floats[1] and span[1] > floats[0]
         )

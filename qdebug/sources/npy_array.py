@@ -3,6 +3,7 @@
 import ast
 import math
 import operator
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ _NO_HEADER = (
     MemoryError,
     RecursionError,
 )
+
+# Bytes by a name that NumPy warns of, and never writes.
+_OLD_TEXT = re.compile(r"[<>=|]?a\d*")
 
 # NumPy's own limit.
 _MOST_AXES = 64
@@ -102,8 +106,11 @@ def _parsed(text: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool] | None:
     """Type, shape and order in the text of a .npy header, None where it is none."""
     try:
         header = ast.literal_eval(text.decode("utf8"))
+        descr = str(header["descr"])  # a list of fields is no array of numbers
+        if _OLD_TEXT.fullmatch(descr):
+            return None
         return (
-            np.dtype(str(header["descr"])),  # a list of fields is no array of numbers
+            np.dtype(descr),
             tuple(map(operator.index, header["shape"])),
             bool(header["fortran_order"]),
         )
