@@ -95,6 +95,7 @@ class Threads:
         # Imported here: small sources have one task, and start sooner without.
         from concurrent.futures import Future, ThreadPoolExecutor
 
+        self.stopped = False  # as it may be from a run before
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="qdebug")
         waiting: deque[Future[R]] = deque()
         try:

@@ -86,9 +86,12 @@ def test_a_failing_task_ends_the_others() -> None:
         begun.append(task)
         raise ValueError(task)
 
+    threads = Threads(2)
     with pytest.raises(ValueError, match="0"):
-        Threads(2).reduce(fail, range(1000), max)
+        threads.reduce(fail, range(1000), max)
     assert len(begun) < 20
+    assert threads.stopped
+    assert threads.reduce(lambda task: (task, threads.stopped), range(9), max) == (8, False)
 
 
 def test_ctrl_c_ends_threads_in_the_middle_of_a_part() -> None:
