@@ -1,4 +1,4 @@
-"""Block size against time: why `qdebug.sources.slabs.BLOCK_ELEMENTS` is what it is.
+"""Block size against time: why `qdebug.measure.slabs.BLOCK_ELEMENTS` is what it is.
 
     python benchmarks/blocks.py
 
@@ -15,9 +15,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as `qdebug.cli` does
 import numpy as np
 from tabulate import tabulate
 
-from qdebug.affine import QuantParams
-from qdebug.layer import Block
-from qdebug.statistics import measure
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.layer import Block
+from qdebug.measure.statistics import measure
 
 ELEMENTS = 1 << 24  # a thread
 PARAMS = QuantParams.of(8 / 255)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.affine import QuantParams
-from qdebug.layer import Block
-from qdebug.sources.slabs import array_blocks
-from qdebug.statistics import Statistics, measure
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.layer import Block
+from qdebug.measure.slabs import array_blocks
+from qdebug.measure.statistics import Statistics, measure
 
 SOURCE = Path(__file__).resolve().parent / "kernel.c"
 COMPILER = ("cc", "-O3", "-march=native", "-ffast-math", "-fPIC", "-shared")

@@ -10,7 +10,7 @@ from typing import Any
 
 from kernel import PARAMS, SCALE, blocks_in_memory, rate
 
-from qdebug.layer import Block
+from qdebug.measure.layer import Block
 
 start = time.perf_counter()
 import numba  # noqa: E402 - it is what is timed

@@ -85,8 +85,8 @@ def load_all(path: str) -> None:
 
 def reading() -> Callable[[str], None]:
     """What qdebug does before it computes: open, read, check CRC-32, cut into blocks."""
-    from qdebug.layer import Layer
-    from qdebug.sources.npz import PairFiles
+    from qdebug.measure.layer import Layer
+    from qdebug.sources.pair_file.read import PairFiles
 
     def read(path: str) -> None:
         source = PairFiles([path])

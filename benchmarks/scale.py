@@ -22,12 +22,12 @@ from pairs import Files, normal, pair, write
 from run import ROOT, TODAY, setting
 from tables import MB, markdown
 
-from qdebug import engine
-from qdebug.cluster import Cluster, connect
-from qdebug.engine import Measured
-from qdebug.sources.npz import PairFiles
-from qdebug.statistics import no_statistics
-from qdebug.workers import TASK_ELEMENTS, Threads, Workers
+from qdebug.measure.statistics import no_statistics
+from qdebug.run import engine
+from qdebug.run.cluster import Cluster, connect
+from qdebug.run.engine import Measured
+from qdebug.run.workers import TASK_ELEMENTS, Threads, Workers
+from qdebug.sources.pair_file.read import PairFiles
 
 TEMPLATE = HERE / "scale.md"
 PAGE = ROOT / "docs/scale.md"

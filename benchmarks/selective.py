@@ -35,10 +35,10 @@ from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from qdebug.advise.suggest import suggestions
 from qdebug.cli import main as qdebug
-from qdebug.report import Report
-from qdebug.report_json import loads
-from qdebug.suggest import suggestions
+from qdebug.report.json import loads
+from qdebug.report.report import Report
 
 Array = NDArray[Any]
 Outputs = dict[str, Array]  # tensor -> its values for all samples

@@ -7,6 +7,11 @@ from fnmatch import fnmatchcase
 
 from qdebug.errors import QdebugError
 
+# To a spreadsheet, a cell that begins with one of these is a formula; an apostrophe in front makes
+# it text. Text that has apostrophes there gets one more, so that removing one restores it.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_GUARD = re.compile(r"'(?='*[=+\-@])")
+
 # Categories that a terminal would act on or not show: controls, bidirectional and zero-width
 # format characters, surrogates, private use, unassigned, line and paragraph separators.
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -22,6 +27,25 @@ def printable(text: str) -> str:
         c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNPRINTABLE else c
         for c in text
     )
+
+
+def spreadsheet_text(text: str) -> str:
+    """`text` as a CSV cell: printable, and never a formula.
+
+    >>> spreadsheet_text("=1+1")
+    "'=1+1"
+    """
+    safe = printable(text)
+    return f"'{safe}" if safe.lstrip("'").startswith(_FORMULA) else safe
+
+
+def from_spreadsheet(cell: str) -> str:
+    """The text that `spreadsheet_text` wrote.
+
+    >>> from_spreadsheet("'=1+1"), from_spreadsheet("'quoted'")
+    ('=1+1', "'quoted'")
+    """
+    return _GUARD.sub("", cell, count=1)
 
 
 def shown(name: str) -> str:

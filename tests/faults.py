@@ -15,13 +15,13 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from qdebug.affine import QuantParams, QuantScheme, params_from_range, quantize
-from qdebug.diagnosis import CAUSES, Diagnosis
-from qdebug.layer import Layer
-from qdebug.metrics import layer_metrics
-from qdebug.report import layer_report
-from qdebug.sources.slabs import array_blocks
-from qdebug.statistics import measure, no_statistics
+from qdebug.arithmetic.affine import QuantParams, QuantScheme, params_from_range, quantize
+from qdebug.measure.layer import Layer
+from qdebug.measure.metrics import layer_metrics
+from qdebug.measure.slabs import array_blocks
+from qdebug.measure.statistics import measure, no_statistics
+from qdebug.report.diagnosis import CAUSES, Diagnosis
+from qdebug.report.report import layer_report
 
 Floats = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from qdebug.affine import (
+from qdebug.arithmetic.affine import (
     CODE_DTYPES,
     QuantParams,
     QuantScheme,
@@ -15,8 +15,8 @@ from qdebug.affine import (
     params_from_range,
     quantize,
 )
+from qdebug.arithmetic.ranges import range_minmax, range_mse, range_percentile
 from qdebug.errors import FieldError
-from qdebug.ranges import range_minmax, range_mse, range_percentile
 from tests import oracle
 
 TWENTY = np.array(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug import pair_file
-from qdebug.affine import QuantParams
-from qdebug.layer import Block, Layer
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.layer import Block, Layer
+from qdebug.sources.pair_file import write as pair_file
 from tests.conftest import SAMPLES
 
 Run = Callable[..., Result]

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from qdebug import cluster
-from qdebug.cluster import Cluster, connect
 from qdebug.errors import FieldError, QdebugError
+from qdebug.run import cluster
+from qdebug.run.cluster import Cluster, connect
 
 needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="needs qdebug[dask]")
 slow = pytest.mark.slow
@@ -156,7 +156,7 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dask_is_imported_only_when_used() -> None:
-    code = "import sys, qdebug.cluster; print({'dask', 'distributed'} & set(sys.modules))"
+    code = "import sys, qdebug.run.cluster; print({'dask', 'distributed'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
@@ -246,7 +246,7 @@ def test_a_task_that_kills_its_workers_is_named(local: Cluster) -> None:
 
 SCRIPT = """
     import operator, sys
-    from qdebug.cluster import connect
+    from qdebug.run.cluster import connect
     from tests import test_cluster
     with connect("local") as cluster:
         workers = cluster._client.run(__import__("os").getpid)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug import engine
-from qdebug.diagnosis import CAUSES, Diagnosis, Subject, diagnose, origin
-from qdebug.metrics import FIGURES, Metrics
-from qdebug.report import LayerReport
-from qdebug.sources.npz import PairFiles
-from qdebug.sources.tf_csv import read_csv
+from qdebug.measure.metrics import FIGURES, Metrics
+from qdebug.report.diagnosis import CAUSES, Diagnosis, Subject, diagnose, origin
+from qdebug.report.report import LayerReport
+from qdebug.report.tflite_csv import read_csv
+from qdebug.run import engine
+from qdebug.sources.pair_file.read import PairFiles
 from tests import faults
 from tests.conftest import SAMPLES
 

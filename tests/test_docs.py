@@ -10,9 +10,9 @@ import pytest
 from click.testing import Result
 
 from qdebug.cli import COMMANDS
-from qdebug.limits import read_config
-from qdebug.metrics import FIGURES
-from qdebug.sources.npz import FIELDS
+from qdebug.measure.metrics import FIGURES
+from qdebug.report.limits import read_config
+from qdebug.sources.pair_file.read import FIELDS
 
 Run = Callable[..., Result]
 

@@ -18,12 +18,13 @@ from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qdebug import engine
-from qdebug.checksum import RangeSum, agree
-from qdebug.report import Report
-from qdebug.sources import npz, transpose
-from qdebug.sources.npz import PairFiles
-from qdebug.workers import TASK_ELEMENTS, Threads
+from qdebug.report.report import Report
+from qdebug.run import engine
+from qdebug.run.workers import TASK_ELEMENTS, Threads
+from qdebug.sources.npz import transpose
+from qdebug.sources.npz.checksum import RangeSum, agree
+from qdebug.sources.pair_file import read as npz
+from qdebug.sources.pair_file.read import PairFiles
 from tests import layers
 
 WritePairs = Callable[..., Path]
@@ -66,7 +67,7 @@ def test_layers_in_parts_have_the_figures_of_whole_ones(
     fields = {"float": x, "quantized": codes, "scale": scale}
     path = write_pairs({"a": fields | ({} if axis is None else {"axis": axis})})
     whole = of(path).layers[0]
-    monkeypatch.setattr("qdebug.sources.slabs.BLOCK_ELEMENTS", 700)
+    monkeypatch.setattr("qdebug.measure.slabs.BLOCK_ELEMENTS", 700)
     monkeypatch.setattr(npz, "TASK_ELEMENTS", 4000)
     source = PairFiles([str(path)])
     assert len(source.parts(source.layers)) > 10  # type: ignore[arg-type]
@@ -99,10 +100,10 @@ def test_ctrl_c_ends_threads_in_the_middle_of_a_part() -> None:
     code = """
 import os, signal, threading, time
 import numpy as np
-from qdebug import engine
-from qdebug.affine import QuantParams
-from qdebug.layer import Block, Layer, WholePiece
-from qdebug.workers import Threads
+from qdebug.run import engine
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.layer import Block, Layer, WholePiece
+from qdebug.run.workers import Threads
 
 class Endless(WholePiece):
     num_elements = 1 << 23

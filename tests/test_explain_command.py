@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug.diagnosis import Diagnosis
-from qdebug.metrics import FIGURES
+from qdebug.measure.metrics import FIGURES
 from qdebug.render.explain import explained
-from qdebug.report_json import loads
-from qdebug.sources.npz import PairFiles
+from qdebug.report.diagnosis import Diagnosis
+from qdebug.report.json import loads
+from qdebug.sources.pair_file.read import PairFiles
 from tests.conftest import SAMPLES
 
 Write = Callable[..., Path]

@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qdebug import engine
-from qdebug.affine import QuantParams
-from qdebug.layer import Block
-from qdebug.metrics import FIGURES, ChannelMetrics, Metrics, layer_metrics
-from qdebug.report import LayerReport
-from qdebug.sources import npy_array, slabs
-from qdebug.sources.npz import PairFiles
-from qdebug.statistics import Statistics, measure, no_statistics
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure import slabs
+from qdebug.measure.layer import Block
+from qdebug.measure.metrics import FIGURES, ChannelMetrics, Metrics, layer_metrics
+from qdebug.measure.statistics import Statistics, measure, no_statistics
+from qdebug.report.report import LayerReport
+from qdebug.run import engine
+from qdebug.sources.npz import array as npy_array
+from qdebug.sources.pair_file.read import PairFiles
 from tests import layers, oracle
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qdebug import engine
-from qdebug.affine import dequantize, quantize
+from qdebug.arithmetic.affine import dequantize, quantize
 from qdebug.errors import QdebugError
-from qdebug.layer import Layer, UnreadableLayer
-from qdebug.sources.litert import LitertModels
-from qdebug.sources.tflite_graph import Graph, Tensor
+from qdebug.measure.layer import Layer, UnreadableLayer
+from qdebug.run import engine
+from qdebug.sources.tflite.graph import Graph, Tensor
+from qdebug.sources.tflite.source import LitertModels
 from tests.oracle import figures
 
 schema = pytest.importorskip(
@@ -869,8 +869,8 @@ def test_the_runtimes_own_chatter_does_not_reach_the_user():
     ran = fresh(
         f"""
         import sys
-        from qdebug import engine
-        from qdebug.sources.litert import LitertModels
+        from qdebug.run import engine
+        from qdebug.sources.tflite.source import LitertModels
         models = LitertModels([{str(FLOAT)!r}, {str(INT8)!r}], {str(INPUTS)!r}, samples=2)
         engine.run(models)
         print("still heard", file=sys.stderr)
@@ -885,7 +885,7 @@ def test_a_missing_extra_is_said_with_what_to_install():
         f"""
         import sys
         sys.modules["ai_edge_litert"] = None
-        import qdebug.sources.litert as litert
+        import qdebug.sources.tflite.source as litert
         try:
             litert.LitertModels([{str(FLOAT)!r}, {str(INT8)!r}], {str(INPUTS)!r})
         except litert.QdebugError as error:
@@ -896,7 +896,7 @@ def test_a_missing_extra_is_said_with_what_to_install():
 
 
 def test_the_extra_is_not_imported_before_it_is_used():
-    ran = fresh("import sys, qdebug.sources.litert; print('ai_edge_litert' in sys.modules)")
+    ran = fresh("import sys, qdebug.sources.tflite.source; print('ai_edge_litert' in sys.modules)")
     assert ran.stdout == "False\n"
 
 

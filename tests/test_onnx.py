@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qdebug import engine
 from qdebug.errors import QdebugError
-from qdebug.layer import Layer, UnreadableLayer
-from qdebug.report_json import dumps, loads
-from qdebug.sources.onnx import OnnxModels
+from qdebug.measure.layer import Layer, UnreadableLayer
+from qdebug.report.json import dumps, loads
+from qdebug.run import engine
+from qdebug.sources.onnx.source import OnnxModels
 from tests import oracle
 
 onnx = pytest.importorskip("onnx", reason="needs qdebug[onnx]")
@@ -823,7 +823,7 @@ def test_models_changed_at_random_give_a_report_or_one_line(models, opened, tmp_
 
 def test_the_source_is_imported_without_the_packages():
     code = (
-        "import sys, qdebug.sources.onnx as s;"
+        "import sys, qdebug.sources.onnx.source as s;"
         "assert not {'onnx', 'onnxruntime'} & set(sys.modules), 'imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": ""})

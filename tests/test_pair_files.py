@@ -12,10 +12,10 @@ from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qdebug import engine
 from qdebug.errors import QdebugError
-from qdebug.report import Report
-from qdebug.sources.npz import PairFiles
+from qdebug.report.report import Report
+from qdebug.run import engine
+from qdebug.sources.pair_file.read import PairFiles
 from tests import oracle
 
 Write = Callable[..., Path]
@@ -367,7 +367,8 @@ def test_memory_does_not_grow_with_the_layer(tmp_path: Path) -> None:
     x = np.zeros(40_000_000, np.float32)
     np.savez_compressed(path, **{"l/float": x, "l/quantized": x.astype(np.int8), "l/scale": 0.1})
     peak = (
-        "import resource, sys; from qdebug import engine; from qdebug.sources.npz import PairFiles;"
+        "import resource, sys; from qdebug.run import engine;"
+        "from qdebug.sources.pair_file.read import PairFiles;"
         "start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "assert engine.run(PairFiles([sys.argv[1]])).num_elements == 40_000_000;"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024)"

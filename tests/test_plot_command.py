@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug import engine, plots
-from qdebug.layer import Layer
-from qdebug.sources.npz import PairFiles
+from qdebug.measure.layer import Layer
+from qdebug.render import plots
+from qdebug.run import engine
+from qdebug.sources.pair_file.read import PairFiles
 from tests.conftest import SAMPLES
 
 Write = Callable[..., Path]

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from qdebug import engine
-from qdebug.sources.litert import LitertModels
+from qdebug.run import engine
+from qdebug.sources.tflite.source import LitertModels
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug import engine
-from qdebug.metrics import REFERENCE, Metrics
-from qdebug.sources.npz import PairFiles
+from qdebug.measure.metrics import REFERENCE, Metrics
+from qdebug.run import engine
+from qdebug.sources.pair_file.read import PairFiles
 
 Run = Callable[..., Result]
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug import engine, report_json
-from qdebug.metrics import FIGURES
+from qdebug.measure.metrics import FIGURES
 from qdebug.names import shorten
 from qdebug.render.columns import COLUMNS, View
 from qdebug.render.table import table
-from qdebug.sources.npz import PairFiles
+from qdebug.report import json as report_json
+from qdebug.run import engine
+from qdebug.sources.pair_file.read import PairFiles
 from tests.conftest import SAMPLES
 
 Write = Callable[..., Path]

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug import cluster, engine
-from qdebug.cluster import Cluster, connect
-from qdebug.sources.npz import PairFiles
+from qdebug.run import cluster, engine
+from qdebug.run.cluster import Cluster, connect
+from qdebug.sources.pair_file.read import PairFiles
 from tests.conftest import SAMPLES
 from tests.test_storage import Server, needs_http, server  # noqa: F401  (a fixture)
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug.engine import run
-from qdebug.sources.npz import PairFiles
+from qdebug.run.engine import run
+from qdebug.sources.pair_file.read import PairFiles
 from qdebug.sources.storage import open_file
 
 needs_fsspec = pytest.mark.skipif(find_spec("fsspec") is None, reason="needs qdebug[dask]")

@@ -15,13 +15,13 @@ from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdebug.diagnosis import Diagnosis
+from qdebug.advise.suggest import Suggestion, chosen, suggestions
 from qdebug.errors import QdebugError
-from qdebug.metrics import FIGURES, Metrics
+from qdebug.measure.metrics import FIGURES, Metrics
 from qdebug.render.suggestions import FORMS, table, written
-from qdebug.report import LayerReport, Report
-from qdebug.report_json import dumps, loads
-from qdebug.suggest import Suggestion, chosen, suggestions
+from qdebug.report.diagnosis import Diagnosis
+from qdebug.report.json import dumps, loads
+from qdebug.report.report import LayerReport, Report
 from tests.conftest import SAMPLES
 
 Run = Callable[..., Result]

@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qdebug.errors import QdebugError
-from qdebug.metrics import REFERENCE, Metrics
+from qdebug.measure.metrics import REFERENCE, Metrics
 from qdebug.render.columns import View
 from qdebug.render.table import table
-from qdebug.render.tflite_csv import tflite_csv
-from qdebug.report import LayerReport, Report
-from qdebug.report_json import dumps, loads
-from qdebug.sources.tf_csv import read_csv
+from qdebug.report.json import dumps, loads
+from qdebug.report.report import LayerReport, Report
+from qdebug.report.tflite_csv import read_csv, write_csv
 
 # As TensorFlow 2.21 wrote it for a conv / depthwise / mean / dense / softmax model, 3 samples.
 DUMP = """\
@@ -189,12 +188,12 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
 
 def test_written_and_read_again_it_is_the_same_report(read):
     report = read(DUMP)
-    again = read(tflite_csv(report))
+    again = read(write_csv(report))
     assert again == replace(report, sources=again.sources)
 
 
 def test_what_is_written_is_what_tensorflow_writes_but_for_the_index(read):
-    ours = list(csv.DictReader(io.StringIO(tflite_csv(read(DUMP)))))
+    ours = list(csv.DictReader(io.StringIO(write_csv(read(DUMP)))))
     theirs = list(csv.DictReader(io.StringIO(DUMP)))
     for our, their in zip(ours, theirs, strict=True):
         assert list(our) == list(their)
@@ -205,7 +204,7 @@ def test_what_is_written_is_what_tensorflow_writes_but_for_the_index(read):
 def test_a_scale_a_channel_and_unreadable_layers_leave_numbers_in_the_columns(read):
     report = read(row(scale="[0.5 0.25]", zero_point="[0 1]"))
     report = replace(report, layers=[*report.layers, LayerReport("no figures")])
-    (line,) = csv.DictReader(io.StringIO(tflite_csv(report)))
+    (line,) = csv.DictReader(io.StringIO(write_csv(report)))
     assert (line["scale"], line["zero_point"]) == ("", "")
     assert float(line["mean_squared_error"]) == report.layers[0].metrics.mse
 
@@ -214,7 +213,7 @@ def test_a_scale_a_channel_and_unreadable_layers_leave_numbers_in_the_columns(re
 def test_no_name_is_a_formula_and_each_comes_back(read, name):
     report = read(DUMP)
     report = Report(["r"], [replace(report.layers[0], name=name, op=name)], [])
-    text = tflite_csv(report)
+    text = write_csv(report)
     for cell in next(csv.reader(io.StringIO(text.split("\n", 1)[1]))):
         assert not cell.startswith(("=", "+", "@"))
     (layer,) = read(text).layers
@@ -233,5 +232,5 @@ def test_any_text_gives_a_report_or_one_line(tmp_path_factory, text):
         else:
             lines = report.complaints
             dumps(report)
-            tflite_csv(report)
+            write_csv(report)
         assert not any("\n" in line for line in lines)

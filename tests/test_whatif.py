@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qdebug import engine, summary
-from qdebug.affine import QuantParams, QuantScheme, params_from_range
-from qdebug.layer import Block, Layer, WholePiece
-from qdebug.ranges import range_mse, range_percentile
-from qdebug.remedy import Recommendation, recommend
-from qdebug.sources import slabs
-from qdebug.sources.npz import PairFiles
-from qdebug.summary import Summarizer
-from qdebug.whatif import WhatIf, channel_axis, predict
+from qdebug.advise.remedy import Recommendation, recommend
+from qdebug.advise.whatif import WhatIf, channel_axis, predict
+from qdebug.arithmetic.affine import QuantParams, QuantScheme, params_from_range
+from qdebug.arithmetic.ranges import range_mse, range_percentile
+from qdebug.measure import slabs, summary
+from qdebug.measure.layer import Block, Layer, WholePiece
+from qdebug.measure.summary import Summarizer
+from qdebug.run import engine
+from qdebug.sources.pair_file.read import PairFiles
 from tests import layers, oracle
 
 Write = Callable[..., Path]

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import click
 
-from qdebug import engine
 from qdebug.cli import options
 from qdebug.cli.progress import progress
 from qdebug.cli.reading import Reading, complain
 from qdebug.errors import QdebugError
-from qdebug.layer import Layer, UnreadableLayer
+from qdebug.measure.layer import Layer, UnreadableLayer
 from qdebug.names import printable, select
 from qdebug.output import whole_file
-from qdebug.pair_file import capture, size_of
+from qdebug.run import engine
+from qdebug.sources.pair_file.write import capture, size_of
 
 
 @click.command(

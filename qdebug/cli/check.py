@@ -12,7 +12,8 @@ from tabulate import tabulate
 from qdebug.cli import options
 from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
 from qdebug.errors import QdebugError
-from qdebug.limits import (
+from qdebug.names import printable, shortened
+from qdebug.report.limits import (
     LIMIT_KINDS,
     Failure,
     Limit,
@@ -24,7 +25,6 @@ from qdebug.limits import (
     read_config,
     unmatched,
 )
-from qdebug.names import printable, shortened
 
 _LEAST_NAME = 24
 _GAPS = 16  # between and within the columns

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import click
 
-from qdebug import engine
+from qdebug.advise.whatif import WhatIf, predict
 from qdebug.cli import options
 from qdebug.cli.reading import SOURCE_HELP, Reading, complain, is_saved, resolve
 from qdebug.errors import QdebugError
-from qdebug.layer import Layer, Piece, Source
+from qdebug.measure.layer import Layer, Piece, Source
 from qdebug.names import find
 from qdebug.output import whole_file
 from qdebug.render.explain import explained, explained_json
-from qdebug.report import LayerReport, Report
-from qdebug.whatif import WhatIf, predict
+from qdebug.report.report import LayerReport, Report
+from qdebug.run import engine
 
 _PIPED_WIDTH = 80
 _LEAST_WIDTH = 60

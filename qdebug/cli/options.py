@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from qdebug.cli.reading import Reading
-from qdebug.sources.tflite_run import KERNELS
+from qdebug.sources.tflite.run import KERNELS
 
 F = TypeVar("F", bound=Callable[..., Any])
 

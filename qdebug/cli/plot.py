@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 from matplotlib.figure import Figure
 
-from qdebug import engine, plots
 from qdebug.cli import options
 from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
 from qdebug.errors import QdebugError
-from qdebug.layer import Layer, UnreadableLayer
+from qdebug.measure.layer import Layer, UnreadableLayer
 from qdebug.names import file_stem, find, printable
 from qdebug.output import whole_file
+from qdebug.render import plots
+from qdebug.run import engine
 
 
 @click.command(

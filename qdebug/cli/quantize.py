@@ -10,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.affine import (
+from qdebug.arithmetic.affine import (
     CODE_DTYPES,
     FLOAT_DTYPES,
     QuantParams,
@@ -18,12 +18,12 @@ from qdebug.affine import (
     params_from_range,
     quantize,
 )
+from qdebug.arithmetic.ranges import range_minmax, range_mse, range_percentile
 from qdebug.cli import options
 from qdebug.errors import FieldError, QdebugError, locate
 from qdebug.names import printable
 from qdebug.output import whole_file
-from qdebug.pair_file import PairFileWriter
-from qdebug.ranges import range_minmax, range_mse, range_percentile
+from qdebug.sources.pair_file.write import PairFileWriter
 
 
 def _range_choice(

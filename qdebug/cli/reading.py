@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qdebug import engine
 from qdebug.cli.progress import progress
 from qdebug.errors import QdebugError
-from qdebug.layer import Source
+from qdebug.measure.layer import Source
 from qdebug.names import printable, select
-from qdebug.report import Report
-from qdebug.sources.npz import PairFiles, parse_keys
-from qdebug.sources.tflite_run import Kernels
-from qdebug.workers import Threads, Workers
+from qdebug.report.report import Report
+from qdebug.run import engine
+from qdebug.run.workers import Threads, Workers
+from qdebug.sources.pair_file.read import PairFiles, parse_keys
+from qdebug.sources.tflite.run import Kernels
 
 if TYPE_CHECKING:
-    from qdebug.limits import Config
+    from qdebug.report.limits import Config
 
 SOURCE_HELP = """SOURCE is one or more pair files (.npz), globs or URLs; a float and a quantized
     model (.tflite or .onnx) with --inputs; a saved report (.json); or the CSV of TFLite's
@@ -78,7 +78,7 @@ class Reading:
         """
         self._refuse("pair files (.npz)", "keys")
         if all(source.lower().endswith(".tflite") for source in sources):
-            from qdebug.sources.litert import LitertModels
+            from qdebug.sources.tflite.source import LitertModels
 
             return LitertModels(
                 sources,
@@ -88,7 +88,7 @@ class Reading:
                 signature=self.signature,
             )
         if all(source.lower().endswith(".onnx") for source in sources):
-            from qdebug.sources.onnx import OnnxModels
+            from qdebug.sources.onnx.source import OnnxModels
 
             self._refuse("LiteRT models (.tflite)", "signature")
             return OnnxModels(sources, self.inputs, samples=self.samples)
@@ -139,7 +139,7 @@ class Reading:
             return
         if self.scheduler != "local":
             self._refuse("threads and --scheduler local", "jobs")
-        from qdebug.cluster import connect
+        from qdebug.run.cluster import connect
 
         with connect(self.scheduler, self.jobs) as cluster:
             if cluster.dashboard:
@@ -154,10 +154,10 @@ def is_saved(sources: Sequence[str]) -> bool:
 
 def _saved(path: str) -> Report:
     if path.lower().endswith(".csv"):
-        from qdebug.sources.tf_csv import read_csv
+        from qdebug.report.tflite_csv import read_csv
 
         return read_csv(path)
-    from qdebug.report_json import loads
+    from qdebug.report.json import loads
 
     shown = printable(path)
     try:
@@ -179,7 +179,7 @@ def resolve(sources: Sequence[str], config: "Config | None" = None) -> list[str]
     if named := os.environ.get("QDEBUG_SOURCE"):
         return [named]
     if config is None:
-        from qdebug.limits import find_config
+        from qdebug.report.limits import find_config
 
         config = find_config(Path.cwd())
     if config.source:

@@ -76,7 +76,7 @@ def command(
     view = View(chosen, per_channel, sort, top)
     found = reading.report(resolve(sources), patterns)
     if form == "json":
-        from qdebug.report_json import json_pieces
+        from qdebug.report.json import json_pieces
 
         pieces = json_pieces(arranged(found, view))
     elif form == "csv":
@@ -84,9 +84,9 @@ def command(
 
         pieces = iter([csv_text(found, view)])
     elif form == "tflite-csv":
-        from qdebug.render.tflite_csv import tflite_csv
+        from qdebug.report.tflite_csv import write_csv
 
-        pieces = iter([tflite_csv(arranged(found, view))])
+        pieces = iter([write_csv(arranged(found, view))])
     elif form == "markdown":
         from qdebug.render.markdown import markdown
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
+from qdebug.advise.suggest import DEFAULT_BUDGET, chosen, suggestions
 from qdebug.cli import options
 from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
 from qdebug.errors import QdebugError
-from qdebug.limits import parse_share
 from qdebug.names import shown
 from qdebug.output import whole_file
 from qdebug.render.suggestions import FORMS, table, written
-from qdebug.suggest import DEFAULT_BUDGET, chosen, suggestions
+from qdebug.report.limits import parse_share
 
 
 @click.command(

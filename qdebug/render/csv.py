@@ -4,13 +4,9 @@ import csv
 import io
 from typing import Any
 
-from qdebug.names import printable
+from qdebug.names import spreadsheet_text
 from qdebug.render.columns import COLUMNS, View, chosen_columns, rows
-from qdebug.report import Report
-
-# A cell that begins with one of these is a formula to a spreadsheet; an apostrophe makes it text.
-# Text that begins so by itself gets one more, so that whoever takes one away has the text again.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from qdebug.report.report import Report
 
 
 def csv_text(report: Report, view: View) -> str:
@@ -20,15 +16,14 @@ def csv_text(report: Report, view: View) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(column.name for column in chosen)
     for row in rows(report, view):
-        writer.writerow(cell(column.value(row)) for column in chosen)
+        writer.writerow(_cell(column.value(row)) for column in chosen)
     return out.getvalue()
 
 
-def cell(value: Any) -> Any:
+def _cell(value: Any) -> Any:
     """What the csv module is to write for a value: text is never a formula, None is empty."""
     if isinstance(value, list):
         return " ".join(map(repr, value))
     if isinstance(value, str):
-        text = printable(value)
-        return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+        return spreadsheet_text(value)
     return "" if value is None else value

@@ -5,15 +5,15 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from qdebug.affine import code_range
+from qdebug.advise.remedy import LABELS, recommend
+from qdebug.advise.whatif import Alternative, WhatIf
+from qdebug.arithmetic.affine import code_range
 from qdebug.errors import FieldError
-from qdebug.metrics import REFERENCE, Metrics
+from qdebug.formatting import percent, significant
+from qdebug.measure.metrics import REFERENCE, Metrics
 from qdebug.names import printable, shorten, shown
-from qdebug.remedy import LABELS, recommend
-from qdebug.render.columns import percent, significant
-from qdebug.report import LayerReport, Report
-from qdebug.report_json import to_json
-from qdebug.whatif import Alternative, WhatIf
+from qdebug.report.json import to_json
+from qdebug.report.report import LayerReport, Report
 
 SCHEMA = "qdebug.explain/1"
 

@@ -8,7 +8,7 @@ from tabulate import tabulate
 from qdebug.names import printable
 from qdebug.render.columns import Column, Row, View, chosen_columns, rows
 from qdebug.render.table import DEFAULT_COLUMNS
-from qdebug.report import Report
+from qdebug.report.report import Report
 
 
 def markdown(report: Report, view: View) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qdebug.advise.suggest import Suggestion, Suggestions
 from qdebug.errors import QdebugError
+from qdebug.formatting import percent
 from qdebug.names import printable, shorten, shown
-from qdebug.render.columns import percent
-from qdebug.report import LayerReport, Report
-from qdebug.suggest import Suggestion, Suggestions
+from qdebug.report.report import LayerReport, Report
 
 _LEAST_NAME_WIDTH = 24
 _INDENT = " " * 20

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import click
 from tabulate import tabulate
 
-from qdebug.metrics import REFERENCE
+from qdebug.formatting import significant
+from qdebug.measure.metrics import REFERENCE
 from qdebug.names import printable, shorten, shortened
-from qdebug.render.columns import Column, Row, View, chosen_columns, rows, significant
-from qdebug.report import LayerReport, Report
+from qdebug.render.columns import Column, Row, View, chosen_columns, rows
+from qdebug.report.report import LayerReport, Report
 
 DEFAULT_COLUMNS = (
     "layer",

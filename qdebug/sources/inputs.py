@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from qdebug.errors import FieldError, QdebugError
 from qdebug.names import nearest, printable, some
-from qdebug.sources.npy_array import (
+from qdebug.sources.npz.array import (
     StoredArray,
     Take,
     Taker,
@@ -27,8 +27,8 @@ from qdebug.sources.npy_array import (
     taking_flat,
     taking_reordered,
 )
+from qdebug.sources.npz.member import BrokenMemberError
 from qdebug.sources.storage import open_file
-from qdebug.sources.zip_member import BrokenMemberError
 
 _EXPECTED = "an .npz or .npy file as NumPy writes it"
 _MAGIC = b"\x93NUMPY"

@@ -1,0 +1,1 @@
+"""Quantization arithmetic: codes, floats, and which range of floats to represent."""

@@ -1,0 +1,160 @@
+"""Choose the range of floats that the codes are to represent: min/max, percentile, least error."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qdebug.arithmetic.affine import (
+    Float64Array,
+    QuantParams,
+    QuantScheme,
+    codes_of,
+    params_from_range,
+)
+from qdebug.errors import FieldError
+
+# Elements quantized at a time while ranges are tried: 2 MB of float64.
+_TILE = 1 << 18
+
+
+def range_minmax(x: ArrayLike, axis: int | None = None) -> tuple[Float64Array, Float64Array]:
+    """Least and largest finite element, each of shape (channels,); 0 where there is none.
+
+    >>> range_minmax([[1.0, -2.0], [3.0, 4.0]], axis=0)
+    (array([-2.,  3.]), array([1., 4.]))
+    """
+    rows = _rows(np.asarray(x), axis)
+    finite = np.isfinite(rows)
+    some = finite.any(axis=1)
+    low = np.min(rows, axis=1, where=finite, initial=np.inf)
+    high = np.max(rows, axis=1, where=finite, initial=-np.inf)
+    return np.where(some, low, 0.0), np.where(some, high, 0.0)
+
+
+def range_percentile(
+    x: ArrayLike,
+    percentile: float,
+    axis: int | None = None,
+    symmetric: bool = False,
+    weights: ArrayLike | None = None,
+) -> tuple[Float64Array, Float64Array]:
+    """The range that holds `percentile` percent of the finite elements.
+
+    What is left out is cut half from each end or, with `symmetric`, from the magnitudes. With
+    `weights`, shaped like `x`, an element stands for so many; the ends are then elements of `x`,
+    without interpolation.
+
+    >>> range_percentile(np.arange(1001.0), 99.0)
+    (array([5.]), array([995.]))
+    """
+    if not 0 < percentile <= 100:
+        raise FieldError("percentile", found=str(percentile), expected="above 0, at most 100")
+    rows = _rows(np.asarray(x), axis)
+    row_weights = None if weights is None else _rows(np.asarray(weights), axis)
+    ends = []
+    for i, row in enumerate(rows):
+        finite = np.isfinite(row)
+        values = row[finite]
+        counted = None if row_weights is None else row_weights[i][finite]
+        if not values.size:
+            ends.append((0.0, 0.0))
+        elif symmetric:
+            magnitude = float(_percentiles(np.abs(values), [percentile], counted)[0])
+            ends.append((-magnitude, magnitude))
+        else:
+            cut = (100 - percentile) / 2
+            low, high = _percentiles(values, [cut, 100 - cut], counted)
+            ends.append((float(low), float(high)))
+    lows, highs = np.array(ends).T
+    return lows, highs
+
+
+def _percentiles(
+    values: Float64Array, percentiles: list[float], weights: Float64Array | None
+) -> Float64Array:
+    if weights is None:
+        return np.percentile(values, percentiles)
+    return np.percentile(values, percentiles, weights=weights, method="inverted_cdf")
+
+
+def range_mse(
+    x: ArrayLike,
+    scheme: QuantScheme,
+    axis: int | None = None,
+    weights: ArrayLike | None = None,
+) -> tuple[Float64Array, Float64Array]:
+    """The range whose quantization has the least mean squared error, clipping included.
+
+    A search from the full range inwards, in steps of 1/32 of each end and then of 1/512 around
+    the best; every candidate is judged by really quantizing the floats. Never worse than
+    `range_minmax`. With `weights`, shaped like `x`, an element's error counts so many times.
+
+    >>> x = np.append(np.linspace(-1, 1, 10_000), 3.0)
+    >>> [round(float(end[0]), 1) for end in range_mse(x, QuantScheme("int8", bits=4))]
+    [-0.9, 1.1]
+    """
+    rows = _rows(np.asarray(x), axis)
+    row_weights = None if weights is None else _rows(np.asarray(weights), axis)
+    full_low, full_high = range_minmax(rows, axis=0)
+    full_low, full_high = np.minimum(full_low, 0.0), np.maximum(full_high, 0.0)
+    if scheme.symmetric:
+        full_high = np.maximum(-full_low, full_high)
+        full_low = -full_high
+
+    def squared_error(kept: Float64Array) -> Float64Array:
+        """By channel; `kept` is the share of (low, high) to keep, shape (2, channels)."""
+        params = params_from_range(full_low * kept[0], full_high * kept[1], scheme, axis=0)
+        return _squared_error(rows, row_weights, params)
+
+    best = np.ones((2, rows.shape[0]))
+    least = squared_error(best)
+    coarse = np.broadcast_to(np.arange(31, 0, -1)[:, None] / 32, (31, rows.shape[0]))
+    fine = np.arange(-15, 16)[:, None] / 512
+    for refine in (False, True):
+        # Both ends together first, then each by itself.
+        for ends in [[0, 1]] if scheme.symmetric else [[0, 1], [0], [1]]:
+            for share in np.clip(best[ends[-1]] + fine, 1 / 512, 1.0) if refine else coarse:
+                candidate = best.copy()
+                candidate[ends] = share
+                error = squared_error(candidate)
+                better = error < least
+                best[:, better] = candidate[:, better]
+                least = np.where(better, error, least)
+    return full_low * best[0], full_high * best[1]
+
+
+def _rows(x: NDArray[Any], axis: int | None) -> Float64Array:
+    """`x` as float64 of shape (channels, elements): one row where there is no axis."""
+    if axis is None:
+        return np.asarray(x, np.float64).reshape(1, -1)
+    rows = np.moveaxis(np.asarray(x, np.float64), axis, 0)
+    return rows.reshape(rows.shape[0], math.prod(rows.shape[1:]))
+
+
+def _squared_error(
+    rows: Float64Array, weights: Float64Array | None, params: QuantParams
+) -> Float64Array:
+    """Sum over each row's finite elements of (D(Q(x)) - x)^2, weighted; shape (channels,)."""
+    total = np.zeros(rows.shape[0])
+    for channels, elements in _tiles(rows.shape):
+        x = rows[channels, elements]
+        scale, zero_point = params.rows(channels.start, channels.stop)
+        codes = codes_of(x, scale, zero_point, (params.qmin, params.qmax))
+        with np.errstate(over="ignore", invalid="ignore"):  # of floats near float64's largest
+            error = np.square((codes - zero_point) * scale - x)
+            if weights is not None:
+                error *= weights[channels, elements]
+            total[channels] += np.sum(error, axis=1, where=np.isfinite(x))
+    return total
+
+
+def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Slices that cut (channels, elements) into tiles of about `_TILE` elements."""
+    width = min(max(shape[1], 1), _TILE)
+    height = max(_TILE // width, 1)
+    for c in range(0, shape[0], height):
+        for i in range(0, shape[1], width):
+            yield slice(c, min(c + height, shape[0])), slice(i, i + width)

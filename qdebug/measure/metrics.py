@@ -1,0 +1,311 @@
+"""Metrics: the figures of a layer, derived from its Statistics alone.
+
+Each figure is defined here and nowhere else; docs/metrics.md explains them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, overload
+
+import numpy as np
+
+from qdebug.arithmetic.affine import Float64Array, QuantParams, codes_of
+from qdebug.measure.statistics import Statistics, side_by_side
+
+# RMSE/scale of an error uniform over one step: the variance of a uniform variable of width 1
+# is 1/12.
+REFERENCE = 1 / math.sqrt(12)
+
+# Standard error of that figure for one element. For u uniform over one step u^2 has variance
+# 1/180, and the root of a mean square v changes by dv / (2 sqrt v): sqrt(1/180) / (2 sqrt(1/12)).
+_STDERR_OF_ONE = math.sqrt(1 / 180) / (2 * REFERENCE)
+
+# The guide to TFLite's Quantization Debugger looks at layers above this RMSE/scale
+# (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_debugger).
+TFLITE_THRESHOLD = 0.7
+
+_TOLERATED_SHARE = 0.05
+
+# Above this many bits the share of codes in use says nothing (int32 biases).
+_RANGE_WASTE_BITS = 16
+
+# Channels whose figures are computed at once.
+_MADE_TOGETHER = 1 << 12
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The figures of one layer or one of its channels; None where a figure cannot be had.
+
+    x: float reference, q: codes, D(q) = (q - z) * s, e = D(q) - x. "Steps": in units of the
+    scale s, each element by its own channel's. "Share": 0 to 1.
+    """
+
+    num_elements: int
+    """Finite elements; all other figures are over them."""
+    non_finite: int | None
+    """NaN and infinite elements of x; None where the source does not say."""
+    mean_error: float | None
+    """mean(e), in x's unit."""
+    mean_error_scale: float | None
+    """mean(e/s), in steps."""
+    outward_error_scale: float | None
+    """mean(sign(x) * e/s), in steps: away from zero is positive. -0.5 for truncation toward it."""
+    stddev: float | None
+    """Population standard deviation of e, in x's unit."""
+    max_abs_error: float | None
+    """max |e|, in x's unit."""
+    max_abs_error_scale: float | None
+    """max |e/s|, in steps."""
+    mse: float | None
+    """mean(e^2), in x's unit squared."""
+    rmse: float | None
+    """sqrt(mse), in x's unit."""
+    rmse_scale: float | None
+    """sqrt(mean((e/s)^2)), in steps; 0.289 for rounding alone."""
+    rmse_scale_expected: float | None
+    """0.289 * sqrt(1 - share of exact zeros in x), in steps: rounding alone, zeros being exact."""
+    rmse_scale_stderr: float | None
+    """Standard error of rmse_scale under rounding alone, 0.1291 / sqrt(n), in steps."""
+    quantizer_rmse_scale: float | None
+    """rmse_scale of D(Q(x)) - x, in steps: this layer's own rounding and clipping."""
+    carried_rmse_scale: float | None
+    """rmse_scale of D(q) - D(Q(x)), in steps: what arrived wrong."""
+    clipped: float | None
+    """Share of x outside [D(qmin) - s/2, D(qmax) + s/2]."""
+    clipped_error_share: float | None
+    """Share of the quantizer's squared error (in steps) that the clipped x make."""
+    saturated: float | None
+    """Share of q at qmin or qmax."""
+    range_waste: float | None
+    """Share of the codes below Q(min x) or above Q(max x); the mean over channels."""
+    range_waste_low: float | None
+    """Share of the codes below Q(min x)."""
+    range_waste_high: float | None
+    """Share of the codes above Q(max x)."""
+    sqnr_db: float | None
+    """10 log10(sum x^2 / sum e^2), in dB."""
+    cosine_similarity: float | None
+    """Of x and D(q): 1 when they point the same way."""
+    float_min: float | None
+    """min x."""
+    float_max: float | None
+    """max x."""
+    float_mean: float | None
+    """mean x."""
+    float_std: float | None
+    """Population standard deviation of x."""
+    float_mean_abs: float | None
+    """mean |x|: the size of the bulk, whatever a few outliers do."""
+    quantized_min: int | None
+    """min q, a code."""
+    quantized_max: int | None
+    """max q, a code."""
+    fit_scale: float | None
+    """Scale of the least-squares line x = fit_scale * (q - fit_zero_point)."""
+    fit_zero_point: float | None
+    """Zero point of that line."""
+    fit_rmse_scale: float | None
+    """Root mean square of x less that line, in steps of fit_scale: 0.289 for codes on a line.
+
+    None for a layer with a scale a channel, whose channels lie on lines of their own."""
+    model_rmse_scale: float | None
+    """rmse_scale of D(q) against the float model's own run, in steps."""
+    model_sqnr_db: float | None
+    """sqnr_db of D(q) against the float model's own run, in dB."""
+    inherited_rmse_scale: float | None
+    """rmse_scale of x against the float model's own run, in steps: wrong in the layer's inputs."""
+
+    @property
+    def rmse_scale_ratio(self) -> float | None:
+        """rmse_scale over rmse_scale_expected: 1 for rounding alone. None where x is all zeros."""
+        if self.rmse_scale is None or not self.rmse_scale_expected:
+            return None
+        return self.rmse_scale / self.rmse_scale_expected
+
+    @property
+    def rmse_scale_limit(self) -> float:
+        """The largest rmse_scale that rounding alone explains, in steps.
+
+        It is above the expected value by 5 % or three standard errors, whichever is more, so that a
+        small layer is not called bad by luck. Where the share of zeros, and so the expected value,
+        is unknown, 0.289 stands for it: the most that rounding alone gives.
+        """
+        expected = REFERENCE if self.rmse_scale_expected is None else self.rmse_scale_expected
+        return expected + tolerated_excess(self)
+
+    @property
+    def exceeds_reference(self) -> bool:
+        """Whether the error is more than rounding alone explains: above `rmse_scale_limit`."""
+        return self.rmse_scale is not None and self.rmse_scale > self.rmse_scale_limit
+
+
+def tolerated_excess(metrics: Metrics, stderrs: float = 3.0) -> float:
+    """How far above its expected value rmse_scale may be without a cause, in steps.
+
+    A share, for real errors are not exactly uniform, and so many standard errors, for a small layer
+    may have bad luck.
+    """
+    expected = REFERENCE if metrics.rmse_scale_expected is None else metrics.rmse_scale_expected
+    return max(_TOLERATED_SHARE * expected, stderrs * (metrics.rmse_scale_stderr or 0.0))
+
+
+def rmse_scale_stderr(count: Any) -> Any:
+    """Standard error of rmse_scale under rounding alone, for `count` elements; see `Metrics`."""
+    return _STDERR_OF_ONE / count**0.5
+
+
+FIGURES = tuple(field.name for field in fields(Metrics))
+_WHOLE = ("num_elements", "non_finite", "quantized_min", "quantized_max")
+
+
+def layer_metrics(statistics: Statistics, params: QuantParams) -> Metrics:
+    """The figures of a whole layer."""
+    return layers_metrics([(statistics, params)])[0]
+
+
+def layers_metrics(layers: Sequence[tuple[Statistics, QuantParams]]) -> list[Metrics]:
+    """The figures of whole layers, of all at once: thousands of small ones take no time."""
+    if not layers:
+        return []
+    starts = np.cumsum([0, *(params.channels for _, params in layers[:-1])])
+    seen = np.concatenate([statistics.count for statistics, _ in layers]) > 0
+    with np.errstate(invalid="ignore"):
+        mean_low, mean_high = (
+            np.add.reduceat(np.where(seen, waste, 0.0), starts) / np.add.reduceat(seen, starts)
+            for waste in _range_waste(layers)
+        )
+    scale = [params.scale[0] if params.channels == 1 else np.nan for _, params in layers]
+    pooled = side_by_side([statistics.pooled() for statistics, _ in layers])
+    return _metrics(pooled, np.array(scale), mean_low, mean_high)
+
+
+class ChannelMetrics(Sequence[Metrics]):
+    """The figures of each channel, made when they are asked for: there may be very many."""
+
+    def __init__(self, statistics: Statistics, params: QuantParams) -> None:
+        self._statistics = statistics
+        self._params = params
+        self._made: list[Metrics] = []
+        self._first = 0  # of the channels whose figures are made
+
+    def __len__(self) -> int:
+        return self._params.channels
+
+    @overload
+    def __getitem__(self, index: int) -> Metrics: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Metrics]: ...
+    def __getitem__(self, index: int | slice) -> Metrics | list[Metrics]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        index = range(len(self))[index]
+        if not 0 <= index - self._first < len(self._made):
+            self._first = index - index % _MADE_TOGETHER
+            channels = slice(self._first, self._first + _MADE_TOGETHER)
+            self._made = _channels(self._statistics, self._params, channels)
+        return self._made[index - self._first]
+
+
+def _channels(statistics: Statistics, params: QuantParams, channels: slice) -> list[Metrics]:
+    some = statistics.of(channels)
+    some_params = replace(
+        params, scale=params.scale[channels], zero_point=params.zero_point[channels]
+    )
+    return _metrics(some, some_params.scale, *_range_waste([(some, some_params)]))
+
+
+def _range_waste(
+    layers: Sequence[tuple[Statistics, QuantParams]],
+) -> tuple[Float64Array, Float64Array]:
+    """Shares of the code range below Q(min x) and above Q(max x), for all channels of all layers.
+
+    NaN for codes of more bits than it is told of.
+    """
+    channels = [params.channels for _, params in layers]
+
+    def of_params(get: Callable[[QuantParams], float]) -> Float64Array:
+        return np.repeat(np.array([get(params) for _, params in layers], np.float64), channels)
+
+    qmin, qmax = of_params(lambda p: p.qmin), of_params(lambda p: p.qmax)
+    told = of_params(lambda p: p.bits) <= _RANGE_WASTE_BITS
+    extremes = np.concatenate([np.stack([s.x_min, s.x_max]) for s, _ in layers], axis=1)
+    scale = np.concatenate([params.scale for _, params in layers])
+    zero_point = np.concatenate([params.zero_point for _, params in layers])
+    lowest, highest = codes_of(extremes, scale, zero_point, (qmin, qmax))
+    span = np.where(told, qmax - qmin, np.nan)
+    return (lowest - qmin) / span, (qmax - highest) / span
+
+
+def _metrics(
+    statistics: Statistics,
+    scale: Float64Array,
+    range_waste_low: Float64Array,
+    range_waste_high: Float64Array,
+) -> list[Metrics]:
+    """Metrics of every channel of `statistics`; what cannot be had is NaN until the end."""
+    t = statistics
+    with np.errstate(all="ignore"):
+        n = np.where(t.count > 0, t.count, np.nan)
+        x_square = t.x_moment + t.x_sum**2 / n
+        e_square = t.e_moment + t.e_sum**2 / n
+        varies = (t.x_min < t.x_max) & (t.q_min < t.q_max)
+        fit_scale = np.where(varies, t.xq_moment / t.q_moment, np.nan)
+        fit_zero_point = t.q_sum / n - t.x_sum / n / fit_scale
+        # x less its line is e less the line of e: the small e keeps the digits that x would lose.
+        eq_moment = scale * t.q_moment - t.xq_moment
+        off_line = t.e_moment - eq_moment**2 / t.q_moment
+        model_n = np.where(t.model_count > 0, t.model_count, np.nan)
+        columns = {
+            "num_elements": t.count,
+            "non_finite": t.non_finite,
+            "mean_error": t.e_sum / n,
+            "mean_error_scale": t.steps_sum / n,
+            "outward_error_scale": t.steps_outward / n,
+            "stddev": np.sqrt(t.e_moment / n),
+            "max_abs_error": t.e_max,
+            "max_abs_error_scale": t.steps_max,
+            "mse": e_square / n,
+            "rmse": np.sqrt(e_square / n),
+            "rmse_scale": np.sqrt(t.steps_square / n),
+            "rmse_scale_expected": REFERENCE * np.sqrt(1 - t.zeros / n),
+            "rmse_scale_stderr": rmse_scale_stderr(n),
+            "quantizer_rmse_scale": np.sqrt(t.quantizer_square / n),
+            "carried_rmse_scale": np.sqrt(t.carried_square / n),
+            "clipped": t.clipped / n,
+            "clipped_error_share": t.clipped_square / t.quantizer_square,
+            "saturated": t.saturated / n,
+            "range_waste": np.where(t.count > 0, range_waste_low + range_waste_high, np.nan),
+            "range_waste_low": np.where(t.count > 0, range_waste_low, np.nan),
+            "range_waste_high": np.where(t.count > 0, range_waste_high, np.nan),
+            "sqnr_db": 10 * np.log10(x_square / e_square),
+            "cosine_similarity": t.xd_product / np.sqrt(x_square) / np.sqrt(t.d_square),
+            "float_min": t.x_min,
+            "float_max": t.x_max,
+            "float_mean": t.x_sum / n,
+            "float_std": np.sqrt(t.x_moment / n),
+            "float_mean_abs": t.x_magnitude / n,
+            "quantized_min": t.q_min,
+            "quantized_max": t.q_max,
+            "fit_scale": fit_scale,
+            "fit_zero_point": fit_zero_point,
+            "fit_rmse_scale": np.sqrt(np.maximum(off_line, 0) / n) / np.abs(fit_scale),
+            "model_rmse_scale": np.sqrt(t.model_steps_square / model_n),
+            "model_sqnr_db": 10 * np.log10(t.model_square / t.model_error_square),
+            "inherited_rmse_scale": np.sqrt(t.inherited_square / model_n),
+        }
+    rows = zip(*(_figures(name, columns[name]) for name in FIGURES), strict=True)
+    return [Metrics(*row) for row in rows]
+
+
+def _figures(name: str, column: Float64Array) -> list[Any]:
+    """A figure of every channel; None for what cannot be had."""
+    finite = np.isfinite(column)
+    missing = np.flatnonzero(~finite)
+    if missing.size:
+        column = np.where(finite, column, 0.0)
+    values: list[Any] = (column.astype(np.int64) if name in _WHOLE else column).tolist()
+    for index in missing:
+        values[index] = None
+    return values

@@ -1,0 +1,461 @@
+"""Statistics: sums, extremes and counts of a layer, taken in one pass and merged in any order.
+
+Knows nothing of the figures that `metrics` derives from them. All work is float64: it takes some
+5 ns an element on one core (benchmarks/blocks.py), and the promised accuracy (1e-6 relative, means
+to 1e-9 of a step) holds for every type of floats and codes.
+"""
+
+import math
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import Float64Array, QuantParams, codes_of
+from qdebug.measure.layer import Block
+
+# An error under half a step means that the code is Q(x) itself. The margin is for float64's
+# rounding of codes of up to 32 bits; whatever lies above is quantized again to be sure.
+_SURELY_ROUNDED = 0.49999
+
+# A sum of squares about zero gives the sum about the mean by subtraction, unless that cancels more
+# digits than this share leaves.
+_CANCELLED = 1e-6
+
+_SPAN_CHANNELS = 1 << 13
+
+# What is known of each channel: the rows of `Statistics.table`. x: float reference, q: code,
+# d = D(q) = (q - z) * s, e = d - x, m: the float model's own value. Over the finite elements of x
+# only; the model's over those where m is finite too.
+_NAMES = (
+    # Counts of elements.
+    "count",
+    "non_finite",  # NaN or infinite x: left out of everything else
+    "zeros",  # x is exactly zero
+    "clipped",  # x outside [D(qmin) - s/2, D(qmax) + s/2]
+    "saturated",  # q at qmin or qmax
+    # Sums.
+    "x_sum",
+    "x_magnitude",  # |x|
+    "q_sum",
+    "e_sum",
+    "steps_sum",  # e/s
+    "steps_outward",  # e/s away from zero: e/s where x > 0, -e/s where x < 0
+    "steps_square",  # (e/s)^2
+    "quantizer_square",  # ((D(Q(x)) - x) / s)^2
+    "clipped_square",  # of these, where x is clipped
+    "carried_square",  # (q - Q(x))^2
+    "d_square",  # d^2
+    "xd_product",  # x * d
+    # Sums about the mean.
+    "x_moment",  # (x - mean x)^2
+    "q_moment",
+    "e_moment",
+    "xq_moment",  # (x - mean x) * (q - mean q)
+    # Extremes.
+    "x_min",
+    "x_max",
+    "q_min",
+    "q_max",
+    "e_max",  # largest |e|
+    "steps_max",  # largest |e/s|
+    # Against an end-to-end run of the float model.
+    "model_count",
+    "model_square",  # m^2
+    "model_error_square",  # (d - m)^2
+    "model_steps_square",  # ((d - m) / s)^2
+    "inherited_square",  # ((x - m) / s)^2
+)
+_ROW = {name: row for row, name in enumerate(_NAMES)}
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What is known of some channels of a layer; each figure is an attribute of shape (channels,).
+
+    Attributes:
+        table: all figures, shape (figures, channels), in the order of `_NAMES`.
+        first_channel: of the layer's channels, the first one that this knows of.
+    """
+
+    table: Float64Array
+    first_channel: int = 0
+
+    def __getattr__(self, name: str) -> Float64Array:
+        if name not in _ROW:
+            raise AttributeError(f"no figure '{name}'")
+        row: Float64Array = self.table[_ROW[name]]
+        return row
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.table.shape[1])
+
+    def merged(self, other: "Statistics") -> "Statistics":
+        """The statistics of both parts together, for the channels from the first to the last."""
+        if (self.first_channel, self.channels) == (other.first_channel, other.channels):
+            return Statistics(_pooled(np.stack([self.table, other.table])), self.first_channel)
+        first = min(self.first_channel, other.first_channel)
+        stop = max(part.first_channel + part.channels for part in (self, other))
+        both = no_statistics(stop - first, first)
+        both.absorb(self)
+        both.absorb(other)
+        return both
+
+    def of(self, channels: slice) -> "Statistics":
+        """The statistics of some of the channels."""
+        return Statistics(self.table[:, channels])
+
+    def pooled(self) -> "Statistics":
+        """The statistics of all channels together, as one channel."""
+        if self.channels == 1:
+            return self
+        some = [_pooled(self.table[:, channels].T[:, :, None]) for channels in self._spans()]
+        return Statistics(some[0] if len(some) == 1 else _pooled(np.stack(some)))
+
+    def absorb(self, other: "Statistics") -> None:
+        """Merge statistics of some or all of these channels into this, in place."""
+        first = other.first_channel - self.first_channel
+        for there in other._spans():
+            here = slice(first + there.start, first + there.stop)
+            both = np.stack([self.table[:, here], other.table[:, there]])
+            self.table[:, here] = _pooled(both)
+
+    def _spans(self) -> list[slice]:
+        """All channels, so many at a time that copies of their figures take little memory."""
+        starts = range(0, self.channels, _SPAN_CHANNELS)
+        return [slice(start, min(start + _SPAN_CHANNELS, self.channels)) for start in starts]
+
+
+_LEAST = ("x_min", "q_min")
+_MOST = ("x_max", "q_max", "e_max", "steps_max")
+# Sum about the mean -> the sums whose means it is about.
+_MOMENTS = {
+    "x_moment": ("x_sum", "x_sum"),
+    "q_moment": ("q_sum", "q_sum"),
+    "e_moment": ("e_sum", "e_sum"),
+    "xq_moment": ("x_sum", "q_sum"),
+}
+
+
+def _rows_of(names: Iterable[str]) -> list[int]:
+    return [_ROW[name] for name in names]
+
+
+_LEAST_ROWS, _MOST_ROWS, _MOMENT_ROWS = map(_rows_of, (_LEAST, _MOST, _MOMENTS))
+_SUM_ROWS = _rows_of(name for name in _NAMES if name not in {*_LEAST, *_MOST, *_MOMENTS})
+_COUNT_ROW = _ROW["count"]
+_ABOUT_ROWS = [_rows_of(about) for about in zip(*_MOMENTS.values(), strict=True)]
+
+
+def side_by_side(parts: Sequence[Statistics]) -> Statistics:
+    """Those of several layers, as if they were channels of one."""
+    return Statistics(np.concatenate([part.table for part in parts], axis=1))
+
+
+def no_statistics(channels: int, first_channel: int = 0) -> Statistics:
+    """The statistics of no elements: merging them changes nothing."""
+    table = np.zeros((len(_NAMES), channels))
+    table[_LEAST_ROWS] = np.inf
+    table[_MOST_ROWS] = -np.inf
+    return Statistics(table, first_channel)
+
+
+def _pooled(parts: Float64Array) -> Float64Array:
+    """Tables, of shape (parts, figures, channels), merged over the first axis.
+
+    A sum about the mean of all is the parts' sums about their own means, plus what their means are
+    apart (Chan, Golub, LeVeque: Algorithms for computing the sample variance, 1983).
+    """
+    merged = np.empty(parts.shape[1:])
+    merged[_LEAST_ROWS] = parts[:, _LEAST_ROWS].min(axis=0)
+    merged[_MOST_ROWS] = parts[:, _MOST_ROWS].max(axis=0)
+    merged[_SUM_ROWS] = parts[:, _SUM_ROWS].sum(axis=0)
+    count = parts[:, [_COUNT_ROW]]
+    total = np.maximum(merged[_COUNT_ROW], 1.0)
+    # How far the means of each part are from those of all, (parts, moments, channels).
+    one, other = (
+        parts[:, sums] / np.maximum(count, 1.0) - merged[sums] / total for sums in _ABOUT_ROWS
+    )
+    merged[_MOMENT_ROWS] = (parts[:, _MOMENT_ROWS] + count * one * other).sum(axis=0)
+    return merged
+
+
+def measure(block: Block, params: QuantParams) -> Statistics:
+    """The statistics of one block, for the block's own channels."""
+    first = block.first_channel
+    scale, zero_point = params.rows(first, first + block.floats.shape[1])
+    limits = (params.qmin, params.qmax)
+
+    def rows() -> tuple[Float64Array, Float64Array, Float64Array | None]:
+        model = None if block.model_float is None else _rows(block.model_float, "m")
+        return _rows(block.floats, "x"), _rows(block.codes, "q"), model
+
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        x, q, m = rows()
+        given = _as_given(block.floats, x), _as_given(block.codes, q)
+        statistics = _measure_finite(x, q, m, given, scale, zero_point, limits)
+        if not np.isfinite(statistics.x_sum).all():  # some element is not
+            statistics = _measure_gaps(*rows(), scale, zero_point, limits)
+        return replace(statistics, first_channel=first) if first else statistics
+
+
+class _Scratch(threading.local):
+    """Buffers that a thread uses again for every block.
+
+    Without them the system hands out and takes back their pages for each block, which took longer
+    than the arithmetic (67 M elements: 1.5 s instead of 0.5 s on one core).
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Float64Array] = {}
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Float64Array:
+        """The buffer of this name, with whatever it held before."""
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[name] = np.empty(size)
+        return buffer[:size].reshape(shape)
+
+
+_scratch = _Scratch()
+
+
+def _rows(values: NDArray[Any], name: str) -> Float64Array:
+    """(outer, channels, inner) of any type to float64 of shape (channels, outer * inner)."""
+    outer, channels, inner = values.shape
+    rows = _scratch.take(name, (channels, outer, inner))
+    np.copyto(rows, values.transpose(1, 0, 2))
+    return rows.reshape(channels, outer * inner)
+
+
+def _as_given(values: NDArray[Any], rows: Float64Array) -> NDArray[Any]:
+    """The same rows in their own type where that is no copy: comparing fewer bytes is faster."""
+    outer, channels, _ = values.shape
+    if min(outer, channels) > 1 or values.dtype == np.float16 or not values.dtype.isnative:
+        return rows
+    return values.reshape(channels, -1)
+
+
+def _measure_gaps(
+    x: Float64Array,
+    q: Float64Array,
+    m: Float64Array | None,
+    scale: Float64Array,
+    zero_point: NDArray[np.int64],
+    limits: tuple[int, int],
+) -> Statistics:
+    """Statistics where some elements are not finite: those channels one by one, without them."""
+    channels, elements = x.shape
+    gaps = ~np.isfinite(x).all(axis=1)
+    merged = no_statistics(channels)
+    whole = np.flatnonzero(~gaps)
+    for rows, kept in [(whole, np.ones(elements, bool))] * bool(whole.size) + [
+        (np.array([row]), np.isfinite(x[row])) for row in np.flatnonzero(gaps)
+    ]:
+        x_kept, q_kept = x[rows][:, kept], q[rows][:, kept]
+        part = _measure_finite(
+            x_kept,
+            q_kept,
+            None if m is None else m[rows][:, kept],
+            (x_kept, q_kept),
+            scale[rows],
+            zero_point[rows],
+            limits,
+        )
+        merged.table[:, rows] = part.table
+        merged.non_finite[rows] = elements - np.count_nonzero(kept)
+    return merged
+
+
+def _measure_finite(
+    x: Float64Array,
+    q: Float64Array,
+    m: Float64Array | None,
+    given: tuple[NDArray[Any], NDArray[Any]],
+    scale: Float64Array,
+    zero_point: NDArray[np.int64],
+    limits: tuple[int, int],
+) -> Statistics:
+    """Statistics of rows (channels, elements), all finite; `q` is overwritten.
+
+    `given` has x and q in any type, for what asks no arithmetic of them.
+    """
+    channels, elements = x.shape
+    if not elements:
+        return no_statistics(channels)
+    s = scale[:, 0]
+    z = zero_point[:, 0]
+    x_given, q_given = given
+    x_min, x_max, q_min, q_max = _least(x_given), _most(x_given), _least(q_given), _most(q_given)
+    saturated = np.zeros(channels)
+    for extreme, limit in ((q_min, limits[0]), (q_max, limits[1])):
+        if (extreme == limit).any():
+            saturated += _count(q_given == limit)
+    zeros = (
+        _count(x_given == 0) if (x_min <= 0).any() and (x_max >= 0).any() else np.zeros(channels)
+    )
+
+    steps = np.subtract(q, zero_point, out=q) if z.any() else q  # q - z
+    d = np.multiply(steps, scale, out=_scratch.take("d", x.shape))
+    e = np.subtract(d, x, out=_scratch.take("e", x.shape))
+    x_sum, steps_sum, e_sum = _sum(x), _sum(steps), _sum(e)
+    x_moment, steps_moment, xq_moment = _moments(x, steps, x_sum, steps_sum)
+    e_moment = _moments(e, e, e_sum, e_sum)[0]
+    e_square = e_moment + e_sum**2 / elements
+
+    model_count = model_square = model_error_square = inherited_square = np.zeros(channels)
+    if m is not None:
+        finite = np.isfinite(m)
+        known = np.where(finite, m, 0.0)
+        error = np.where(finite, d - known, 0.0)
+        inherited = np.where(finite, x - known, 0.0)
+        model_count, model_square = _count(finite), _dot(known, known)
+        model_error_square, inherited_square = _dot(error, error), _dot(inherited, inherited)
+
+    spare = d  # from here on: one buffer less in the cache
+    x_magnitude, e_outward = x_sum, e_sum
+    if (x_min < 0).any():
+        np.copyto(spare, x_given < 0)
+        x_magnitude = x_sum - 2 * _dot(spare, x)
+        e_outward = e_sum - 2 * _dot(spare, e)  # if no zero has an error
+    e_max = np.maximum(_most(e), -_least(e))
+    steps_square = e_square / s**2
+    quantizer_square, carried_square = steps_square, np.zeros(channels)
+    clipped, clipped_square = np.zeros(channels), np.zeros(channels)
+    if (e_max > _SURELY_ROUNDED * s).any():
+        # Only the elements whose code may not be Q(x); among them all that are clipped.
+        place = np.flatnonzero(np.abs(e, out=spare) > _SURELY_ROUNDED * scale)
+        row = place // elements
+        doubtful, steps_here = x.reshape(-1)[place], steps.reshape(-1)[place]
+        s_here, z_here = s[row], z[row]
+        if not doubtful.all():  # a zero has no sign, but an error
+            e_outward = _dot(np.sign(x, out=spare), e)
+        ideal = codes_of(doubtful, s_here, z_here, limits) - z_here
+        e.reshape(-1)[place] = best_error = ideal * s_here - doubtful
+        below = doubtful < (limits[0] - z_here) * s_here - s_here / 2
+        above = doubtful > (limits[1] - z_here) * s_here + s_here / 2
+        quantizer_square = _dot(e, e) / s**2
+        carried_square = _summed(row, (steps_here - ideal) ** 2, channels)
+        outside = below | above
+        clipped = _summed(row, outside, channels)
+        clipped_square = _summed(row, np.where(outside, best_error / s_here, 0.0) ** 2, channels)
+
+    figures = {
+        "count": np.full(channels, float(elements)),
+        "non_finite": np.zeros(channels),
+        "zeros": zeros,
+        "clipped": clipped,
+        "saturated": saturated,
+        "x_sum": x_sum,
+        "x_magnitude": x_magnitude,
+        "q_sum": steps_sum + z * elements,
+        "e_sum": e_sum,
+        "steps_sum": e_sum / s,
+        "steps_outward": e_outward / s,
+        "steps_square": steps_square,
+        "quantizer_square": quantizer_square,
+        "clipped_square": clipped_square,
+        "carried_square": carried_square,
+        "d_square": (steps_moment + steps_sum**2 / elements) * s**2,
+        "xd_product": (xq_moment + x_sum * steps_sum / elements) * s,
+        "x_moment": x_moment,
+        "q_moment": steps_moment,
+        "e_moment": e_moment,
+        "xq_moment": xq_moment,
+        "x_min": x_min,
+        "x_max": x_max,
+        "q_min": q_min,
+        "q_max": q_max,
+        "e_max": e_max,
+        "steps_max": e_max / s,
+        "model_count": model_count,
+        "model_square": model_square,
+        "model_error_square": model_error_square,
+        "model_steps_square": model_error_square / s**2,
+        "inherited_square": inherited_square / s**2,
+    }
+    return Statistics(np.array([figures[name] for name in _NAMES]))
+
+
+def _summed(row: NDArray[np.intp], values: NDArray[Any], channels: int) -> Float64Array:
+    """Sum of the values in each of `channels` rows."""
+    sums: Float64Array = np.bincount(row, values, channels).astype(np.float64)
+    return sums
+
+
+# Rows of so many are counted faster one by one than by NumPy 2.4 all at once.
+_MANY_BOOLS = 512
+
+
+def _count(mask: NDArray[np.bool_]) -> Float64Array:
+    """True elements in each row, as float64."""
+    if mask.shape[1] >= _MANY_BOOLS:  # much the faster, row by row
+        return np.array([np.count_nonzero(row) for row in mask], np.float64)
+    counts: Float64Array = np.count_nonzero(mask, axis=1).astype(np.float64)
+    return counts
+
+
+def _moments(
+    a: Float64Array, b: Float64Array, a_sum: Float64Array, b_sum: Float64Array
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Sums over each row of (a - mean)^2, (b - mean)^2 and their product."""
+    elements = a.shape[1]
+    aa, bb, ab = _products(a, b)
+    moments = (
+        aa - a_sum**2 / elements,
+        bb - b_sum**2 / elements,
+        ab - a_sum * b_sum / elements,
+    )
+    if (moments[0] < _CANCELLED * aa).any() or (moments[1] < _CANCELLED * bb).any():
+        centred = a - a_sum[:, None] / elements
+        return _products(centred, centred if b is a else b - b_sum[:, None] / elements)
+    return moments
+
+
+def _products(a: Float64Array, b: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
+    aa = _dot(a, a)
+    return (aa, aa, aa) if b is a else (aa, _dot(b, b), _dot(a, b))
+
+
+# Over each row, shape (channels,). The arrays' methods `min` and `max` keep other threads waiting
+# (NumPy 2.4); the ufuncs do not.
+def _least(values: NDArray[Any]) -> Float64Array:
+    least: Float64Array = np.minimum.reduce(values, axis=1).astype(np.float64)
+    return least
+
+
+def _most(values: NDArray[Any]) -> Float64Array:
+    most: Float64Array = np.maximum.reduce(values, axis=1).astype(np.float64)
+    return most
+
+
+def _sum(values: Float64Array) -> Float64Array:
+    total: Float64Array = np.add.reduce(values, axis=1)
+    return total
+
+
+# `np.inner` lets other threads run, `np.vecdot` (NumPy 2.4) does not, but takes all rows at once.
+# OpenBLAS takes all cores for products of more than 10 000 elements, if nobody forbids it as the
+# command line does; its threads then wait for each other longer than they work.
+_LONG_ROW = 8192
+_BLAS_ALONE = os.environ.get("OPENBLAS_NUM_THREADS") == "1"
+
+
+def _dot(a: Float64Array, b: Float64Array) -> Float64Array:
+    """Sum of the products in each row, shape (channels,)."""
+    channels, elements = a.shape
+    if elements >= _LONG_ROW and _BLAS_ALONE:
+        return np.array([np.inner(*rows) for rows in zip(a, b, strict=True)])
+    whole = elements - elements % _LONG_ROW
+    sums: Float64Array = np.vecdot(a[:, whole:], b[:, whole:])
+    if whole:
+        pieces = (channels, whole // _LONG_ROW, _LONG_ROW)
+        sums += np.vecdot(a[:, :whole].reshape(pieces), b[:, :whole].reshape(pieces)).sum(axis=1)
+    return sums

@@ -1,0 +1,356 @@
+"""Pictures: the distributions and the error of one layer, and the errors of all layers.
+
+A picture takes its own pass over the layer's data, block by block, so that its memory does not
+grow with the layer. Figures come from the report and are not computed again here.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.errors import QdebugError
+from qdebug.formatting import percent, significant
+from qdebug.measure.layer import Block, Layer
+from qdebug.measure.metrics import REFERENCE, TFLITE_THRESHOLD, Metrics
+from qdebug.names import printable, shorten, shortened
+from qdebug.report.report import LayerReport, Report
+
+# Okabe and Ito's palette, told apart by colour-blind eyes
+# (https://jfly.uni-koeln.de/color/): each colour means one thing in all pictures.
+FLOAT = "#0072B2"  # blue: the float reference, and what rounding alone explains
+QUANTIZED = "#000000"
+ABOVE = "#E69F00"  # orange: more than rounding explains
+BAD = "#D55E00"  # vermilion: clipped, or above TFLite's threshold
+WASTE = "#999999"
+
+_DPI = 100
+_MOST_BINS = 256
+# Floats further outside the representable range than this share of it are drawn at the edge.
+_MOST_OUTSIDE = 0.5
+# Errors larger than this many steps are drawn at the edge.
+_MOST_STEPS = 6.0
+_ERROR_BINS_A_STEP = 20
+# Errors are drawn this much smaller, so that half a step, give or take a float's last digit, falls
+# on the side of rounding.
+_JUST_INSIDE = 1 - 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Counts in bins of one width; what lies outside is in the first and last."""
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, low: float, high: float, bins: int) -> "Histogram":
+        """No counts yet, in `bins` bins from `low` to `high`."""
+        return cls(np.linspace(low, high, bins + 1), np.zeros(bins))
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Count finite values."""
+        inside = np.clip(values, self.edges[0], self.edges[-1])
+        self.counts[:] += np.histogram(inside, len(self.counts), (self.edges[0], self.edges[-1]))[0]
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Share of the elements in each bin."""
+        shares: NDArray[np.float64] = self.counts / max(self.counts.sum(), 1.0)
+        return shares
+
+
+@dataclass(frozen=True, eq=False)
+class Distributions:
+    """A layer's floats and codes, both in codes (x/s + z and q), and its error in steps.
+
+    The errors are without those of exact zeros that stayed exact: there are `exact_zeros` of them,
+    which would hide all others.
+    """
+
+    floats: Histogram
+    codes: Histogram
+    errors: Histogram
+    exact_zeros: int = 0
+
+
+def distributions(layer: Layer, metrics: Metrics, blocks: Iterator[Block]) -> Distributions:
+    """Histograms of a layer in one pass; `metrics` gives their ranges.
+
+    Counted in codes, channels of different scales fall on one axis, and every bin holds the same
+    number of codes.
+    """
+    params = layer.params
+    assert metrics.quantized_min is not None
+    assert metrics.quantized_max is not None
+    # All codes; of 32 bits the used ones only, for nobody uses them all.
+    first, last = params.qmin, params.qmax
+    if params.bits > 16:
+        first, last = metrics.quantized_min, metrics.quantized_max
+    reach = _MOST_OUTSIDE * (last - first + 1)
+    low, high = first - 0.5, last + 0.5
+    if metrics.clipped or params.bits > 16:
+        assert metrics.float_min is not None
+        assert metrics.float_max is not None
+        least = float((metrics.float_min / params.scale + params.zero_point).min())
+        largest = float((metrics.float_max / params.scale + params.zero_point).max())
+        low = max(min(low, least), low - reach)
+        high = min(max(high, largest), high + reach)
+    most = min(_MOST_BINS, max(16, int(4 * math.sqrt(metrics.num_elements))))
+    # Whole codes, counted from `first - 0.5`, so that no bin holds more codes than another.
+    width = max(math.ceil((last - first + 1) / most), 1)
+    below = math.ceil((first - 0.5 - low) / width)
+    above = math.ceil((high - first + 0.5) / width)
+    edges = (first - 0.5 - below * width, first - 0.5 + above * width, below + above)
+    steps = min(max(1.0, math.ceil(metrics.max_abs_error_scale or 0.0)), _MOST_STEPS)
+    found = Distributions(
+        Histogram.empty(*edges),
+        Histogram.empty(*edges),
+        Histogram.empty(-steps, steps, int(2 * steps * _ERROR_BINS_A_STEP)),
+    )
+    exact_zeros = sum(_count(block, params, found) for block in blocks)
+    return replace(found, exact_zeros=exact_zeros)
+
+
+def _count(block: Block, params: QuantParams, found: Distributions) -> int:
+    """Add a block to the histograms; returns its number of exact zeros."""
+    x = block.floats.astype(np.float64)  # (outer, channels, inner)
+    scale, zero_point = params.rows(block.first_channel, block.first_channel + x.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = x / scale + zero_point
+    finite = np.isfinite(x)
+    exact = (block.floats == 0) & (block.codes == zero_point)
+    found.floats.add(x[finite])
+    found.codes.add(block.codes[finite].astype(np.float64))
+    found.errors.add((block.codes - x)[finite & ~exact] * _JUST_INSIDE)
+    return int(np.count_nonzero(exact))
+
+
+def layer_figure(layer: Layer, report: LayerReport, blocks: Iterator[Block]) -> Figure:
+    """The picture of one layer.
+
+    Above, floats and codes over each other on one axis, with the codes that are never used and the
+    floats that clip; below, the error in steps of the scale beside what rounding alone gives; for a
+    layer with a scale a channel, RMSE/scale by channel at the bottom.
+
+    Raises:
+        QdebugError: the layer has no finite element.
+    """
+    metrics = report.metrics
+    if metrics is None or not metrics.num_elements:
+        raise QdebugError(f"layer '{printable(layer.name)}': no finite element to draw")
+    found = distributions(layer, metrics, blocks)
+    panels = 3 if report.channels else 2
+    figure = Figure(figsize=(9, 3.2 * panels), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(panels, 1)
+    figure.suptitle(
+        shorten(printable(layer.name), 90), fontsize=11, fontweight="bold", parse_math=False
+    )
+    _draw_values(axes[0], found, layer, metrics)
+    _draw_errors(axes[1], found, metrics)
+    if report.channels:
+        _draw_channels(axes[2], [channel.metrics for channel in report.channels])
+    return figure
+
+
+def _draw_values(axes: Axes, found: Distributions, layer: Layer, metrics: Metrics) -> None:
+    params = layer.params
+    edges = found.floats.edges
+    floor = 0.4 / metrics.num_elements  # a bin of one element still shows
+    axes.stairs(found.floats.shares, edges, fill=True, color=FLOAT, alpha=0.45, label="float")
+    axes.stairs(
+        found.codes.shares, edges, color=QUANTIZED, linewidth=1.1, label="quantized", baseline=floor
+    )
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=floor)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylabel("share of elements per bin")
+    assert metrics.quantized_min is not None
+    assert metrics.quantized_max is not None
+    if params.bits <= 16:
+        low, high = params.qmin - 0.5, params.qmax + 0.5
+        for end in (low, high):
+            axes.axvline(end, color=QUANTIZED, linestyle=":", linewidth=1)
+        unused = [
+            (low, metrics.quantized_min - 0.5),
+            (metrics.quantized_max + 0.5, high),
+        ]
+        label = f"codes never used (range waste {percent(metrics.range_waste or 0.0)} %)"
+        for start, end in unused:
+            if end - start >= 1:
+                axes.axvspan(
+                    start, end, facecolor="none", edgecolor=WASTE, hatch="//", linewidth=0,
+                    alpha=0.6, label=label,
+                )  # fmt: skip
+                label = "_"
+        if metrics.clipped:
+            outside = np.where(
+                (edges[1:] <= low) | (edges[:-1] >= high), found.floats.shares, np.nan
+            )
+            axes.stairs(
+                outside, edges, fill=True, color=BAD,
+                label=f"float outside the range ({percent(metrics.clipped)} % clipped)",
+            )  # fmt: skip
+    axes.set_xlabel("code (x/scale + zero point)")
+    if params.axis is None:
+        scale, zero_point = float(params.scale[0]), int(params.zero_point[0])
+
+        def value_of(code: ArrayLike) -> ArrayLike:
+            return (np.asarray(code, np.float64) - zero_point) * scale
+
+        def code_of(value: ArrayLike) -> ArrayLike:
+            return np.asarray(value, np.float64) / scale + zero_point
+
+        top = axes.secondary_xaxis("top", functions=(value_of, code_of))
+        top.set_xlabel(f"value (scale {significant(scale)}, zero point {zero_point})")
+    _legend(axes, above=1.0 if params.axis is not None else 1.2)
+
+
+def _draw_errors(axes: Axes, found: Distributions, metrics: Metrics) -> None:
+    errors = found.errors
+    width = errors.edges[1] - errors.edges[0]
+    density = errors.shares / width
+    centre = (errors.edges[1:] + errors.edges[:-1]) / 2
+    rounding = np.abs(centre) < 0.5
+    beyond_share = errors.counts[~rounding].sum() / metrics.num_elements
+    axes.stairs(
+        density, errors.edges, fill=True, color=FLOAT, alpha=0.45, label="half a step at most"
+    )
+    if (density[~rounding] > 0).any():
+        beyond = np.where(rounding, np.nan, density)
+        axes.stairs(
+            beyond,
+            errors.edges,
+            fill=True,
+            color=ABOVE,
+            label=f"more than half a step: {percent(beyond_share)} %",
+        )
+    axes.plot(
+        [-0.5, -0.5, 0.5, 0.5], [0, 1, 1, 0], color=QUANTIZED, linestyle="--", linewidth=1.2,
+        label=f"rounding alone: {REFERENCE:.3f}",
+    )  # fmt: skip
+    axes.plot([], [], " ", label=f"rmse/scale {significant(metrics.rmse_scale or 0.0)}")
+    axes.set_xlim(errors.edges[0], errors.edges[-1])
+    notes = ["error (quantized - float) in steps of the scale"]
+    largest = metrics.max_abs_error_scale or 0.0
+    if largest > errors.edges[-1]:
+        notes.append(f"the outermost bars hold all beyond, up to {significant(largest)}")
+    if found.exact_zeros:
+        share = percent(found.exact_zeros / metrics.num_elements)
+        notes.append(f"{share} % exact zeros are left out")
+    axes.set_xlabel("; ".join(notes[:2]) + "".join(f"\n{note}" for note in notes[2:]))
+    axes.set_ylabel("density")
+    _legend(axes)
+
+
+def _draw_channels(axes: Axes, channels: Sequence[Metrics]) -> None:
+    values = [metrics.rmse_scale or 0.0 for metrics in channels]
+    axes.bar(
+        range(len(values)), values, width=0.8, color=[_colour(metrics) for metrics in channels]
+    )
+    axes.axhline(REFERENCE, color=QUANTIZED, linestyle="--", linewidth=1.2)
+    axes.set_xlim(-0.6, len(values) - 0.4)
+    axes.set_xlabel("channel")
+    axes.set_ylabel("rmse/scale")
+    _colour_legend(axes)
+
+
+def overview_figure(report: Report) -> Figure:
+    """RMSE/scale of all layers as bars against 0.289, coloured by how far above they are.
+
+    Raises:
+        QdebugError: no layer has a finite element.
+    """
+    layers = [
+        (layer, layer.metrics)
+        for layer in report.layers
+        if layer.metrics and layer.metrics.rmse_scale is not None
+    ]
+    if not layers:
+        raise QdebugError("no layer has a finite element to draw")
+    values = [metrics.rmse_scale or 0.0 for _, metrics in layers]
+    # Rows of a fixed height, until the picture would be too tall to open.
+    height = min(0.22 * len(layers), 150.0)
+    figure = Figure(figsize=(10, 1.6 + height), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    rows = range(len(layers))
+    axes.barh(rows, values, color=[_VERDICTS[_verdict(layer)] for layer, _ in layers], height=0.75)
+    axes.axvline(REFERENCE, color=QUANTIZED, linestyle="--", linewidth=1.2)
+    if height == 0.22 * len(layers):
+        names = shortened([printable(layer.name) for layer, _ in layers], 48)
+        axes.set_yticks(rows, names, fontsize=8)
+        for label in axes.get_yticklabels():
+            label.set_parse_math(False)
+        figures = axes.secondary_yaxis("right")
+        figures.set_yticks(rows, [significant(value) for value in values], fontsize=8)
+        figures.tick_params(length=0)
+    axes.set_ylim(len(layers) - 0.4, -0.6)
+    # One layer far above would squeeze all others against the axis.
+    middle = sorted(values)[len(values) // 2]
+    if max(values) > 20 * max(middle, REFERENCE):
+        axes.set_xscale("symlog", linthresh=2 * TFLITE_THRESHOLD)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlim(left=0)
+    axes.margins(x=0.08)
+    axes.set_xlabel("rmse/scale")
+    for verdict, colour in _VERDICTS.items():
+        axes.bar(0, 0, color=colour, label=f"verdict {verdict}")
+    axes.plot([], [], "--", color=QUANTIZED, label=f"{REFERENCE:.3f}")
+    _legend(axes)
+    return figure
+
+
+# Verdict -> its colour.
+_VERDICTS = {"ok": FLOAT, "warn": ABOVE, "bad": BAD}
+
+
+def _verdict(layer: LayerReport) -> str:
+    """The layer's verdict, or what its figures alone say."""
+    if layer.diagnosis is not None and layer.diagnosis.verdict in _VERDICTS:
+        return layer.diagnosis.verdict
+    return "warn" if layer.above_rounding else "ok"
+
+
+def _colour(metrics: Metrics) -> str:
+    """How far a layer is above what rounding alone gives."""
+    if not metrics.exceeds_reference:
+        return FLOAT
+    return BAD if (metrics.rmse_scale or 0.0) > TFLITE_THRESHOLD else ABOVE
+
+
+def _colour_legend(axes: Axes) -> None:
+    """What the colours of `_colour` mean."""
+    for colour, label in (
+        (FLOAT, "rounding alone"),
+        (ABOVE, "above it by more than chance"),
+        (BAD, f"above {TFLITE_THRESHOLD}"),
+    ):
+        axes.bar(0, 0, color=colour, label=label)
+    axes.plot([], [], "--", color=QUANTIZED, label=f"{REFERENCE:.3f}")
+    _legend(axes)
+
+
+def _legend(axes: Axes, above: float = 1.0) -> None:
+    """A legend above the data, never over it; `above` leaves room for an axis between."""
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        handles, labels, loc="lower left", bbox_to_anchor=(0, above), ncols=len(labels), fontsize=8,
+        frameon=False, borderaxespad=0.2,
+    )  # fmt: skip
+
+
+def save_png(figure: Figure, file: BinaryIO) -> None:
+    """Write a figure as PNG, the same bytes every time."""
+    with mpl.rc_context({"axes.unicode_minus": False}), warnings.catch_warnings():
+        # A layer's name may be in a script that Matplotlib's font lacks; it then shows as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(file, format="png", metadata={"Software": "qdebug"})

@@ -1,0 +1,525 @@
+"""Diagnosis: verdict, cause, evidence and advice for a layer's error, from its Metrics alone.
+
+Each rule below looks at one cause; docs/diagnosis.md shows them all. No second look at the data is
+taken.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from qdebug.arithmetic.affine import QuantScheme, params_from_range
+from qdebug.measure.metrics import (
+    REFERENCE,
+    TFLITE_THRESHOLD,
+    Metrics,
+    tolerated_excess,
+)
+
+CAUSES = (
+    "ok",
+    "clipping",
+    "bias",
+    "wrong-scale",
+    "carried",
+    "coarse-scale",
+    "range-waste",
+    "constant",
+    "non-finite",
+    "unreadable",
+)
+# Those of an error that is more than rounding.
+ERRORS = ("clipping", "bias", "wrong-scale", "carried")
+
+# A cause is named where it explains this share of the excess of the squared error.
+_EXPLAINS = 0.5
+# Codes that are not the best ones make at least this share of the excess, or they are no cause.
+_LEAST_CARRIED = 0.25
+# An offset below this many steps is what real kernels leave (sums, ties that go one way).
+_LEAST_OFFSET = 0.25
+# The line through the codes explains more than an offset alone where what it leaves is less than
+# this share of what the offset leaves.
+_LINE_IS_BETTER = 0.5
+# `carried` hurts where the signal suffers, too.
+_LEAST_CARRIED_SQNR_DB = 20.0
+# Below this cosine floats and codes are hardly of one tensor.
+_SAME_TENSOR = 0.5
+# A step is coarse where the bulk lies within so few steps, though some float is so many times
+# larger. Four steps are 23 dB.
+_COARSE_STEPS = 4.0
+_COARSE_PEAK = 25.0
+# Symmetric codes of floats that are never negative waste half their range by design.
+_WASTE = 0.55
+# With fewer elements, chance alone moves rmse/scale by more than a tenth.
+_FEW = 16
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with a layer.
+
+    Attributes:
+        verdict: the size of it: ``ok``, ``warn``, ``bad`` or ``unreadable``.
+        cause: one of `CAUSES`; None where the figures at hand do not tell.
+        evidence: the figures that show it.
+        advice: one step that a person can take; empty where there is nothing to do.
+    """
+
+    verdict: str
+    cause: str | None
+    evidence: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is diagnosed: the figures of a layer or channel and how it is quantized.
+
+    `scale` is None where each channel has its own.
+    """
+
+    metrics: Metrics
+    dtype: str
+    bits: int
+    qmin: int
+    qmax: int
+    scale: float | None
+    zero_point: int | None
+    kind: str | None = None
+    narrow_range: bool = False
+
+    @property
+    def scheme(self) -> QuantScheme:
+        """How it would be quantized again: symmetric where its zero point is the middle code."""
+        symmetric = self.zero_point == (self.qmin + self.qmax + 1) // 2
+        return QuantScheme(self.dtype, self.bits, self.narrow_range, symmetric)
+
+
+def unreadable(reason: str) -> Diagnosis:
+    """The diagnosis of a layer whose arrays do not make a pair."""
+    return Diagnosis(
+        verdict="unreadable",
+        cause="unreadable",
+        evidence=reason,
+        advice="write the layer's arrays again; docs/pair-file.md has the format",
+    )
+
+
+def diagnose(
+    subject: Subject, channel: Callable[[int], Subject] | None = None, channels: int = 0
+) -> Diagnosis:
+    """What is wrong with a layer, and with which of its channels where each has its own scale.
+
+    `channel` gives one of so many `channels`: there may be too many to hold them all.
+    """
+    whole = _diagnose(subject)
+    if channel is None or whole.cause == "non-finite":
+        return whole
+    causes: list[str | None] = []
+    weights: dict[str, float] = {}
+    for index in range(channels):
+        each = channel(index)
+        cause = _diagnose(each, channels).cause
+        causes.append(cause)
+        if cause in ERRORS:
+            weight = each.metrics.num_elements * _excess(each.metrics)
+            weights[cause] = weights.get(cause, 0.0) + weight
+    cause = _channels_cause(whole, subject.metrics, causes, weights)
+    return whole if cause is None else _of_channels(cause, channel, causes)
+
+
+def _diagnose(subject: Subject, of: int = 1) -> Diagnosis:
+    """The diagnosis of one set of figures, one `of` so many that chance picks from."""
+    m = subject.metrics
+    if m.non_finite:
+        count = f"{m.non_finite} of {m.num_elements + m.non_finite}"
+        return Diagnosis(
+            "bad",
+            "non-finite",
+            f"{count} floats are NaN or infinite; the other figures leave them out",
+            "find the operator that makes them in the float model: quantization cannot mend it",
+        )
+    if not m.num_elements:
+        return Diagnosis("ok", "ok", "no elements", "")
+    if m.rmse_scale is None:
+        return Diagnosis(
+            "warn", None, "cannot tell: rmse/scale is not known, needs the tensors", ""
+        )
+    if m.rmse_scale - _expected(m) > tolerated_excess(m, 3 + math.sqrt(2 * math.log(of))):
+        error = next(filter(None, (rule(subject) for rule in _ERROR_RULES)), None)
+        if error is not None:
+            return error
+    return next(filter(None, (rule(subject) for rule in _RANGE_RULES)), None) or _sound(m)
+
+
+def _expected(m: Metrics) -> float:
+    return REFERENCE if m.rmse_scale_expected is None else m.rmse_scale_expected
+
+
+def _rmse_scale(m: Metrics) -> float:
+    assert m.rmse_scale is not None
+    return m.rmse_scale
+
+
+def _excess(m: Metrics) -> float:
+    """Mean squared error beyond rounding alone, in squared steps."""
+    return _rmse_scale(m) ** 2 - _expected(m) ** 2
+
+
+def _explains(m: Metrics, left: float) -> bool:
+    """Whether a cause without which the mean squared error were `left` explains the excess."""
+    return _rmse_scale(m) ** 2 - left >= _EXPLAINS * _excess(m)
+
+
+def _own_rounding(m: Metrics) -> bool:
+    """Whether the codes are as good as any: what error there is, this quantizer makes itself."""
+    if m.quantizer_rmse_scale is None or m.max_abs_error_scale is None:
+        return False
+    carried = _rmse_scale(m) ** 2 - m.quantizer_rmse_scale**2
+    return m.max_abs_error_scale < 0.501 or carried < _LEAST_CARRIED * _excess(m)
+
+
+def _hurts(m: Metrics) -> str:
+    return "bad" if _rmse_scale(m) > TFLITE_THRESHOLD else "warn"
+
+
+# --- causes of too large an error, the surest first ----------------------------------------------
+
+
+def _wrapped(s: Subject) -> Diagnosis | None:
+    """Codes read as the other type of as many bits: off by a turn of the code range, or half of it.
+
+    A turn where only the codes were read so (those of one sign are off), half of one, up or down,
+    where the zero point is the other type's.
+    """
+    m, turn = s.metrics, 2.0**s.bits
+    if m.max_abs_error_scale is None or m.mean_error_scale is None or _own_rounding(m):
+        return None
+    square = _rmse_scale(m) ** 2
+    whole = abs(m.max_abs_error_scale - turn) <= 1 and (
+        abs(square - turn * abs(m.mean_error_scale)) <= 0.02 * square
+    )
+    half = abs(m.max_abs_error_scale - turn / 2) <= 1 and abs(_rmse_scale(m) - turn / 2) <= 1
+    if not whole and not half:
+        return None
+    share = abs(m.mean_error_scale) / turn if whole else 1.0
+    other = s.dtype[1:] if s.dtype.startswith("u") else f"u{s.dtype}"
+    return Diagnosis(
+        _hurts(m),
+        "bias",
+        f"{_percent(share)} of the codes are {turn if whole else turn / 2:.0f} steps off, "
+        f"{'a whole turn' if whole else 'half a turn'} of {s.bits} bits",
+        f"the codes were most likely {other}, read as {s.dtype}: read them as {other}",
+    )
+
+
+def _offset(m: Metrics) -> tuple[float, float, str]:
+    """The constant offset in steps that fits the error best, what it leaves of its square, where.
+
+    Exact zeros stay exact when codes are rounded down or truncated toward zero, and do not when the
+    zero point is off: all are tried, and what leaves the most likely error, rounding's, is taken.
+    """
+    assert m.mean_error_scale is not None
+    square, mean = _rmse_scale(m) ** 2, m.mean_error_scale
+    not_zero = (_expected(m) / REFERENCE) ** 2
+    fits = [(mean, square - mean**2, "everywhere")]
+    if not_zero * m.num_elements >= 4:  # of a few elements any offset leaves little
+        shapes = [(mean, "wherever x is not zero"), (m.outward_error_scale, "away from zero")]
+        for shape, where in shapes:
+            # No offset has a mean above its root mean square.
+            if shape is not None and shape**2 <= square * not_zero:
+                fits.append((shape / not_zero, square - shape**2 / not_zero, where))
+    return min(fits, key=lambda fit: abs(fit[1] - _expected(m) ** 2))
+
+
+def _line_left(s: Subject) -> float | None:
+    """What the least-squares line leaves of the squared error, in squared steps, if known."""
+    m = s.metrics
+    if m.fit_scale is None or m.fit_rmse_scale is None or not s.scale or m.fit_scale <= 0:
+        return None
+    if m.fit_rmse_scale > 1:  # no line of codes: a bent one (clipping) or a cloud
+        return None
+    return (m.fit_rmse_scale * m.fit_scale / s.scale) ** 2
+
+
+def _wrong_scale(s: Subject) -> Diagnosis | None:
+    m, left = s.metrics, _line_left(s)
+    if left is None or m.mean_error_scale is None or not _explains(m, left) or _own_rounding(m):
+        return None
+    if left >= _LINE_IS_BETTER * _offset(m)[1]:
+        return None
+    assert m.fit_scale is not None
+    assert m.fit_zero_point is not None
+    assert s.scale is not None
+    zero_point = round(m.fit_zero_point)
+    return Diagnosis(
+        _hurts(m),
+        "wrong-scale",
+        f"the codes lie on a line with scale {_g(m.fit_scale)} and zero point "
+        f"{_g(m.fit_zero_point)}, {_g(m.fit_rmse_scale)} steps of it beside the floats; recorded "
+        f"are {_g(s.scale)} and {s.zero_point}",
+        f"record scale {_g(m.fit_scale, 6)} and zero point {zero_point}, or quantize with the "
+        "recorded scale",
+    )
+
+
+def _bias(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if m.mean_error_scale is None or _own_rounding(m):
+        return None
+    offset, left, where = _offset(m)
+    if abs(offset) < _LEAST_OFFSET or left > 1 or not _explains(m, left):
+        return None
+    steps = round(offset)
+    evidence = (
+        f"the error is {offset:+.3g} steps {where}; without it rmse/scale were "
+        f"{_g(math.sqrt(max(left, 0.0)))} instead of {_g(_rmse_scale(m))}"
+    )
+    if where == "away from zero" and offset < 0:
+        advice = "the codes are truncated toward zero, as a cast does: round to the nearest"
+    elif steps == 0 or abs(abs(offset) - 0.5) < abs(offset - steps):
+        side = "down" if offset < 0 else "up"
+        advice = f"the codes are rounded {side}: round to the nearest instead of truncating"
+    elif s.zero_point is None:
+        advice = f"the recorded zero points are {-steps:+d} off"
+    else:
+        advice = f"the zero point is {-steps:+d} off: {s.zero_point + steps} would fit"
+    return Diagnosis(_hurts(m), "bias", evidence, advice)
+
+
+def _clipping(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if m.quantizer_rmse_scale is None or not m.clipped or m.clipped_error_share is None:
+        return None
+    own = m.quantizer_rmse_scale**2 - _expected(m) ** 2
+    if m.clipped_error_share < 0.5 or own < _EXPLAINS * _excess(m):
+        return None
+    where = "outside the representable range"
+    advice = "calibrate with more data, or widen the range"
+    if s.scale is not None and s.zero_point is not None:
+        assert m.float_min is not None
+        assert m.float_max is not None
+        low, high = ((q - s.zero_point) * s.scale for q in (s.qmin, s.qmax))
+        ends = []
+        if m.float_max > high + s.scale / 2:
+            ends.append(f"above {_g(high)}, the largest representable value")
+        if m.float_min < low - s.scale / 2:
+            ends.append(f"below {_g(low)}, the least representable value")
+        where = " or ".join(ends) or where
+        wider = params_from_range(min(m.float_min, low), max(m.float_max, high), s.scheme)
+        advice += (
+            f" to [{_g(min(m.float_min, low))}, {_g(max(m.float_max, high))}]: scale "
+            f"{_g(float(wider.scale[0]))}"
+        )
+    return Diagnosis(
+        _hurts(m),
+        "clipping",
+        f"{_percent(m.clipped)} of the floats lie {where}; they make "
+        f"{_percent(m.clipped_error_share)} of this quantizer's error",
+        advice,
+    )
+
+
+def _carried(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if m.quantizer_rmse_scale is None or m.carried_rmse_scale is None:
+        return Diagnosis(
+            _hurts(m),
+            None,
+            f"rmse/scale {_g(_rmse_scale(m))}; cannot tell why: needs the tensors",
+            "capture the layer's tensors and report on them",
+        )
+    if _rmse_scale(m) - m.quantizer_rmse_scale <= tolerated_excess(m):
+        return None  # rounding alone, of floats that are not spread evenly between the codes
+    suffers = m.sqnr_db is not None and m.sqnr_db < _LEAST_CARRIED_SQNR_DB
+    look = {
+        "weight": "the weights were not quantized with the recorded parameters: convert them again",
+        "bias": "the bias was not quantized with the recorded scale: convert it again",
+    }.get(
+        s.kind or "",
+        "look at what feeds this layer: its weights (per channel? 16 bits?), its kernel, the "
+        "layers before it",
+    )
+    expected = m.quantizer_rmse_scale - _expected(m) <= tolerated_excess(m)
+    if m.cosine_similarity is not None and m.cosine_similarity < _SAME_TENSOR:
+        look = (
+            "floats and codes do not point the same way: most likely they are not the same tensor, "
+            "or not in the same order or layout (NCHW, NHWC)"
+        )
+    return Diagnosis(
+        _hurts(m) if suffers else "warn",
+        "carried",
+        f"the quantizer itself leaves {_g(m.quantizer_rmse_scale)} steps"
+        f"{', as it should' if expected else f', {_g(_expected(m))} expected'}; the codes are "
+        f"{_g(m.carried_rmse_scale)} steps from the best ones",
+        look,
+    )
+
+
+_ERROR_RULES: Sequence[Callable[[Subject], Diagnosis | None]] = (
+    _wrapped,
+    _wrong_scale,
+    _bias,
+    _clipping,
+    _carried,
+)
+
+
+# --- causes that rmse/scale does not show ---------------------------------------------------------
+
+
+def _constant(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if m.num_elements < 2 or m.float_min is None or m.float_min != m.float_max:
+        return None
+    if m.float_min == 0 and s.kind in ("weight", "bias"):  # a bias that is not used
+        return None
+    return Diagnosis(
+        "warn",
+        "constant",
+        f"all {m.num_elements} floats are {_g(m.float_min + 0.0)}",
+        "calibrate and measure with real data; a tensor that is constant by design can be folded",
+    )
+
+
+def _coarse_scale(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if s.scale is None or m.float_mean_abs is None or m.num_elements < _FEW:
+        return None
+    assert m.float_min is not None
+    assert m.float_max is not None
+    peak = max(abs(m.float_min), abs(m.float_max))
+    others = (_expected(m) / REFERENCE) ** 2 * m.num_elements - 1  # that are not zero
+    if others < 1:
+        return None
+    bulk = (m.float_mean_abs * m.num_elements - peak) / others
+    if bulk >= _COARSE_STEPS * s.scale or peak <= _COARSE_PEAK * bulk:
+        return None
+    # Of a signal of this size against an error uniform over one step.
+    sqnr_db = 20 * math.log10(max(bulk / s.scale, 1e-9) / REFERENCE)
+    return Diagnosis(
+        "warn",
+        "coarse-scale",
+        f"the largest float is {_g(peak)}, {_g(peak / bulk) if bulk else 'many'} times the mean "
+        f"size of the others, {_g(bulk)}: {_g(bulk / s.scale)} steps, a SQNR of about "
+        f"{_g(sqnr_db)} dB for the bulk",
+        "use 16 bits or a scale a channel, or keep outliers that do not matter out of the range",
+    )
+
+
+def _range_waste(s: Subject) -> Diagnosis | None:
+    m = s.metrics
+    if m.range_waste is None or m.range_waste <= _WASTE or s.scale is None:
+        return None
+    if m.num_elements < _FEW:
+        return None
+    assert m.range_waste_low is not None
+    assert m.range_waste_high is not None
+    assert m.float_min is not None
+    assert m.float_max is not None
+    # What a range that holds zero must waste is no fault.
+    finer = params_from_range(m.float_min, m.float_max, s.scheme).scale[0]
+    if finer >= (1 - _WASTE) * s.scale:
+        return None
+    return Diagnosis(
+        "warn",
+        "range-waste",
+        f"{_percent(m.range_waste)} of the codes are never used: {_percent(m.range_waste_low)} at "
+        f"the lower end, {_percent(m.range_waste_high)} at the upper",
+        f"calibrate with the data that the model meets: for [{_g(m.float_min)}, "
+        f"{_g(m.float_max)}] the scale could be {_g(float(finer))} instead of {_g(s.scale)}",
+    )
+
+
+_RANGE_RULES: Sequence[Callable[[Subject], Diagnosis | None]] = (
+    _constant,
+    _coarse_scale,
+    _range_waste,
+)
+
+
+def _sound(m: Metrics) -> Diagnosis:
+    """Rounding alone."""
+    evidence = f"rmse/scale {_g(_rmse_scale(m))}, expected {_g(_expected(m))}"
+    if m.rmse_scale_stderr is not None:
+        evidence += f" +- {_g(m.rmse_scale_stderr)}"
+    if m.exceeds_reference:
+        evidence += ": rounding all the same, of floats that do not lie evenly between the codes"
+    if m.num_elements < _FEW:
+        evidence += f"; only {m.num_elements} elements: too few to tell more"
+    return Diagnosis("ok", "ok", evidence, "")
+
+
+# --- channels -------------------------------------------------------------------------------------
+
+
+def _channels_cause(
+    whole: Diagnosis, metrics: Metrics, causes: Sequence[str | None], weights: Mapping[str, float]
+) -> str | None:
+    """The cause in the channels, of such weights, that explains the layer; None if none does."""
+    if weights:
+        cause = max(weights, key=lambda name: weights[name])
+        excess = max(metrics.num_elements * _excess(metrics), 0.0)
+        if whole.cause not in ERRORS or weights[cause] >= _EXPLAINS * excess:
+            return cause
+    for cause in ("coarse-scale", "range-waste"):
+        if whole.cause == "ok" and causes.count(cause) > len(causes) / 2:
+            return cause
+    return None
+
+
+def _of_channels(
+    cause: str, channel: Callable[[int], Subject], causes: Sequence[str | None]
+) -> Diagnosis:
+    """The worst channel's diagnosis of this cause, with how many share it."""
+    at_fault = [index for index, of_channel in enumerate(causes) if of_channel == cause]
+    worst = max(at_fault, key=lambda index: _rmse_scale(channel(index).metrics))
+    found = _diagnose(channel(worst), len(causes))
+    return replace(
+        found,
+        evidence=f"{len(at_fault)} of {len(causes)} channels, the worst is {worst} (rmse/scale "
+        f"{_g(_rmse_scale(channel(worst).metrics))}): {found.evidence}",
+    )
+
+
+# --- where a model's error began ------------------------------------------------------------------
+
+
+def origin(metrics: Sequence[Metrics | None], names: Sequence[str], place: int) -> str | None:
+    """Whether the model's error at a layer was made there or inherited, and since which layer.
+
+    `metrics` and `names` are those of a model's activations in order of execution, None where
+    unreadable. None where the layer has no float model's own run to compare with.
+    """
+    here = metrics[place]
+    if here is None or here.model_rmse_scale is None or here.inherited_rmse_scale is None:
+        return None
+    if here.rmse_scale is None or here.model_sqnr_db is None:
+        return None
+    said = (
+        f"against the float model's own run {_g(here.model_rmse_scale)} steps: "
+        f"{_g(here.inherited_rmse_scale)} inherited, {_g(here.rmse_scale)} made here (they add in "
+        "squares)"
+    )
+    if here.inherited_rmse_scale <= here.rmse_scale:
+        return said
+    # Back to where the signal was better, past layers that had lost nearly as much already.
+    first = None
+    for name, earlier in zip(reversed(names[:place]), reversed(metrics[:place]), strict=True):
+        if earlier is None or earlier.model_sqnr_db is None:
+            continue
+        if earlier.model_sqnr_db > here.model_sqnr_db + _NEARLY_DB:
+            break
+        first = name
+    return said if first is None else f"{said}, seen first at '{first}'"
+
+
+_NEARLY_DB = 3.0
+
+
+def _g(value: float | None, digits: int = 3) -> str:
+    return "?" if value is None else f"{value:.{digits}g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

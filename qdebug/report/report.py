@@ -1,0 +1,179 @@
+"""Report: metrics and diagnosis of all layers; `report_json` writes and reads it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import overload
+
+from qdebug import __version__
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.layer import Layer, UnreadableLayer
+from qdebug.measure.metrics import ChannelMetrics, Metrics
+from qdebug.measure.statistics import Statistics
+from qdebug.names import shown
+from qdebug.report.diagnosis import ERRORS, Diagnosis, Subject, diagnose, origin, unreadable
+
+
+@dataclass(frozen=True)
+class ChannelReport:
+    """One channel of a layer."""
+
+    scale: float
+    zero_point: int
+    metrics: Metrics
+
+
+class _Channels(Sequence[ChannelReport]):
+    """The channels of a layer, each made when it is asked for: there may be very many."""
+
+    def __init__(self, params: QuantParams, metrics: Sequence[Metrics]) -> None:
+        self._params = params
+        self._metrics = metrics
+
+    def __len__(self) -> int:
+        return len(self._metrics)
+
+    @overload
+    def __getitem__(self, index: int) -> ChannelReport: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ChannelReport]: ...
+    def __getitem__(self, index: int | slice) -> ChannelReport | list[ChannelReport]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        scale, zero_point = self._params.scale.item(index), self._params.zero_point.item(index)
+        return ChannelReport(scale, zero_point, self._metrics[index])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer: what it is, its figures, what is wrong with it.
+
+    All but name and diagnosis are None where the layer is unreadable. `scale` and `zero_point` are
+    lists where there is one a channel; then `channels` holds the figures of each.
+    """
+
+    name: str
+    op: str | None = None
+    kind: str | None = None
+    nodes: list[str] | None = None
+    dtype: str | None = None
+    bits: int | None = None
+    narrow_range: bool | None = None
+    shape: list[int] | None = None
+    axis: int | None = None
+    scale: float | list[float] | None = None
+    zero_point: int | list[int] | None = None
+    metrics: Metrics | None = None
+    channels: Sequence[ChannelReport] | None = None
+    diagnosis: Diagnosis | None = None
+
+    @property
+    def above_rounding(self) -> bool:
+        """Whether the error is more than rounding, of whatever floats, explains."""
+        if self.diagnosis is None or self.diagnosis.cause is None:
+            return self.metrics is not None and self.metrics.exceeds_reference
+        return self.diagnosis.cause in ERRORS
+
+    @property
+    def unreadable(self) -> str | None:
+        """Why the layer could not be read, None where it could."""
+        return self.diagnosis.evidence if self.diagnosis and self.metrics is None else None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All layers of a source, in its order.
+
+    Attributes:
+        sources: the files read.
+        layers: one each.
+        problems: files that could not be read at all, a line each.
+        notes: what was left out or done otherwise than one would think, a line each.
+        qdebug_version: of the program that made it.
+    """
+
+    sources: list[str]
+    layers: list[LayerReport]
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    qdebug_version: str = __version__
+
+    @property
+    def num_elements(self) -> int:
+        """Finite elements in all layers."""
+        return sum(layer.metrics.num_elements for layer in self.layers if layer.metrics)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What could not be read, files and layers, a line each; empty where all could."""
+        return self.problems + [layer.unreadable for layer in self.layers if layer.unreadable]
+
+
+def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> LayerReport:
+    """The report of a layer from its statistics, and from its figures as a whole."""
+    params = layer.params
+    per_channel = params.channels > 1
+    scales, zero_points = params.scale.tolist(), params.zero_point.tolist()
+    channels = _Channels(params, ChannelMetrics(statistics, params)) if per_channel else None
+    return LayerReport(
+        name=layer.name,
+        op=layer.op,
+        kind=layer.kind,
+        nodes=list(layer.nodes) or None,
+        dtype=params.dtype,
+        bits=params.bits,
+        narrow_range=params.narrow_range,
+        shape=list(layer.shape),
+        axis=params.axis,
+        scale=scales if per_channel else scales[0],
+        zero_point=zero_points if per_channel else zero_points[0],
+        metrics=metrics,
+        channels=channels,
+        diagnosis=_diagnosis(layer, metrics, channels),
+    )
+
+
+def _diagnosis(
+    layer: Layer, metrics: Metrics, channels: Sequence[ChannelReport] | None
+) -> Diagnosis:
+    params = layer.params
+    codes = (params.dtype, params.bits, params.qmin, params.qmax)
+
+    def subject(figures: Metrics, scale: float | None, zero_point: int | None) -> Subject:
+        return Subject(figures, *codes, scale, zero_point, layer.kind, params.narrow_range)
+
+    if channels is None:
+        return diagnose(subject(metrics, float(params.scale[0]), int(params.zero_point[0])))
+
+    def channel_subject(index: int) -> Subject:
+        channel = channels[index]
+        return subject(channel.metrics, channel.scale, channel.zero_point)
+
+    return diagnose(subject(metrics, None, None), channel_subject, len(channels))
+
+
+def with_origins(layers: Sequence[LayerReport]) -> list[LayerReport]:
+    """The layers of a model in order; each diagnosis says where the model's error began."""
+    metrics = [None if _is_constant(layer) else layer.metrics for layer in layers]
+    names = [shown(layer.name) for layer in layers]
+    result = []
+    for place, layer in enumerate(layers):
+        where = origin(metrics, names, place)
+        if where and layer.diagnosis:
+            evidence = f"{layer.diagnosis.evidence}; {where}"
+            layer = replace(layer, diagnosis=replace(layer.diagnosis, evidence=evidence))
+        result.append(layer)
+    return result
+
+
+def _is_constant(layer: LayerReport) -> bool:
+    return layer.kind in ("weight", "bias")
+
+
+def unreadable_report(layer: UnreadableLayer) -> LayerReport:
+    """The report of a layer that could not be read."""
+    return LayerReport(name=layer.name, diagnosis=unreadable(layer.reason))

@@ -1,0 +1,1 @@
+"""Running a source: its parts measured by threads or a cluster, merged into a report."""

@@ -1,0 +1,439 @@
+"""Cluster: the same function over many tasks, on the workers of a Dask cluster.
+
+It knows neither sources nor statistics. Dask is imported only when a cluster is asked for.
+"""
+
+import asyncio
+import logging
+import operator
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from copy import deepcopy
+from functools import partial, reduce
+from importlib.util import find_spec
+from multiprocessing import resource_tracker
+from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from qdebug.errors import MissingExtraError, QdebugError
+from qdebug.names import printable, shown
+from qdebug.run.workers import TASK_ELEMENTS
+
+CONNECT_TIMEOUT = 10.0  # seconds for a scheduler to answer
+WORKER_TIMEOUT = 30.0  # seconds without any worker before giving up
+_POLL = 2.0  # seconds without news after which to ask whether there are workers left
+_CLOSE_TIMEOUT = 1.0  # seconds for a local worker to end by itself
+
+# Neighbours are merged so many at a time, twice; the client fetches what _BLOCK tasks come to. So
+# a lost worker takes no more with it than the blocks at work, and the scheduler knows of no more.
+_FAN_IN = 32
+_BLOCK = _FAN_IN**2
+_IN_FLIGHT = 4 * _BLOCK  # tasks handed to the scheduler and not finished
+
+# Evaluated here, by the scheduler and by every worker, which must agree. An expression, since that
+# can be sent to whom has neither qdebug nor this Python.
+_VERSIONS = (
+    "{'Python': '%d.%d' % __import__('sys').version_info[:2],"
+    " 'distributed': __import__('distributed').__version__,"
+    " 'qdebug': __import__('qdebug').__version__}"
+)
+_LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado", "asyncio")
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+class Cluster:
+    """A scheduler and its workers; made by `connect`. Tasks for it should read some 64 MB."""
+
+    task_elements = 3 * TASK_ELEMENTS  # of float32 and int8, 5 bytes each
+    remote = True
+    stopped = False
+
+    def __init__(self, client: Any, scheduler: str, dashboard: str) -> None:
+        self._client = client
+        self._scheduler = scheduler
+        self.dashboard = dashboard  # a link; empty where there is none
+
+    def map(
+        self,
+        function: Callable[[_Task], _Result],
+        items: Sequence[_Task],
+        done: Callable[[int], None] | None = None,
+    ) -> list[_Result]:
+        """`function` of every item, in the items' order.
+
+        Args:
+            function: what is done to an item; it and the items go to the workers by pickle.
+            items: any number.
+            done: called with the number of items finished, as they finish.
+
+        Raises:
+            QdebugError: the cluster failed, or `function` raised it.
+        """
+        return self.reduce(partial(_alone, function), items, operator.add, done) if items else []
+
+    def reduce(
+        self,
+        function: Callable[[_Task], _Result],
+        tasks: Sequence[_Task],
+        merge: Callable[[_Result, _Result], _Result],
+        done: Callable[[int], None] | None = None,
+    ) -> _Result:
+        """All tasks' results merged into one, on the workers up to 1024 at a time.
+
+        What is merged with what depends on the number of tasks alone, so two runs agree to the
+        last digit, whichever worker was faster or was lost.
+
+        Args:
+            function: what is done to a task; it and the tasks go to the workers by pickle.
+            tasks: one or more.
+            merge: of the results of neighbours; associative.
+            done: called with the number of tasks finished, as they finish.
+
+        Raises:
+            QdebugError: the cluster failed, or `function` raised it.
+        """
+        run = _Run(self._client, function, tasks, merge)
+        try:
+            result: _Result = self._collect(run, done)
+            return result
+        except Exception as error:
+            explained = self._explained(error, run)
+            if explained is None:
+                raise
+            raise explained from error
+        finally:
+            run.cancel()
+
+    def _collect(self, run: "_Run", done: Callable[[int], None] | None) -> Any:
+        finished, blocks = 0, {}
+        while run.feed():
+            future = self._next(run)
+            step, index = future.key
+            if step == run.block or future.status != "finished":
+                blocks[index] = self._value(future)
+            else:
+                finished += 1
+                if done is not None:
+                    done(finished)
+        return reduce(run.merge, [blocks[index] for index in sorted(blocks)])
+
+    def _next(self, run: "_Run") -> Any:
+        """The next future to finish, well or badly."""
+        while True:
+            try:
+                return run.next(_POLL)
+            except Empty:
+                self.require_workers()
+
+    def _value(self, future: Any) -> Any:
+        """A finished future's result, computed anew if its worker is lost; raises its error."""
+        while True:
+            try:
+                return future.result(timeout=_POLL)
+            except TimeoutError:
+                if future.status == "error":  # the task's own
+                    raise
+                self.require_workers()
+
+    def require_workers(self) -> None:
+        """Wait for a worker, if there is none.
+
+        Raises:
+            QdebugError: none came in time.
+        """
+        try:
+            self._client.wait_for_workers(1, timeout=WORKER_TIMEOUT)
+        except TimeoutError:
+            raise QdebugError(
+                f"scheduler {self._scheduler}: no worker in {WORKER_TIMEOUT:g} s; start one with "
+                f"'dask worker ADDRESS' where qdebug is installed"
+            ) from None
+        except OSError:
+            raise self._lost() from None
+
+    def _lost(self) -> QdebugError:
+        return QdebugError(f"scheduler {self._scheduler}: the connection was lost")
+
+    def require_same_versions(self) -> None:
+        """Check that scheduler and workers run what is installed here.
+
+        Raises:
+            QdebugError: one does not.
+        """
+        where = f"scheduler {self._scheduler}"
+        try:
+            _compare(where, self._client.run_on_scheduler(eval, _VERSIONS))
+        except ImportError as error:
+            _compare(where, error)
+        for address, there in self._client.run(eval, _VERSIONS, on_error="return").items():
+            _compare(f"worker {printable(address)} of {where}", there)
+
+    def _explained(self, error: Exception, run: "_Run") -> QdebugError | None:
+        """What a user can do about `error`; None where it is nothing of the cluster's."""
+        from distributed import CancelledError
+        from distributed.scheduler import KilledWorker
+
+        if isinstance(error, CancelledError):
+            return self._lost()
+        if isinstance(error, KilledWorker):
+            return QdebugError(
+                f"{run.described(error.task)}: {error.allowed_failures + 1} workers ended while "
+                f"they had it, the last at {error.last_worker.address}; out of memory?"
+            )
+        if isinstance(error, QdebugError):
+            return None
+        with suppress(OSError):  # a worker may have come since that was checked
+            self.require_same_versions()
+        if isinstance(error, ImportError):
+            return QdebugError(f"scheduler {self._scheduler}: a worker lacks a module: {error}")
+        return None
+
+
+class _Run:
+    """Tasks handed to the scheduler block by block, and merged there."""
+
+    def __init__(self, client: Any, function: Any, tasks: Sequence[Any], merge: Any) -> None:
+        name = f"qdebug-{uuid4().hex}"
+        self.leaf, self.group, self.block = f"{name}-task", f"{name}-group", f"{name}-block"
+        self.tasks, self.merge = tasks, merge
+        self._client, self._function = client, function
+        self._submitted = 0
+        self._in_flight: dict[Any, Any] = {}  # key -> future, of tasks and blocks
+        self._finished: SimpleQueue[Any] = SimpleQueue()
+
+    def feed(self) -> bool:
+        """Submit as many blocks as may be in flight; whether anything is."""
+        while self._submitted < len(self.tasks) and len(self._in_flight) + _BLOCK <= _IN_FLIGHT:
+            self._submit(range(self._submitted, min(self._submitted + _BLOCK, len(self.tasks))))
+        return bool(self._in_flight)
+
+    def _submit(self, indices: range) -> None:
+        leaves = self._client.map(
+            self._function,
+            [self.tasks[index] for index in indices],
+            key=[(self.leaf, index) for index in indices],
+        )
+        merged = partial(_merged, self.merge)
+        groups = [
+            self._client.submit(merged, leaves[k : k + _FAN_IN], key=(self.group, indices[k]))
+            for k in range(0, len(leaves), _FAN_IN)
+        ]
+        block = self._client.submit(merged, groups, key=(self.block, indices[0]))
+        for future in [*leaves, block]:
+            self._in_flight[future.key] = future
+            future.add_done_callback(self._finished.put)
+        self._submitted = indices.stop
+
+    def next(self, timeout: float) -> Any:
+        """The next future to finish; Empty where none does in time."""
+        future = self._finished.get(timeout=timeout)
+        del self._in_flight[future.key]
+        return future
+
+    def described(self, key: Any) -> str:
+        """A step by its key, for a message."""
+        step, index = key
+        if step != self.leaf:
+            return "merging of results"
+        return f"task {shown(str(self.tasks[index]))}"
+
+    def cancel(self) -> None:
+        """Let go of what is in flight; tasks that have not begun never do."""
+        # Not Client.cancel: with tasks that depend on each other it trips an assertion of the
+        # scheduler's (distributed 2026.8), which then drops the connection.
+        for future in self._in_flight.values():
+            future.release()
+
+
+def _alone(function: Callable[[_Task], _Result], item: _Task) -> list[_Result]:
+    return [function(item)]
+
+
+def _merged(merge: Callable[[_Result, _Result], _Result], results: Sequence[_Result]) -> _Result:
+    # Merging may change its first, which the worker keeps: it may be asked for again.
+    return reduce(merge, results[1:], deepcopy(results[0]))
+
+
+def _compare(where: str, there: Any) -> None:
+    """Check what `_VERSIONS`, or a part of it, was elsewhere."""
+    here: dict[str, str] = eval(_VERSIONS)
+    if isinstance(there, ImportError):
+        raise QdebugError(
+            f"{where}: qdebug cannot be imported ({there}); install qdebug {here['qdebug']} there"
+        )
+    if isinstance(there, Exception):
+        return  # it has gone since, or will fail on its own account
+    for name, version in there.items():
+        if version != here[name]:
+            raise QdebugError(f"{where}: {name} {version}, expected {here[name]} as it is here")
+
+
+@contextmanager
+def connect(scheduler: str, workers: int | None = None) -> Iterator[Cluster]:
+    """The cluster at an address, or worker processes on this machine, closed in the end.
+
+        with connect("local") as cluster:
+            total = cluster.reduce(len, ["a", "bc"], operator.add)  # 3
+
+    Args:
+        scheduler: `local`, or an address such as `tcp://host:8786`.
+        workers: how many local ones; as many as this process may use cores where None.
+
+    Raises:
+        QdebugError: Dask is not installed; there is no scheduler; it has no workers; they do not
+            run what runs here.
+    """
+    if find_spec("distributed") is None:
+        raise MissingExtraError("--scheduler needs", "dask")
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        local = scheduler == "local"
+        address = stack.enter_context(_local_workers(workers)) if local else scheduler
+        client = stack.enter_context(_client(address))
+        cluster = Cluster(client, printable(scheduler), dashboard="")
+        if not local or find_spec("bokeh") is not None:
+            with suppress(KeyError):
+                cluster.dashboard = printable(client.dashboard_link)
+        cluster.require_workers()
+        cluster.require_same_versions()
+        yield cluster
+
+
+def _client(address: str) -> Any:
+    from distributed import Client
+    from distributed.utils import LoopRunner, sync
+    from distributed.versions import VersionMismatchWarning
+
+    runner = LoopRunner()
+    runner.start()
+    try:
+        there = sync(runner.loop, _greet, address, callback_timeout=CONNECT_TIMEOUT)
+        _compare(f"scheduler {printable(address)}", there)
+        with warnings.catch_warnings():  # `require_same_versions` says it in one line
+            warnings.simplefilter("ignore", VersionMismatchWarning)
+            return Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
+    except QdebugError:
+        raise
+    except Exception as error:
+        root = _root(error)
+        silent = isinstance(root, TimeoutError) or not str(root)
+        reason = f"no answer in {CONNECT_TIMEOUT:g} s" if silent else str(root)
+        raise QdebugError(
+            f"no scheduler at '{shown(address)}' ({shown(reason)}); "
+            f"expected 'local' or the address of a Dask scheduler, such as tcp://host:8786"
+        ) from error
+    finally:
+        runner.stop()
+
+
+async def _greet(address: str) -> dict[str, str]:
+    """The version of distributed that a scheduler has.
+
+    A client would wait without end for one that accepts and then says nothing, and would not
+    close after it failed to talk with a worker or another version.
+    """
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    options = Security().get_connection_args("client")
+    patience = 0.9 * CONNECT_TIMEOUT  # less than the caller's: errors in here have a cause
+    async with rpc(address, timeout=patience, connection_args=options) as server:
+        kind = (await server.identity())["type"]
+        if kind != "Scheduler":
+            raise OSError(f"it is a {kind}")
+        versions = await server.versions()
+    return {"distributed": versions["packages"]["distributed"]}
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """For threads and processes started here: Ctrl-C is the business of this one alone.
+
+    A terminal sends it to every process in the foreground, and workers would show tracebacks.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # else the first worker's start does that, and unblocks
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _local_workers(workers: int | None) -> Iterator[str]:
+    """A scheduler in this process, and its worker processes; its address."""
+    from dask.system import cpu_count
+    from distributed import LocalCluster
+
+    with TemporaryDirectory(prefix="qdebug-") as folder, _main_left_alone():
+        with _interrupts_blocked():
+            cluster = LocalCluster(
+                n_workers=0,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit=None,  # a worker near a limit pauses, and may do so for good
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,
+            )
+        with cluster:
+            cluster.scale(workers or cpu_count())
+            try:
+                yield cluster.scheduler_address
+            finally:
+                cluster.sync(_end_workers, cluster)
+
+
+@contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """For processes started meanwhile: they do not import, that is run, the program's main file.
+
+    multiprocessing has them do so where it can be found; a script without `if __name__ ==
+    "__main__":` would start its workers' workers.
+    """
+    main = vars(sys.modules["__main__"])
+    before = {name: main.get(name) for name in ("__file__", "__spec__")}
+    main.update(dict.fromkeys(before))
+    try:
+        yield
+    finally:
+        main.update(before)
+
+
+async def _end_workers(cluster: Any) -> None:
+    """End the workers soon, even those in the middle of a task."""
+    nannies = list(cluster.workers.values())
+    ends = [nanny.close(timeout=_CLOSE_TIMEOUT) for nanny in nannies]
+    await asyncio.gather(*ends, return_exceptions=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep distributed's log from stderr: what a user can act on is raised."""
+    import distributed  # noqa: F401  (sets its loggers' levels when it is imported)
+
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Pairs of ONNX models, float and quantized, as a source."""

@@ -1,0 +1,274 @@
+"""The quantized tensors of an ONNX graph: where their codes are, and what the codes stand for."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.errors import FieldError
+from qdebug.sources.onnx.graph import CODE_TYPES, Graph, Node
+from qdebug.sources.onnx.network import Network, Operator, form_of
+
+# An operator whose weights are packed in a layout of its own.
+PACKED = "MatMulNBits"
+
+# Operators whose third operand is a bias.
+_BIASED = ("Conv", "ConvTranspose", "Gemm")
+_BIAS = 2
+_INT32 = 6
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized tensor.
+
+    Attributes:
+        codes: the tensor that holds the codes.
+        floats: what was quantized to them in this graph: a QuantizeLinear's input; else empty.
+        scale: constants whose product is the scale; none where it is not constant.
+        zero_point: a constant, or empty for 0.
+        axis: of a scale and zero point that are vectors.
+        block: along that axis, so many elements share a scale; 0 where all do.
+        code_type: protobuf's number.
+        is_constant: a weight or a bias: its values are in the model.
+        operator: what takes a constant, what makes anything else; None where nothing does.
+        place: of a constant among that operator's operands.
+    """
+
+    codes: str
+    floats: str
+    scale: tuple[str, ...]
+    zero_point: str
+    axis: int
+    block: int
+    code_type: int
+    is_constant: bool
+    operator: Operator | None
+    place: int
+
+    @property
+    def kind(self) -> str:
+        """What it is, in a Layer's words."""
+        if not self.is_constant:
+            return "activation"
+        is_bias = self.operator and self.operator.op in _BIASED and self.place == _BIAS
+        return "bias" if is_bias or self.code_type == _INT32 else "weight"
+
+    @property
+    def tensor(self) -> str:
+        """Its name in this graph, for people."""
+        return self.floats or self.codes
+
+
+def quantized_tensors(net: Network) -> list[Quantized]:
+    """All quantized tensors, each before the next operator's: weights, biases, then its output."""
+    found: dict[tuple[str, ...], Quantized] = {}
+    for node in net.graph.nodes:
+        for tensor in _of_node(net, node):
+            # Two QuantizeLinear of one tensor with the same constants make the same codes.
+            key = (tensor.floats or tensor.codes, *tensor.scale, tensor.zero_point)
+            found.setdefault(key, tensor)
+    return sorted(
+        found.values(),
+        key=lambda t: (t.operator.index if t.operator else -1, not t.is_constant, t.place),
+    )
+
+
+def _of_node(net: Network, node: Node) -> Iterator[Quantized]:
+    """The quantized tensors that one node tells of."""
+    if node.op in ("QuantizeLinear", "DequantizeLinear"):
+        if len(node.inputs) < 2 or not node.outputs:
+            return
+        quantizes = node.op == "QuantizeLinear"
+        codes = node.outputs[0] if quantizes else _given(net, node.inputs[0])
+        if codes:
+            yield _quantized(
+                net,
+                codes,
+                floats=node.inputs[0] if quantizes else "",
+                scale=(node.input(1),),
+                zero_point=node.input(2),
+                axis=node.attributes.get("axis", 1),
+                block=node.attributes.get("block_size", 0),
+                output_type=node.attributes.get("output_dtype", 0) if quantizes else 0,
+            )
+        return
+    if node.op == "DynamicQuantizeLinear" and node.inputs and node.outputs:
+        yield _quantized(net, node.outputs[0], node.inputs[0], ("",), "", 0)
+    form = form_of(node)
+    if form is None:
+        return
+    for place, index in enumerate(form.operands):
+        if codes := _given(net, node.input(index)):
+            scale, zero_point = _operand_scale(net, node, place, index)
+            yield _quantized(net, codes, "", scale, zero_point, _operand_axis(node, place))
+    if form.result and node.input(form.result[0]) and node.outputs:
+        yield _quantized(
+            net, node.outputs[0], "", (node.input(form.result[0]),), node.input(form.result[1]), 0
+        )
+
+
+def _given(net: Network, codes: str) -> str:
+    """The constant or model input that these codes are; empty for codes made in the graph."""
+    graph, origin = net.graph, net.origin.get(codes, codes)
+    if graph.is_constant(origin):
+        return origin if graph.code_type(origin) in CODE_TYPES else ""
+    if origin in graph.inputs:
+        return origin if graph.inputs[origin].dtype.kind in "iu" else ""
+    return ""
+
+
+def _quantized(
+    net: Network,
+    codes: str,
+    floats: str,
+    scale: tuple[str, ...],
+    zero_point: str,
+    axis: int,
+    block: int = 0,
+    output_type: int = 0,
+) -> Quantized:
+    graph = net.graph
+    origin = net.origin.get(codes, codes)
+    is_constant = graph.is_constant(origin)
+    operator, place = net.producer.get(origin), 0
+    if is_constant and net.consumers.get(origin):
+        operator, place = net.consumers[origin][0]
+    is_known = all(graph.is_constant(name) for name in scale) and (
+        not zero_point or graph.is_constant(zero_point)
+    )
+    return Quantized(
+        codes=codes,
+        floats=origin if floats and is_constant else floats,
+        scale=scale if is_known else (),
+        zero_point=zero_point,
+        axis=axis,
+        block=block,
+        code_type=_code_type(graph, codes, zero_point, output_type),
+        is_constant=is_constant,
+        operator=operator,
+        place=place,
+    )
+
+
+def _code_type(graph: Graph, codes: str, zero_point: str, output_type: int) -> int:
+    """The type of codes: their own, their zero point's, or QuantizeLinear's: uint8 if not said."""
+    for tensor in (codes, zero_point):
+        if tensor and graph.is_constant(tensor):
+            return graph.code_type(tensor)
+    if codes in graph.inputs:
+        name = graph.inputs[codes].dtype.name
+        return next((number for number, known in CODE_TYPES.items() if known[0] == name), 0)
+    return output_type or 2
+
+
+def _operand_scale(net: Network, node: Node, place: int, index: int) -> tuple[tuple[str, ...], str]:
+    """The constants that make up an operand's scale, and its zero point."""
+    if node.op == "MatMulIntegerToFloat":
+        return (node.input(2 + place),), node.input(4 + place)
+    if node.op == "DynamicQuantizeMatMul":
+        return (node.input(2),), node.input(3)
+    if node.op in ("ConvInteger", "MatMulInteger"):
+        return _factor(net, node.outputs[0]), node.input(2 + place)
+    if place == _BIAS and node.op in ("QLinearConv", "QGemm"):
+        return (node.input(1), node.input(4)), ""
+    if node.op == PACKED:
+        return (), ""
+    return (node.input(index + 1),), node.input(index + 2)
+
+
+def _factor(net: Network, product: str) -> tuple[str, ...]:
+    """The constant that an integer product is multiplied with in the end: the weights' scale.
+
+    It is written product * (input scale * weight scale), the input's not being constant.
+    """
+    for node in net.graph.nodes:
+        if node.op == "Mul" and product in (net.origin.get(name) for name in node.inputs):
+            for name in node.inputs:
+                made = net.producer.get(name)
+                factors = made.inputs if made and made.op == "Mul" else (name,)
+                constant = tuple(f for f in factors if net.graph.is_constant(f))
+                if len(constant) == 1:
+                    return constant
+    return ("",)
+
+
+def _operand_axis(node: Node, place: int) -> int:
+    """The channel axis of a weight: of its output channels."""
+    if node.op == "QGemm" and place == 1:
+        return 0 if node.attributes.get("transB") else 1
+    if "MatMul" in node.op:
+        return -2 if place == 0 else -1
+    return 0
+
+
+def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> QuantParams:
+    """How codes of this shape are quantized.
+
+    Raises:
+        FieldError: constants that do not make scale and zero point of such a tensor.
+    """
+    if tensor.code_type not in CODE_TYPES:
+        raise FieldError(
+            "quantized", found=f"codes of ONNX type {tensor.code_type}", expected="integers"
+        )
+    dtype, bits = CODE_TYPES[tensor.code_type]
+    factors = [
+        _squeezed(np.asarray(graph.constant(name, "scale"), np.float64)) for name in tensor.scale
+    ]
+    if len({factor.shape for factor in factors if factor.ndim}) > 1:
+        found = " and ".join(str(factor.shape) for factor in factors)
+        raise FieldError("scale", found=f"factors of shape {found}", expected="one shape")
+    scale = np.asarray(math.prod(factors))
+    zero_point = (
+        graph.constant(tensor.zero_point, "zero_point") if tensor.zero_point else np.zeros((), int)
+    )
+    if zero_point.dtype.kind not in "iu":
+        raise FieldError("zero_point", found=str(zero_point.dtype), expected="integers")
+    zero_point = _squeezed(zero_point)
+    if not scale.ndim and not zero_point.ndim:
+        return QuantParams.of(scale, zero_point, dtype, bits=bits)
+    if not -len(shape) <= tensor.axis < len(shape):
+        raise FieldError(
+            "axis", found=str(tensor.axis), expected=f"an axis of a tensor of {len(shape)} axes"
+        )
+    axis = tensor.axis % len(shape)
+    if tensor.block:
+        blocks = [n // tensor.block if i == axis else n for i, n in enumerate(shape)]
+        for field, values in (("scale", scale), ("zero_point", zero_point)):
+            if values.ndim and list(values.shape) != blocks:
+                raise FieldError(field, found=f"shape {values.shape}", expected=f"{tuple(blocks)}")
+        scale, zero_point = (
+            np.moveaxis(v, axis, -1).reshape(-1) if v.ndim else v for v in (scale, zero_point)
+        )
+        return QuantParams.of(scale, zero_point, dtype, axis=0, bits=bits)
+    params = QuantParams.of(scale, zero_point, dtype, axis=axis, bits=bits)
+    if params.channels not in (1, shape[axis]):
+        expected = " or ".join(map(str, sorted({1, shape[axis]})))
+        raise FieldError(
+            "scale",
+            found=f"{params.channels} values",
+            expected=f"{expected}: axis {axis} has {shape[axis]}",
+        )
+    return params
+
+
+def _squeezed(values: NDArray[Any]) -> NDArray[Any]:
+    return values.reshape(()) if values.size == 1 else values
+
+
+def rows_of_blocks(values: NDArray[Any], axis: int, block: int) -> NDArray[Any]:
+    """A tensor with a scale for so many elements along `axis`, as (blocks, elements).
+
+    Raises:
+        FieldError: the axis is not made of whole blocks.
+    """
+    if block <= 0 or not values.size or values.shape[axis] % block:
+        raise FieldError(
+            "block_size", found=str(block), expected=f"a divisor of {values.shape[axis]}"
+        )
+    return np.moveaxis(values, axis, -1).reshape(-1, block)

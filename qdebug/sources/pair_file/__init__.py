@@ -1,0 +1,1 @@
+"""Pair files (docs/pair-file.md): read and written."""

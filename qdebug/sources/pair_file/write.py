@@ -1,0 +1,190 @@
+"""Write pair files (docs/pair-file.md): layer by layer, or from a source as its data comes."""
+
+import math
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.errors import QdebugError
+from qdebug.measure.layer import Block, Layer, Source
+from qdebug.names import shown
+
+# Of a layer beside its tensors: headers, directory entries, names, small fields.
+_OVERHEAD_BYTES = 6000
+
+# Bytes that are in memory at a time when an array is copied from a file.
+_COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class SpooledArray:
+    """An array whose data, in C order, stands in a file of its own."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class PairFileWriter:
+    """An .npz of float and quantized tensors, written to a binary file.
+
+    The same layers give the same bytes. Use as a context manager: the directory is written last.
+    """
+
+    def __init__(self, file: BinaryIO, packed: bool = False) -> None:
+        """Write to `file`; `packed` deflates the arrays."""
+        method = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+        self._archive = zipfile.ZipFile(file, "w", method)
+        self._method = method
+
+    def __enter__(self) -> "PairFileWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._archive.close()
+
+    def add(
+        self,
+        name: str,
+        tensors: Mapping[str, NDArray[Any] | SpooledArray],
+        params: QuantParams,
+        op: str | None = None,
+        kind: str | None = None,
+        nodes: Sequence[str] = (),
+    ) -> None:
+        """Write one layer; `tensors` are ``float``, ``quantized`` and maybe ``model_float``."""
+        for field, tensor in tensors.items():
+            self._write(name, field, tensor)
+        one = params.channels == 1
+        self._write(name, "scale", params.scale[0] if one else params.scale)
+        self._write(name, "zero_point", params.zero_point[0] if one else params.zero_point)
+        if params.axis is not None:
+            self._write(name, "axis", params.axis)
+        if params.bits != np.dtype(params.dtype).itemsize * 8:
+            self._write(name, "bits", params.bits)
+        if params.narrow_range:
+            self._write(name, "narrow_range", True)
+        for field, text in (("op", op), ("kind", kind)):
+            if text is not None:
+                self._write(name, field, text)
+        if nodes:
+            self._write(name, "nodes", np.array(nodes, dtype=np.str_))
+
+    def _write(self, name: str, field: str, value: ArrayLike | SpooledArray) -> None:
+        info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date: the same bytes every time
+        info.compress_type = self._method
+        with self._archive.open(info, "w", force_zip64=True) as member:
+            if isinstance(value, SpooledArray):
+                descr = np.lib.format.dtype_to_descr(value.dtype)
+                header = {"descr": descr, "fortran_order": False, "shape": value.shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                with value.path.open("rb") as data:
+                    shutil.copyfileobj(data, member, _COPY_BYTES)
+                value.path.unlink()
+            else:
+                np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
+
+
+def capture(
+    source: Source,
+    layers: Sequence[Layer],
+    file: BinaryIO,
+    folder: Path,
+    *,
+    packed: bool = False,
+    advance: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the layers of a source to a pair file, in their order.
+
+    Live models give all layers of one sample before the next sample's, a pair file holds all
+    samples of one layer together: each tensor is collected in a temporary file in `folder` first.
+    Samples stand behind each other along the first axis.
+    """
+    parts = source.parts(layers)
+    done, total = 0, sum(part.num_elements for part in parts)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".qdebug-") as spool:
+        tensors = {layer.name: _Collected(layer, Path(spool), i) for i, layer in enumerate(layers)}
+        for part in parts:
+            for layer, block in part.blocks([]):  # live parts are whole
+                tensors[layer.name].add(block)
+                done += block.codes.size
+                if advance is not None:
+                    advance(done, total)
+        with PairFileWriter(file, packed) as pairs:
+            for layer in layers:
+                arrays = tensors[layer.name].arrays()
+                pairs.add(layer.name, arrays, layer.params, layer.op, layer.kind, layer.nodes)
+
+
+def size_of(source: Source, layers: Sequence[Layer]) -> int:
+    """About how many bytes `capture` writes, at most, before anything is deflated."""
+    size = 0
+    for part in source.parts(layers):
+        elements = [math.prod(layer.shape) for layer in part.layers]
+        runs = part.num_elements / max(sum(elements), 1)
+        for layer, count in zip(part.layers, elements, strict=True):
+            floats = 4 if layer.kind in ("weight", "bias") else 8  # with model_float
+            size += round(runs * count) * (floats + np.dtype(layer.params.dtype).itemsize)
+            size += _OVERHEAD_BYTES + 16 * layer.params.channels
+    return size
+
+
+class _Collected:
+    """The tensors of one layer, appended to files block by block."""
+
+    def __init__(self, layer: Layer, folder: Path, number: int) -> None:
+        self._layer = layer
+        self._arrays = {
+            field: SpooledArray(folder / f"{number}-{field}", np.dtype(np.float32), (0,))
+            for field in ("float", "quantized", "model_float")
+        }
+
+    def add(self, block: Block) -> None:
+        for field, values in (
+            ("float", block.floats),
+            ("quantized", block.codes),
+            ("model_float", block.model_float),
+        ):
+            if values is not None:
+                array = self._arrays[field]
+                with array.path.open("ab") as file:
+                    file.write(np.ascontiguousarray(values).data)
+                count = array.shape[0] + values.size
+                self._arrays[field] = replace(array, dtype=values.dtype, shape=(count,))
+
+    def arrays(self) -> dict[str, SpooledArray]:
+        """The tensors with their shapes; `model_float` only where it is there for every sample."""
+        count = self._arrays["float"].shape[0]
+        params, shape = self._layer.params, self._layer.shape
+        if params.axis == 0 and count > math.prod(shape):
+            raise QdebugError(
+                f"layer '{shown(self._layer.name)}': has a scale for each index of axis 0, along "
+                "which samples are stacked: capture one sample (--samples 1), or other layers"
+            )
+        return {
+            field: replace(array, shape=_stacked(self._layer.shape, count))
+            for field, array in self._arrays.items()
+            if count and array.shape[0] == count
+        }
+
+
+def _stacked(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The shape of all samples behind each other; flat where their shapes differ."""
+    sample = math.prod(shape[1:])
+    if shape and sample and count % sample == 0:
+        return (count // sample, *shape[1:])
+    return shape if math.prod(shape) == count else (count,)

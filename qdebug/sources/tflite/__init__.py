@@ -1,0 +1,1 @@
+"""Pairs of LiteRT models, float and quantized, as a source."""

@@ -1,0 +1,216 @@
+"""Layers of a quantized TFLite graph: their names, parameters and constants. Runs nothing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.errors import FieldError
+from qdebug.measure.layer import Block, Layer
+from qdebug.measure.slabs import array_blocks
+from qdebug.sources.tflite.graph import (
+    PACKED_BITS,
+    PASSING,
+    VERIFY,
+    Graph,
+    Operator,
+    Tensor,
+)
+from qdebug.sources.tflite.pairing import constant_values
+
+_BIAS_TYPES = ("INT32", "INT64")
+_INT32 = np.iinfo(np.int32)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A quantized tensor that is no layer, and why: one line for the user."""
+
+    tensor: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A quantized tensor whose parameters or codes cannot be what the file says."""
+
+    tensor: int
+    error: FieldError
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A weight or bias, its partner in the float graph, and the layer made of both."""
+
+    tensor: int
+    partner: int
+    layer: Layer
+
+    def blocks(self, quantized: Graph, floats: Graph) -> Iterator[Block]:
+        """The floats and the codes, slab by slab."""
+        values = floats.tensors[self.partner].constant()
+        codes = codes_of_constant(quantized.tensors[self.tensor])
+        return array_blocks(values, codes, axis=self.layer.params.axis)
+
+
+def unique_names(graph: Graph) -> dict[int, str]:
+    """A name for each tensor: its own, with its index behind it where the name is taken.
+
+    >>> rest = ("INT8", (), (), None, None, False)
+    >>> tensors = tuple(Tensor(index, name, *rest) for index, name in enumerate("aab"))
+    >>> list(unique_names(Graph(tensors, (), (), (), (), ())).values())
+    ['a', 'a#1', 'b']
+    """
+    taken = {tensor.name for tensor in graph.tensors}
+    names: dict[int, str] = {}
+    first: set[str] = {""}
+    for tensor in graph.tensors:
+        name = tensor.name
+        if name in first:
+            name = f"{name}#{tensor.index}"
+            while name in taken:
+                name += "'"
+            taken.add(name)
+        first.add(tensor.name)
+        names[tensor.index] = name
+    return names
+
+
+def nodes_of(
+    operator: Operator | None, operators: Mapping[int, Operator], floats: Graph
+) -> tuple[str, ...]:
+    """What quantizers call the float partner of an operator: the names of its output tensors."""
+    partner = None if operator is None else operators.get(operator.index)
+    names = [floats.tensors[output].name for output in partner.outputs] if partner else []
+    return tuple(names) if all(names) else ()
+
+
+def params_of(tensor: Tensor, narrow_range: bool = False) -> QuantParams:
+    """How the tensor is quantized. Codes of less than a byte are in int8, those of int64 in int32.
+
+    Raises:
+        FieldError: its type is no type of codes, or its parameters are none.
+    """
+    found = tensor.quantization
+    assert found is not None
+    bits = PACKED_BITS.get(tensor.type)
+    dtype = tensor.type.lower()
+    if bits is not None:
+        dtype = "uint8" if dtype.startswith("u") else "int8"
+    params = QuantParams.of(
+        found.scale,
+        found.zero_point if found.zero_point.size else 0,
+        "int32" if dtype == "int64" else dtype,
+        axis=found.axis,
+        bits=bits,
+        narrow_range=narrow_range,
+    )
+    if params.axis is not None:
+        if not 0 <= params.axis < len(tensor.shape):
+            raise FieldError(
+                "axis",
+                found=str(params.axis),
+                expected=f"an axis of a tensor of {len(tensor.shape)} axes",
+            )
+        if tensor.shape[params.axis] != params.channels:
+            raise FieldError(
+                "scale",
+                found=f"{params.channels} values",
+                expected=f"1 or {tensor.shape[params.axis]}, the length of axis {params.axis}",
+            )
+    return params
+
+
+def codes_of_constant(tensor: Tensor) -> NDArray[Any]:
+    """A constant's codes, in the type that `params_of` says.
+
+    Raises:
+        FieldError: there are not as many as its shape says, or int32 does not hold one.
+    """
+    codes = tensor.constant()
+    if tensor.type == "INT64":
+        if codes.size and not (_INT32.min <= codes.min() and codes.max() <= _INT32.max):
+            raise FieldError(
+                "quantized", found="int64 codes beyond 32 bits", expected="codes that int32 holds"
+            )
+        return codes.astype(np.int32)
+    return codes
+
+
+@dataclass(frozen=True)
+class _Use:
+    """Where a constant is read: by which operator, at which of its inputs."""
+
+    operator: Operator
+    position: int
+
+
+def constants(
+    quantized: Graph,
+    floats: Graph,
+    operators: Mapping[int, Operator],
+    names: Mapping[int, str],
+) -> list[tuple[int, Constant | Broken | Skipped]]:
+    """The quantized graph's weights and biases, each with the operator that first reads it."""
+    uses: dict[int, list[_Use]] = {}
+    for operator in quantized.operators:
+        if operator.op not in (*PASSING, VERIFY):
+            for position, tensor in enumerate(operator.inputs):
+                root = quantized.root[tensor] if tensor >= 0 else -1
+                if quantized.is_constant(root) and quantized.is_quantized(root):
+                    uses.setdefault(root, []).append(_Use(operator, position))
+    return [
+        (found[0].operator.index, _constant(quantized, floats, operators, names, tensor, found))
+        for tensor, found in uses.items()
+    ]
+
+
+def _constant(
+    quantized: Graph,
+    floats: Graph,
+    operators: Mapping[int, Operator],
+    names: Mapping[int, str],
+    index: int,
+    uses: Sequence[_Use],
+) -> Constant | Broken | Skipped:
+    tensor, op = quantized.tensors[index], uses[0].operator.op
+    assert tensor.quantization is not None
+    if tensor.quantization.unread:
+        return Skipped(index, tensor.quantization.unread)
+    paired = [use for use in uses if use.operator.index in operators]
+    if not paired:
+        return Skipped(index, f"the float model has no partner of its operator {op}")
+    reads = operators[paired[0].operator.index].inputs
+    position = paired[0].position
+    partner = floats.root[reads[position]] if position < len(reads) and reads[position] >= 0 else -1
+    if partner < 0:
+        return Skipped(index, f"the float model's {op} has no such input")
+    if not floats.is_constant(partner):
+        return Skipped(index, f"the float model's {op} computes this input")
+    theirs = floats.tensors[partner]
+    if theirs.shape != tensor.shape:
+        return Skipped(
+            index,
+            f"its shape is {list(tensor.shape)}, and {list(theirs.shape)} in the float model",
+        )
+    if theirs.quantization is not None:
+        return Skipped(index, "in the float model it is quantized too: there is no float reference")
+    if constant_values(floats, partner) is None:
+        return Skipped(
+            index, f"in the float model it is {theirs.type} that cannot be read as floats"
+        )
+    kind = "bias" if tensor.type in _BIAS_TYPES else "weight"
+    try:
+        codes = codes_of_constant(tensor)
+        params = params_of(tensor)
+        if kind == "weight" and codes.size and not params.zero_point.any():
+            # Symmetric weights leave out the lowest code, by TFLite's specification; a model that
+            # has it nevertheless uses the full range.
+            params = params_of(tensor, narrow_range=params.qmin < 0 and codes.min() > params.qmin)
+    except FieldError as error:
+        return Broken(index, error)
+    nodes = nodes_of(paired[0].operator, operators, floats)
+    return Constant(index, partner, Layer(names[index], params, tensor.shape, op, kind, nodes))

@@ -1,0 +1,448 @@
+"""References: what a quantized TFLite model computes, and the floats to hold against it.
+
+Runs the quantized model, its local reference and the float model on one sample at a time.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import dequantize, quantize
+from qdebug.errors import FieldError, LayerError, QdebugError
+from qdebug.measure.layer import Block, Layer
+from qdebug.measure.slabs import array_blocks
+from qdebug.names import printable
+from qdebug.sources.inputs import InputSpec
+from qdebug.sources.tflite.graph import (
+    FLOATS,
+    PACKED_BITS,
+    PASSING,
+    Graph,
+    Model,
+    Read,
+    Shape,
+    rewritten,
+)
+from qdebug.sources.tflite.layers import Broken, Skipped, nodes_of, params_of
+from qdebug.sources.tflite.pairing import constant_values
+from qdebug.sources.tflite.run import Kernels, Runner
+from qdebug.sources.tflite.twins import Twins
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """What the quantized model computes at `tensor`, and where its references come from.
+
+    The local reference is one of: `given`, an input of the model by its position; `source`, another
+    tensor of the quantized run; `local`, a tensor of the local run. `model` is a tensor of the
+    float model's own run.
+    """
+
+    layer: Layer
+    tensor: int
+    given: int | None = None
+    source: int | None = None
+    local: int | None = None
+    model: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Value:
+    """What a run has left of an activation."""
+
+    floats: NDArray[Any]
+    codes: NDArray[Any]
+    model: NDArray[Any] | None
+
+
+def input_specs(twins: Twins) -> list[InputSpec]:
+    """What samples must be: the float graph's inputs, in the lengths that both graphs take.
+
+    Raises:
+        QdebugError: an input of the one model is none of the other, or takes no numbers.
+    """
+    quantized, floats = twins.quantized_graph, twins.float_graph
+    given = _given(twins)
+    for graph, model, other, paired in (
+        (quantized, twins.quantized, twins.floats, given.keys()),
+        (floats, twins.floats, twins.quantized, {floats.inputs[at] for at in given.values()}),
+    ):
+        for index, name in zip(graph.inputs, graph.input_names, strict=True):
+            where = f"{printable(model.path)}: its input '{printable(name)}'"
+            if index not in paired:
+                raise QdebugError(
+                    f"{where} has no partner in {printable(other.path)}: not the same network"
+                )
+            if graph.tensors[index].dtype is None:
+                raise QdebugError(f"{where} takes {graph.tensors[index].type}, expected numbers")
+    specs = []
+    for ours, position in given.items():
+        tensor = floats.tensors[floats.inputs[position]]
+        assert tensor.dtype is not None
+        shape = tuple(
+            there if here is None else here
+            for here, there in zip(
+                tensor.open_shape, quantized.tensors[ours].open_shape, strict=True
+            )
+        )
+        dtype = tensor.dtype if tensor.quantization is None else np.dtype(np.float32)
+        specs.append((position, InputSpec(floats.input_names[position], shape, dtype)))
+    return [spec for _, spec in sorted(specs, key=lambda entry: entry[0])]
+
+
+def _given(twins: Twins) -> dict[int, int]:
+    """The quantized graph's inputs -> the position of their partner among the float graph's."""
+    floats = twins.float_graph
+    positions = {floats.root[tensor]: position for position, tensor in enumerate(floats.inputs)}
+    partners = {
+        tensor: twins.pairing.values.get(twins.quantized_graph.root[tensor])
+        for tensor in twins.quantized_graph.inputs
+    }
+    return {
+        tensor: positions[partner]
+        for tensor, partner in partners.items()
+        if partner is not None and partner in positions
+    }
+
+
+class Runs:
+    """The interpreters of two twins, each built once, for inputs of one shape.
+
+    Attributes:
+        quantized_graph: the operators of the quantized model that are run.
+        float_graph: the operators of the float model that are run.
+        given: the quantized graph's inputs -> their position among the inputs.
+        notes: what the user should know of how the models are run: a line each.
+    """
+
+    def __init__(self, twins: Twins, kernels: Kernels, inputs: Sequence[NDArray[Any]]) -> None:
+        """Build them; `inputs` are those of any run.
+
+        Raises:
+            QdebugError: the runtime cannot run one of the models.
+        """
+        self.given = _given(twins)
+        self.float_graph = twins.float_graph
+        self.notes: list[str] = []
+        self._lock = Lock()
+        self._tensors = twins.quantized_graph.tensors
+        self._inputs = twins.float_graph.inputs
+        self._reset = any(
+            tensor.variable
+            for tensor in (*twins.quantized_graph.tensors, *twins.float_graph.tensors)
+        )
+        self._local: Runner | None = None
+        self._floats: Runner | None = None
+        self._fed: dict[int, int] = {}
+        ran = twins.float_graph if twins.in_one else twins.quantized_graph
+        codes = self._quantized_inputs(inputs)
+        built = self._build(twins.quantized, ran, kernels, codes)
+        self._quantized, self.quantized_graph = built.runner, built.graph
+        if not twins.in_one:
+            given = dict(zip(self._inputs, inputs, strict=True))
+            constants = _float_constants(twins.float_graph)
+            built = self._build(twins.floats, twins.float_graph, kernels, given, constants)
+            self._floats, self.float_graph = built.runner, built.graph
+            cuts = _cuts(twins)
+            self._quantized.run(codes, self._reset)
+            fed = {tensor: self._meaning(tensor).shape for tensor in set(cuts.values())}
+            local = self._build(
+                twins.floats, built.graph, kernels, given, built.constants, cuts, fed
+            )
+            self._local = local.runner
+            self._fed = {index: tensor for (_, tensor), index in local.fresh.items()}
+
+    def _build(
+        self,
+        model: Model,
+        graph: Graph,
+        kernels: Kernels,
+        inputs: Mapping[int, NDArray[Any]],
+        constants: Mapping[int, NDArray[Any]] | None = None,
+        cuts: Mapping[Read, int] | None = None,
+        fed: Mapping[int, Shape] | None = None,
+    ) -> "_Built":
+        """An interpreter of the graph, without its custom operators where LiteRT has none such."""
+        try:
+            return self._build_whole(model, graph, kernels, inputs, constants or {}, cuts, fed)
+        except QdebugError:
+            custom = {operator.index for operator in graph.operators if operator.custom}
+            kept = graph.without(graph.after(custom))
+            if not custom or not kept.operators:
+                raise
+            return self._build_whole(model, kept, kernels, inputs, constants or {}, cuts, fed)
+
+    def _build_whole(
+        self,
+        model: Model,
+        graph: Graph,
+        kernels: Kernels,
+        inputs: Mapping[int, NDArray[Any]],
+        constants: Mapping[int, NDArray[Any]],
+        cuts: Mapping[Read, int] | None,
+        fed: Mapping[int, Shape] | None,
+    ) -> "_Built":
+        """An interpreter of the graph, in which all that depends on sizes alone is constant.
+
+        A memory arena that has to grow in a run moves, and the XNNPACK delegate (LiteRT 2.3) goes
+        on reading where its inputs were. So no size may be left to be found in a run; a graph in
+        which one is nevertheless is run without delegates.
+        """
+        shapes = {index: values.shape for index, values in inputs.items()}
+        constants = dict(constants)
+        if graph.sizes - constants.keys():
+            flatbuffer, _ = rewritten(model, graph, shapes, constants)
+            sizing = Runner(model.path, flatbuffer, "builtin")
+            sizing.run(inputs, self._reset)
+            sizes = {tensor: sizing.value(tensor) for tensor in graph.sizes}
+            constants |= {tensor: size for tensor, size in sizes.items() if size is not None}
+        flatbuffer, fresh = rewritten(model, graph, shapes, constants, cuts, fed)
+        runner = Runner(model.path, flatbuffer, kernels)
+        computed = (
+            tensor
+            for operator in graph.operators
+            for tensor in operator.outputs
+            if tensor not in constants and graph.tensors[tensor].dtype is not None
+        )
+        if kernels == "default" and any(runner.value(tensor) is None for tensor in computed):
+            runner = Runner(model.path, flatbuffer, "builtin")
+            note = (
+                f"{printable(model.path)}: some of its tensors have sizes that only a run shows; "
+                "taken are the builtin kernels, without the XNNPACK delegate"
+            )
+            self.notes += [note] if note not in self.notes else []
+        return _Built(runner, graph, constants, fresh)
+
+    def blocks(
+        self, inputs: Sequence[NDArray[Any]], activations: Sequence[Activation]
+    ) -> Iterator[tuple[Layer, Block]]:
+        """The blocks of these activations in a run with these inputs.
+
+        Raises:
+            LayerError: a run fails, or an activation's float and codes have different shapes.
+        """
+        try:
+            values = self.values(inputs, activations)
+        except QdebugError as error:
+            raise LayerError(str(error)) from None
+        for activation, value in zip(activations, values, strict=True):
+            if isinstance(value, str):
+                raise LayerError(f"layer '{printable(activation.layer.name)}': {value}")
+            axis = activation.layer.params.axis
+            for block in array_blocks(value.floats, value.codes, value.model, axis=axis):
+                yield activation.layer, block
+
+    def values(
+        self, inputs: Sequence[NDArray[Any]], activations: Sequence[Activation]
+    ) -> list[_Value | str]:
+        """What a run with these inputs leaves of these activations, or why there is nothing.
+
+        Raises:
+            QdebugError: a run fails.
+        """
+        with self._lock:
+            self._quantized.run(self._quantized_inputs(inputs), self._reset)
+            given = dict(zip(self._inputs, inputs, strict=True))
+            if self._local and any(activation.local is not None for activation in activations):
+                read = {tensor: self._meaning(tensor) for tensor in set(self._fed.values())}
+                cut = {index: read[tensor] for index, tensor in self._fed.items()}
+                self._local.run(given | cut, self._reset)
+            if self._floats and any(activation.model is not None for activation in activations):
+                self._floats.run(given, self._reset)
+            return [self._value(activation, inputs) for activation in activations]
+
+    def _value(self, activation: Activation, inputs: Sequence[NDArray[Any]]) -> _Value | str:
+        """What the last run has left of an activation, or why there is nothing."""
+        codes = self._quantized.value(activation.tensor)
+        floats: NDArray[Any] | None = None
+        if activation.given is not None:
+            floats = inputs[activation.given]
+        elif activation.source is not None:
+            floats = self._meaning(activation.source)
+        elif self._local and activation.local is not None:
+            floats = self._local.value(activation.local)
+        model: NDArray[Any] | None = None
+        if self._floats and activation.model is not None:
+            model = self._floats.value(activation.model)
+        if codes is None or floats is None:
+            return "the runtime does not keep its value"
+        for other in (floats, model):
+            if other is not None and other.shape != codes.shape:
+                return (
+                    f"its shape is {list(codes.shape)}, and {list(other.shape)} in the float model"
+                )
+        return _Value(floats, codes, model)
+
+    def _quantized_inputs(self, inputs: Sequence[NDArray[Any]]) -> dict[int, NDArray[Any]]:
+        """The inputs as the quantized model takes them."""
+        taken = {}
+        for index, position in self.given.items():
+            tensor, values = self._tensors[index], inputs[position]
+            if tensor.quantization is not None:
+                taken[index] = np.asarray(quantize(values, params_of(tensor)))
+            else:
+                assert tensor.dtype is not None
+                taken[index] = values.astype(tensor.dtype, copy=False)
+        return taken
+
+    def _meaning(self, index: int) -> NDArray[Any]:
+        """The floats that a tensor of the quantized run holds or stands for."""
+        value = self._quantized.value(index)
+        tensor = self._tensors[index]
+        if value is None:
+            raise QdebugError(f"the runtime does not keep the value of '{printable(tensor.name)}'")
+        if tensor.quantization is None:
+            return value
+        return dequantize(value, params_of(tensor)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Built:
+    """An interpreter, the operators that it runs, and what became of the rest."""
+
+    runner: Runner
+    graph: Graph
+    constants: Mapping[int, NDArray[Any]]
+    fresh: Mapping[tuple[int, int], int]
+
+
+def _float_constants(graph: Graph) -> dict[int, NDArray[np.float32]]:
+    """The quantized weights that operators of a float model read, as the floats they stand for."""
+    read = {
+        tensor
+        for operator in graph.operators
+        if operator.op not in PASSING
+        for tensor in operator.inputs
+        if graph.is_constant(tensor) and graph.is_quantized(tensor)
+    }
+    values = {tensor: constant_values(graph, tensor) for tensor in read}
+    return {
+        tensor: floats.astype(np.float32) for tensor, floats in values.items() if floats is not None
+    }
+
+
+def _cuts(twins: Twins) -> dict[Read, int]:
+    """What the float operators of the local run read from the quantized run.
+
+    An operator is cut from what computes its input wherever the quantized model holds that value in
+    codes, and fed with the floats that these stand for: of those codes that its own partner reads,
+    where the value is quantized more than once. What the quantized model has in float before it
+    quantizes it (its input, say) is fed as it is. All this is as TFLite's NumericVerify has it.
+    """
+    quantized, floats = twins.quantized_graph, twins.float_graph
+    twin_of = {theirs: ours for ours, theirs in twins.pairing.values.items()}
+    operators = {operator.index: operator for operator in quantized.operators}
+    partner = {theirs.index: operators[ours] for ours, theirs in twins.pairing.operators.items()}
+    in_codes = {
+        root for tensor, root in enumerate(quantized.root) if quantized.is_quantized(tensor)
+    }
+    cuts = {}
+    for operator in floats.operators:
+        if operator.op in PASSING:
+            continue
+        for tensor in operator.inputs:
+            twin = twin_of.get(floats.root[tensor]) if tensor >= 0 else None
+            if twin not in in_codes or floats.tensors[tensor].type not in FLOATS:
+                continue
+            if not quantized.is_quantized(twin):
+                if twin not in quantized.inputs:
+                    cuts[operator.index, tensor] = twin
+                continue
+            reads = partner[operator.index].inputs if operator.index in partner else ()
+            read = [ours for ours in reads if ours >= 0 and quantized.root[ours] == twin]
+            cuts[operator.index, tensor] = read[0] if read else twin
+    return cuts
+
+
+def activations(
+    twins: Twins, runs: Runs, names: Mapping[int, str], inputs: Sequence[NDArray[Any]]
+) -> list[tuple[int, Activation | Broken | Skipped]]:
+    """The quantized activations, each with the operator that computes it (-1 for inputs).
+
+    The run with `inputs` gives the layers their shapes and shows which of them can be had.
+
+    Raises:
+        QdebugError: a run fails.
+    """
+    graph = twins.quantized_graph
+    found: list[tuple[int, Activation | Broken | Skipped]] = []
+    computed = dict.fromkeys(graph.inputs, -1)
+    for operator in graph.operators:
+        computed |= dict.fromkeys(operator.outputs, operator.index)
+    for tensor, operator_index in computed.items():
+        if graph.is_quantized(tensor):
+            found.append((operator_index, _activation(twins, runs, names, tensor)))
+    planned = [entry for _, entry in found if isinstance(entry, Activation)]
+    values = dict(
+        zip((entry.tensor for entry in planned), runs.values(inputs, planned), strict=True)
+    )
+    return [(index, _shaped(entry, values.get(entry.tensor))) for index, entry in found]
+
+
+def _shaped(
+    entry: Activation | Broken | Skipped, value: _Value | str | None
+) -> Activation | Broken | Skipped:
+    """The activation with the shape that it has in a run."""
+    if not isinstance(entry, Activation):
+        return entry
+    if isinstance(value, str):
+        return Skipped(entry.tensor, value)
+    assert value is not None
+    return replace(entry, layer=replace(entry.layer, shape=value.codes.shape))
+
+
+def _activation(
+    twins: Twins, runs: Runs, names: Mapping[int, str], index: int
+) -> Activation | Broken | Skipped:
+    """Where the references of one activation come from, or why it has none."""
+    graph, tensor = twins.quantized_graph, twins.quantized_graph.tensors[index]
+    assert tensor.quantization is not None
+    operator = graph.producer.get(index)
+    if tensor.quantization.unread:
+        return Skipped(index, tensor.quantization.unread)
+    if tensor.type in PACKED_BITS:
+        return Skipped(index, f"an activation of type {tensor.type}")
+    if operator and index not in runs.quantized_graph.producer:
+        return Skipped(index, f"{_lacking(graph)}, and it needs what that computes")
+    try:
+        params = params_of(tensor)
+    except FieldError as error:
+        return Broken(index, error)
+    layer = Layer(
+        names[index],
+        params,
+        tensor.shape,
+        operator.op if operator else None,
+        "activation",
+        nodes_of(operator, twins.pairing.operators, twins.float_graph),
+    )
+    partner = None if twins.in_one else twins.pairing.values.get(graph.root[index])
+    model = partner
+    if partner is not None:
+        theirs = runs.float_graph
+        if theirs.tensors[partner].type not in FLOATS:
+            return Skipped(index, f"in the float model it is {theirs.tensors[partner].type}")
+        if not theirs.is_computed(partner):
+            return Skipped(index, f"{_lacking(twins.float_graph)}, and it needs what that computes")
+    if not operator:
+        return Activation(layer, index, given=runs.given[index], model=model)
+    if operator.op == "QUANTIZE":
+        return Activation(layer, index, source=operator.inputs[0], model=model)
+    if index in twins.verified:
+        return Activation(layer, index, source=twins.verified[index])
+    if twins.in_one:
+        return Skipped(index, "no NumericVerify operator looks at it")
+    if partner is None:
+        return Skipped(
+            index, f"no tensor of the float model is its partner (operator {operator.op})"
+        )
+    return Activation(layer, index, local=partner, model=model)
+
+
+def _lacking(graph: Graph) -> str:
+    custom = sorted({operator.op for operator in graph.operators if operator.custom})
+    return f"the runtime lacks the custom operator {', '.join(map(printable, custom))}"

@@ -1,0 +1,194 @@
+"""LiteRT models: the layers of a float .tflite and its quantized twin, run on samples.
+
+Three references for one activation: the codes of the quantized run; `float`, what the float
+operator makes of the quantized run's own inputs (the local reference); and `model_float`, the same
+tensor in a run of the whole float model. How they are had: docs/models.md.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from qdebug.errors import QdebugError, locate
+from qdebug.measure.layer import Block, Layer, Part, UnreadableLayer, WholePiece
+from qdebug.names import printable
+from qdebug.sources.inputs import Samples, read_samples
+from qdebug.sources.npz.checksum import RangeSum
+from qdebug.sources.tflite.graph import read_model
+from qdebug.sources.tflite.layers import Broken, Constant, Skipped, constants, unique_names
+from qdebug.sources.tflite.references import Activation, Runs, activations, input_specs
+from qdebug.sources.tflite.run import Kernels
+from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins
+
+_Entry = Constant | Activation | Broken | Skipped
+
+
+class LitertModels:
+    """The source of a float and a quantized .tflite model, or of one in TFLite's debug mode.
+
+    Attributes:
+        files: the files read, by the names the user gave them.
+        problems: always empty: without both models there is nothing to report.
+        layers: in the order in which the quantized model runs: an operator's weights, its bias,
+            what it computes.
+        skipped: name and reason of each quantized tensor that is no layer.
+        notes: what the user should know of how the files were taken: a line each.
+        samples: what the models are run on; None where no inputs were given.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        inputs: str | None = None,
+        *,
+        samples: int | None = None,
+        kernels: Kernels = "default",
+        signature: str | None = None,
+    ) -> None:
+        """Read and pair the models, and run them on the first sample.
+
+        Args:
+            models: a float and a quantized .tflite, or one .tflite with NumericVerify operators.
+            inputs: the samples, .npz or .npy; without them, weights and biases only.
+            samples: how many samples to take, from the first; all where None.
+            kernels: the runtime's kernels that run the models.
+            signature: the signature to run, where a model has several.
+
+        Raises:
+            QdebugError: files that cannot be read or run, or models that are no such pair.
+        """
+        self.files: list[str] = [*models, *([] if inputs is None else [inputs])]
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.skipped: list[tuple[str, str]] = []
+        self.layers: list[Layer | UnreadableLayer] = []
+        self.samples: Samples | None = None
+        self._twins = open_twins([read_model(path, signature) for path in models], self.notes)
+        self._runs: Runs | None = None
+        self._constants: dict[str, Constant] = {}
+        self._activations: dict[str, Activation] = {}
+
+        graph, operators = self._twins.quantized_graph, self._twins.pairing.operators
+        names = unique_names(graph)
+        weights = constants(graph, self._twins.float_graph, operators, names)
+        check_same_network(self._twins, [entry for _, entry in weights])
+        found: list[tuple[int, _Entry]] = [*weights]
+        if inputs is None:
+            self.notes.append("no inputs: weights and biases only")
+        else:
+            self.samples = read_samples(inputs, input_specs(self._twins), samples)
+            self.notes += self.samples.notes
+            if any(
+                graph.is_quantized(t.index) and graph.is_computed(t.index) for t in graph.tensors
+            ):
+                first = next(iter(self.samples))
+                self._runs = Runs(self._twins, kernels, first)
+                self.notes += self._runs.notes
+                found += activations(self._twins, self._runs, names, first)
+                found.sort(key=lambda entry: entry[0])
+        for _, entry in found:
+            self._add(entry, names[entry.tensor])
+        self._add_others({entry.tensor for _, entry in found}, names)
+        if not self.layers:
+            raise QdebugError(self._nothing())
+
+    def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
+        """Each constant by itself, and all activations together: they share the runs."""
+        parts: list[Part] = [
+            _ConstantPart(replace(self._constants[layer.name], layer=layer), self._twins)
+            for layer in layers
+            if layer.name in self._constants
+        ]
+        wanted = [layer for layer in layers if layer.name in self._activations]
+        if wanted:
+            assert self._runs is not None
+            assert self.samples is not None
+            entries = [replace(self._activations[layer.name], layer=layer) for layer in wanted]
+            parts.append(_ActivationPart(entries, self._runs, self.samples))
+        return parts
+
+    def _add(self, entry: _Entry, name: str) -> None:
+        if isinstance(entry, Skipped):
+            self.skipped.append((name, entry.reason))
+        elif isinstance(entry, Broken):
+            file = printable(self._twins.quantized.path)
+            reason = str(locate(entry.error, file=file, layer=printable(name)))
+            self.layers.append(UnreadableLayer(name, reason))
+        else:
+            self.layers.append(entry.layer)
+            if isinstance(entry, Constant):
+                self._constants[name] = entry
+            else:
+                self._activations[name] = entry
+
+    def _add_others(self, known: set[int], names: dict[int, str]) -> None:
+        """Say why the quantized tensors that no operator computes or reads are no layers."""
+        graph = self._twins.quantized_graph
+        for tensor in graph.tensors:
+            index = tensor.index
+            if tensor.quantization is None or index in known or graph.is_computed(index):
+                continue
+            if index in self._twins.scaffolding:
+                continue
+            reason = (
+                "no operator reads it" if tensor.data is not None else "no operator computes it"
+            )
+            if tensor.variable:
+                reason = "a state that an operator keeps"
+            self.skipped.append((names[index], reason))
+        self.skipped += [
+            (name, f"a graph apart from the one that was run; {count} of its tensors are quantized")
+            for name, count in self._twins.quantized.others
+        ]
+
+    def _nothing(self) -> str:
+        """The error of a pair without layers."""
+        shown = printable(self._twins.quantized.path)
+        if self.samples is None:
+            return f"{shown}: found no quantized weights, expected samples to run it on (--inputs)"
+        name, reason = self.skipped[0] if self.skipped else ("", "nothing runs")
+        return (
+            f"{shown}: none of its {len(self.skipped)} quantized tensors can be reported; "
+            f"'{printable(name)}': {reason}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _ConstantPart(WholePiece):
+    """One weight or bias."""
+
+    constant: Constant
+    twins: Twins
+
+    @property
+    def layers(self) -> Sequence[Layer]:  # type: ignore[override]
+        return [self.constant.layer]
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.constant.layer.shape)
+
+    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
+        for block in self.constant.blocks(self.twins.quantized_graph, self.twins.float_graph):
+            yield self.constant.layer, block
+
+
+@dataclass(frozen=True, eq=False)
+class _ActivationPart(WholePiece):
+    """Activations, sample by sample."""
+
+    activations: Sequence[Activation]
+    runs: Runs
+    samples: Samples
+
+    @property
+    def layers(self) -> Sequence[Layer]:  # type: ignore[override]
+        return [activation.layer for activation in self.activations]
+
+    @property
+    def num_elements(self) -> int:
+        return self.samples.count * sum(math.prod(layer.shape) for layer in self.layers)
+
+    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
+        for values in self.samples:
+            yield from self.runs.blocks(values, self.activations)
