@@ -234,6 +234,12 @@ def test_a_channel_wise_layer_shows_the_spread_of_its_scales(
 
 
 def test_the_table_and_the_sort_know_verdict_and_cause(qdebug: Run) -> None:
-    text = qdebug("report", SAMPLES / "digits_faulty.npz").output
+    text = qdebug("report", FAULTY).output
     for cause in ("clipping", "bias", "range-waste", "coarse-scale"):
         assert f"  {cause}" in text
+    args = ("report", FAULTY, "--sort", "cause", "--columns", "verdict,cause", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(qdebug(*args).output)))
+    causes = [row["cause"] for row in rows]
+    assert causes == sorted(causes)
+    assert {"clipping", "bias", "range-waste", "coarse-scale", "ok"} <= set(causes)
+    assert {row["verdict"] for row in rows} == {"ok", "warn", "bad"}
