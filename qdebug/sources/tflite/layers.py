@@ -1,6 +1,6 @@
 """Layers of a quantized TFLite graph: their names, parameters and constants. Runs nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.errors import FieldError
-from qdebug.measure.layer import Block, Layer
-from qdebug.measure.slabs import array_blocks
+from qdebug.measure.layer import Layer
 from qdebug.sources.tflite.graph import (
     PACKED_BITS,
     PASSING,
@@ -49,11 +48,10 @@ class Constant:
     partner: int
     layer: Layer
 
-    def blocks(self, quantized: Graph, floats: Graph) -> Iterator[Block]:
-        """The floats and the codes, slab by slab."""
+    def arrays(self, quantized: Graph, floats: Graph) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The floats and the codes."""
         values = floats.tensors[self.partner].constant()
-        codes = codes_of_constant(quantized.tensors[self.tensor])
-        return array_blocks(values, codes, axis=self.layer.params.axis)
+        return values, codes_of_constant(quantized.tensors[self.tensor])
 
 
 def unique_names(graph: Graph) -> dict[int, str]:
