@@ -27,6 +27,10 @@ _LEAST_NAME = 24
 _GAPS = 16  # between and within the columns
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """An option for each kind of limit."""
     for name, kind in reversed(LIMIT_KINDS.items()):
@@ -97,10 +101,6 @@ def command(
     complain(ctx, report.notes, [*report.complaints, *result.unknown, *nothing])
     if result.failures:
         ctx.exit(1)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _table(over: list[Failure]) -> str:
