@@ -1,6 +1,6 @@
-"""What tests share: the command line, pair files made of arrays, random layers."""
+"""What tests share: the command line, pair files made of arrays, a server of files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qdebug.cli import main
-
-SAMPLES = Path(__file__).parent.parent / "sample_models"
+from tests.server import Server, serving
 
 
 @pytest.fixture
@@ -52,3 +51,10 @@ def healthy() -> dict[str, Any]:
     scale = np.float32(8 / 255)
     codes = np.clip(np.rint(x.astype(np.float64) / scale), -128, 127).astype(np.int8)
     return {"float": x, "quantized": codes, "scale": scale, "zero_point": 0}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of the files in the test's own folder."""
+    with serving(tmp_path) as state:
+        yield state

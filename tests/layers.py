@@ -88,3 +88,10 @@ def expected(fields: dict[str, Any]) -> dict[str, Any]:
         fields.get("narrow_range", False),
         fields.get("model_float"),
     )
+
+
+def large_layer(rng: np.random.Generator, elements: int, **more: Any) -> dict[str, Any]:
+    """A layer of so many elements, in little memory."""
+    x = rng.normal(size=elements).astype(np.float16)
+    codes = np.clip(np.rint(x / np.float16(0.03)), -128, 127).astype(np.int8)
+    return {"float": x, "quantized": codes, "scale": np.float16(0.03), **more}

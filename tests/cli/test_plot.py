@@ -1,0 +1,121 @@
+"""``qdebug plot``: pictures that exist, are pictures, and take bounded memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+from click.testing import Result
+
+from tests.paths import SAMPLES
+
+Write = Callable[..., Path]
+Run = Callable[..., Result]
+Fields = dict[str, Any]
+
+DIGITS = SAMPLES / "digits.npz"
+
+
+def test_one_picture_a_layer_named_after_it(qdebug: Run, tmp_path: Path) -> None:
+    result = qdebug("plot", "*conv*/convolution", "-m", DIGITS, "-o", tmp_path / "pictures")
+    assert result.exit_code == 0
+    written = [Path(line) for line in result.output.splitlines()]
+    assert [path.name for path in written] == [
+        "digits_1_stem_conv_1_convolution.png",
+        "digits_1_tail_conv_1_convolution.png",
+    ]
+    for path in written:
+        assert matplotlib.image.imread(path).shape[1] == 900
+
+
+def test_a_unique_part_of_a_name_is_enough_and_others_are_explained(
+    qdebug: Run, tmp_path: Path
+) -> None:
+    assert qdebug("plot", "AvgPool", "-m", DIGITS, "-o", tmp_path / "one.png").exit_code == 0
+    for part, message in [
+        ("logits", "is a part of 3 layers' names"),
+        ("AvgPol", "no layer 'AvgPol'"),
+        ("digits_1/pool_1/AvgPol", "did you mean 'digits_1/pool_1/AvgPool'"),
+    ]:
+        result = qdebug("plot", part, "-m", DIGITS)
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+
+def test_the_same_layer_gives_the_same_bytes(qdebug: Run, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        qdebug("plot", "AvgPool", "-m", DIGITS, "-o", tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_names_that_make_one_file_name_are_kept_apart(
+    qdebug: Run, healthy: Fields, write_pairs: Write, tmp_path: Path
+) -> None:
+    path = write_pairs({"a/b": healthy, "a;b": healthy, "A b": healthy})
+    result = qdebug("plot", "--all", "-m", path, "-o", tmp_path / "p")
+    assert {Path(line).name for line in result.output.splitlines()} == {
+        "a_b.png",
+        "a_b-2.png",
+        "A_b-3.png",
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quantized": np.full(1000, 127, np.int8)},
+        {"float": np.zeros(1000, np.float32), "quantized": np.zeros(1000, np.int8)},
+        {"float": np.full(1000, 1e30)},
+        {"scale": 1e-30},
+        {"quantized": np.zeros(1000, np.int32), "scale": 1e-9},
+        {"quantized": np.zeros(1000, np.uint16)},
+        {"quantized": np.zeros(1000, np.int8), "bits": 2},
+        {"float": np.full(1000, np.nan) * 1.0},
+        {"scale": np.linspace(0.01, 0.1, 1000), "axis": 0},
+    ],
+)
+def test_strange_layers_make_a_picture_or_a_line(
+    change: Fields, qdebug: Run, healthy: Fields, write_pairs: Write, tmp_path: Path
+) -> None:
+    result = qdebug("plot", "layer", "-m", write_pairs({"layer": healthy | change}), "-o", tmp_path)
+    if result.exit_code:
+        assert "no finite element to draw" in result.stderr
+    else:
+        assert (tmp_path / "layer.png").stat().st_size > 10_000
+
+
+def test_overview_shows_every_layer(qdebug: Run, tmp_path: Path) -> None:
+    saved = tmp_path / "report.json"
+    qdebug("report", DIGITS, "-o", saved)
+    for source in (DIGITS, saved):
+        result = qdebug("plot", "--overview", "-m", source, "-o", tmp_path / "o.png")
+        assert result.exit_code == 0
+        assert matplotlib.image.imread(tmp_path / "o.png").shape[1] == 1000
+
+
+@pytest.mark.slow
+def test_an_overview_of_thousands_of_layers_can_still_be_opened(
+    qdebug: Run, write_pairs: Write, tmp_path: Path
+) -> None:
+    layer = {"float": np.ones(4), "quantized": np.full(4, 9, np.int8), "scale": 0.1}
+    path = write_pairs({f"layer{i}": layer for i in range(3000)})
+    assert qdebug("plot", "--overview", "-m", path, "-o", tmp_path / "o.png").exit_code == 0
+    assert matplotlib.image.imread(tmp_path / "o.png").shape[0] <= 16_000
+
+
+def test_wrong_usage_is_explained(qdebug: Run, tmp_path: Path) -> None:
+    saved = tmp_path / "report.json"
+    qdebug("report", DIGITS, "-o", saved)
+    for args, message in [
+        ((), "expected one of LAYER..., --all and --overview"),
+        (("a", "--all"), "expected one of LAYER..., --all and --overview"),
+        (("--all", "-m", saved), "found a report, which holds no tensors"),
+        (("--all", "-m", DIGITS, "-o", "one.png"), "found the file one.png for 20 pictures"),
+        (("AvgPool", "-m", DIGITS, "-o", tmp_path / "no" / "x.png"), "cannot be written"),
+        (("AvgPool", "-m", DIGITS, "-o", tmp_path / "x.svg"), "expected .png"),
+    ]:
+        result = qdebug("plot", *args)
+        assert result.exit_code == 2, args
+        assert message in result.stderr

@@ -1,0 +1,175 @@
+"""Pair files that are cut, changed or hostile: an error that names the file, never a crash."""
+
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qdebug.errors import QdebugError
+from qdebug.run import engine
+from qdebug.run.workers import TASK_ELEMENTS, Threads
+from qdebug.sources.pair_file.read import PairFiles
+from tests.layers import large_layer
+from tests.pairs import read
+
+Write = Callable[..., Path]
+Run = Callable[..., Result]
+Fields = dict[str, Any]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_data_that_was_changed_is_found_by_its_checksum(
+    packed: bool, healthy: Fields, write_pairs: Write
+) -> None:
+    path = write_pairs({"bad": healthy, "good": healthy}, packed=packed)
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("bad/float.npy")
+    data = bytearray(path.read_bytes())
+    data[info.header_offset + 60 + info.compress_size // 2] ^= 0x10
+    path.write_bytes(data)
+    bad, good = read(path).layers
+    assert bad.unreadable is not None
+    assert "checksum" in bad.unreadable or "compressed data is broken" in bad.unreadable
+    assert good.unreadable is None
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_cut_anywhere_is_an_error_and_never_a_crash(
+    packed: bool, healthy: Fields, write_pairs: Write, qdebug: Run
+) -> None:
+    path = write_pairs({"layer": healthy}, packed=packed)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), max(len(whole) // 40, 1)):
+        path.write_bytes(whole[:size])
+        result = qdebug("report", path)
+        assert result.exit_code == 2, size
+
+
+@given(data=st.data())
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_flipped_bits_are_an_error_or_change_nothing_that_is_read(
+    data: st.DataObject, tmp_path: Path
+) -> None:
+    buffer = io.BytesIO()
+    x = np.linspace(-1, 1, 40, dtype=np.float32)
+    arrays = {"l/float": x, "l/quantized": np.rint(x * 99).astype(np.int8), "l/scale": 0.01}
+    np.savez_compressed(buffer, **arrays)
+    content = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path = tmp_path / "flipped.npz"
+    path.write_bytes(content)
+    try:
+        read(path)
+    except QdebugError as error:
+        assert str(path) in str(error)
+
+
+def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:
+    text = header.encode()
+    size = len(text).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + size + text + data
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"",
+        b"\x93NUMPY",
+        npy(""),
+        npy("{"),
+        npy("[" * 5000, version=2),
+        npy("{'descr': '<f4', 'fortran_order': False}"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (10**18,)}"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,)}"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1.5,)}"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': 3}", bytes(12)),
+        npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", bytes(8)),
+        npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", bytes(4)),
+        npy("{'descr': 'no', 'fortran_order': False, 'shape': (1,)}", bytes(4)),
+        npy("__import__('os').system('false')"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}", bytes(5)),
+    ],
+)
+@pytest.mark.parametrize("field", ["float", "scale"])
+def test_a_hostile_array_header_is_an_unreadable_layer(
+    member: bytes, field: str, tmp_path: Path, healthy: Fields
+) -> None:
+    path = tmp_path / "hostile.npz"
+    np.savez(path, **{f"layer/{f}": v for f, v in healthy.items() if f != field})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"layer/{field}.npy", member)
+    (layer,) = read(path).layers
+    assert layer.unreadable is not None
+    assert f"{path}: layer 'layer': field '{field}': " in layer.unreadable
+
+
+def test_a_member_packed_in_another_way_is_named(tmp_path: Path, healthy: Fields) -> None:
+    path = tmp_path / "lzma.npz"
+    np.savez(path, **{f"layer/{f}": v for f, v in healthy.items() if f != "float"})
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("layer/float.npy", b"\x93NUMPY")
+    (layer,) = read(path).layers
+    assert layer.unreadable is not None
+    assert "compression method 14, expected stored or deflated" in layer.unreadable
+
+
+def test_a_name_of_a_type_that_numpy_warns_of_is_no_array_of_numbers(
+    tmp_path: Path, qdebug: Run
+) -> None:
+    text = b"{'descr': '|a4', 'fortran_order': False, 'shape': (3,), }\n"
+    with zipfile.ZipFile(tmp_path / "old.npz", "w") as archive:
+        header = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+        archive.writestr("a/float.npy", header + bytes(12))
+    result = qdebug("report", tmp_path / "old.npz")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {tmp_path}/old.npz: layer 'a': field 'float': found")
+
+
+@pytest.mark.parametrize("place", [0.0001, 0.3, 0.999])
+@pytest.mark.parametrize("field", ["float", "quantized"])
+def test_a_changed_byte_is_found_in_whatever_part_it_is(
+    field: str, place: float, write_pairs: Write, healthy: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    path = write_pairs({"good": healthy, "large": large_layer(rng, 2 * TASK_ELEMENTS + 1)})
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(f"large/{field}.npy")
+    with path.open("r+b") as file:
+        file.seek(info.header_offset + 300 + int(place * (info.file_size - 300)))
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    for jobs in (1, 2):
+        good, broken = read(path, jobs=jobs).layers
+        assert good.unreadable is None
+        assert broken.unreadable == (
+            f"{path}: layer 'large': its checksum (CRC-32) does not agree with its data"
+        )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_cut_while_it_is_read_is_an_error(packed: bool, write_pairs: Write) -> None:
+    rng = np.random.default_rng(0)
+    path = write_pairs(
+        {"first": large_layer(rng, 1000), "second": large_layer(rng, 2 * TASK_ELEMENTS)},
+        packed=packed,
+    )
+    source = PairFiles([str(path)])
+    os.truncate(path, path.stat().st_size // 2)
+    first, second = engine.run(source, workers=Threads(2)).layers
+    assert first.unreadable is None
+    assert second.unreadable is not None
+    assert second.unreadable.startswith(f"{path}: layer 'second': ")
+    assert "too early" in second.unreadable
