@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.sources.tflite.source import LitertModels
 
 pytestmark = [
@@ -87,7 +87,7 @@ def test_every_layer_has_the_figures_of_the_quantization_debugger(
 ):
     expected = json.loads((debugged / "layers.json").read_text())
     paths = [str(debugged / f"{name}.tflite") for name in models]
-    report = engine.run(LitertModels(paths, str(debugged / "inputs.npy")))
+    report = session.run(LitertModels(paths, str(debugged / "inputs.npy")))
     activations = [
         row for row in report.layers if row.kind == "activation" and row.op != "QUANTIZE"
     ]
