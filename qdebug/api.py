@@ -17,7 +17,7 @@ from qdebug.names import find, select, shown
 from qdebug.output import whole_file
 from qdebug.report import report as core
 from qdebug.report.limits import CheckResult, Config, check, limits_of, parse_causes
-from qdebug.run.session import Session
+from qdebug.run.session import Session, hired
 from qdebug.run.workers import Threads, Workers
 from qdebug.sources.memory import MemoryPairs, Pair
 from qdebug.sources.open import (
@@ -296,8 +296,6 @@ def analyze(
         QdebugError: what cannot be read, or options that mean nothing for it. A layer that cannot
             be read is in the report with its reason (`Report.complaints`).
     """
-    from qdebug.run.workers import hired
-
     patterns = [layers] if isinstance(layers, str) else layers
     options = Options(keys, inputs, samples, kernels, signature, jobs, scheduler)
     if len(sources) == 1 and isinstance(sources[0], Mapping):
