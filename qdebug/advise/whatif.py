@@ -74,7 +74,7 @@ class WhatIf:
     @property
     def symmetric(self) -> bool:
         """Whether the recorded zero points are all the middle code."""
-        return _is_symmetric(self.layer.params)
+        return self.layer.params.symmetric
 
 
 def predict(layer: Layer, report: LayerReport, blocks: Blocks) -> WhatIf:
@@ -203,7 +203,7 @@ def _look(cut: Layer, report: LayerReport, elements: int, blocks: Blocks) -> _Se
 def _plans(layer: Layer, axis: int | None, seen: _Seen) -> list[tuple[str, str, QuantParams]]:
     """Name, what it changes and parameters of all there is to try."""
     recorded = layer.params
-    symmetric = _is_symmetric(recorded)
+    symmetric = recorded.symmetric
     one = recorded.axis is None
     low, high = (
         (seen.low.min(initial=0.0), seen.high.max(initial=0.0)) if one else (seen.low, seen.high)
@@ -269,14 +269,9 @@ def _quantized(block: Block, params: QuantParams) -> Block:
     """The block with the codes that these parameters give."""
     x = block.floats.astype(np.float64)  # (outer, channels, inner)
     scale, zero_point = params.rows(block.first_channel, block.first_channel + x.shape[1])
-    codes = codes_of(x, scale, zero_point, (params.qmin, params.qmax))
+    codes = codes_of(x, scale, zero_point, params.code_range)
     return Block(x, codes, first_channel=block.first_channel)
 
 
 def _as_one_channel(block: Block) -> Block:
     return Block(block.floats.reshape(1, 1, -1), block.codes.reshape(1, 1, -1))
-
-
-def _is_symmetric(params: QuantParams) -> bool:
-    """Whether all zero points are the middle code."""
-    return bool((params.zero_point == (params.qmin + params.qmax + 1) // 2).all())

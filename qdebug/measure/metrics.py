@@ -25,6 +25,10 @@ _STDERR_OF_ONE = math.sqrt(1 / 180) / (2 * REFERENCE)
 # (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_debugger).
 TFLITE_THRESHOLD = 0.7
 
+# Under this SQNR the signal suffers: an error that was carried in is bad, and more bits are worth
+# their cost.
+LOW_SQNR_DB = 20.0
+
 _TOLERATED_SHARE = 0.05
 
 # Above this many bits the share of codes in use says nothing (int32 biases).

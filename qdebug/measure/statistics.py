@@ -15,7 +15,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import Float64Array, QuantParams, codes_of
+from qdebug.arithmetic.affine import Float64Array, QuantParams, codes_of, representable_range
 from qdebug.measure.layer import Block
 
 # An error under half a step means that the code is Q(x) itself. The margin is for float64's
@@ -200,7 +200,7 @@ def measure(block: Block, params: QuantParams) -> Statistics:
     """The statistics of one block, for the block's own channels."""
     first = block.first_channel
     scale, zero_point = params.rows(first, first + block.floats.shape[1])
-    limits = (params.qmin, params.qmax)
+    limits = params.code_range
 
     def rows() -> tuple[Float64Array, Float64Array, Float64Array | None]:
         model = None if block.model_float is None else _rows(block.model_float, "m")
@@ -349,11 +349,10 @@ def _measure_finite(
             e_outward = _dot(np.sign(x, out=spare), e)
         ideal = codes_of(doubtful, s_here, z_here, limits) - z_here
         e.reshape(-1)[place] = best_error = ideal * s_here - doubtful
-        below = doubtful < (limits[0] - z_here) * s_here - s_here / 2
-        above = doubtful > (limits[1] - z_here) * s_here + s_here / 2
+        low, high = representable_range(s_here, z_here, limits)
         quantizer_square = _dot(e, e) / s**2
         carried_square = _summed(row, (steps_here - ideal) ** 2, channels)
-        outside = below | above
+        outside = (doubtful < low - s_here / 2) | (doubtful > high + s_here / 2)
         clipped = _summed(row, outside, channels)
         clipped_square = _summed(row, np.where(outside, best_error / s_here, 0.0) ** 2, channels)
 
