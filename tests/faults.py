@@ -5,8 +5,9 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from qdebug.arithmetic.affine import QuantParams, QuantScheme, params_from_range, quantize
 from qdebug.measure.figures import Figures
 from qdebug.measure.layer import Layer
-from qdebug.measure.metrics import layer_metrics
+from qdebug.measure.metrics import layers_metrics
+from qdebug.measure.statistics import Statistics
 from qdebug.report.diagnosis import CAUSES, Diagnosis
 from qdebug.report.report import layer_report
 from tests.visits import ArrayPart, blocks_of
@@ -41,6 +43,9 @@ SIZES = (16, 64, 300, 2000, 20_000, 200_000, 1_000_000)
 SHARES = (0.2, 0.2, 0.2, 0.2, 0.15, 0.04, 0.01)
 FAULTS = tuple(cause for cause in CAUSES if cause not in ("ok", "unreadable"))
 CHANNELS = 8
+EACH = 1000  # layers of each fault in docs/diagnosis.md
+
+_TOGETHER = 500
 
 
 @dataclass(frozen=True)
@@ -117,10 +122,10 @@ def make(rng: np.random.Generator, fault: str) -> Case:
     x, axis = shaped(rng, draw(rng, distribution, size), per_channel)
     params = healthy(x, dtype, axis)
     codes = quantize(x, params)
-    base = rmse_scale(x, codes, params)
     what = f"{distribution} {dtype} {x.shape}"
     if fault == "ok":
         return Case(fault, what, x, codes, params, True)
+    base = rmse_scale(x, codes, params)
     scale, zero_point = params.scale, params.zero_point
     qmin, qmax = params.qmin, params.qmax
     gross = True
@@ -201,18 +206,37 @@ def make(rng: np.random.Generator, fault: str) -> Case:
     return Case(fault, what, x, codes, params, gross)
 
 
-def diagnosed(case: Case) -> Diagnosis:
-    """What qdebug says of the layer."""
+def measured(case: Case) -> Statistics:
+    """The layer's statistics."""
     layer = Layer("layer", case.params, case.x.shape)
     figures = Figures(case.params)
     for _, block in blocks_of(ArrayPart(layer, case.x, case.codes)):
         figures.add(layer, block)
-    statistics = figures.statistics
-    metrics = layer_metrics(statistics, case.params)
-    assert metrics.num_elements
-    found = layer_report(layer, statistics, metrics).diagnosis
-    assert found is not None
-    return found
+    return figures.statistics
+
+
+def diagnosed(cases: Iterable[Case]) -> Iterator[tuple[str, str, Diagnosis]]:
+    """Each case's fault, its description, and what qdebug says of the layer.
+
+    The figures of many layers are made at once, as for the layers of a model.
+    """
+    cases = iter(cases)
+    while batch := [
+        (case.fault, case.description, Layer("layer", case.params, case.x.shape), measured(case))
+        for case in islice(cases, _TOGETHER)
+    ]:
+        figures = layers_metrics([(statistics, layer.params) for _, _, layer, statistics in batch])
+        for (fault, description, layer, statistics), metrics in zip(batch, figures, strict=True):
+            assert metrics.num_elements
+            found = layer_report(layer, statistics, metrics).diagnosis
+            assert found is not None
+            yield fault, description, found
+
+
+def healthy_layers(seed: int, count: int) -> Iterator[Case]:
+    """Healthy layers."""
+    rng = np.random.default_rng(seed)
+    return (make(rng, "ok") for _ in range(count))
 
 
 def cases(seed: int, each: int) -> Iterator[Case]:
@@ -225,11 +249,8 @@ def cases(seed: int, each: int) -> Iterator[Case]:
 
 def confusion(seed: int, each: int) -> Counter[tuple[str, str]]:
     """How often each (fault, cause named) occurs among layers whose fault is gross."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for case in cases(seed, each):
-        if case.gross:
-            counts[case.fault, str(diagnosed(case).cause)] += 1
-    return counts
+    gross = (case for case in cases(seed, each) if case.gross)
+    return Counter((fault, str(found.cause)) for fault, _, found in diagnosed(gross))
 
 
 def matrix(counts: Counter[tuple[str, str]]) -> str:
@@ -243,16 +264,18 @@ def matrix(counts: Counter[tuple[str, str]]) -> str:
     return tabulate(rows, headers=["true", *names, "right"], tablefmt="simple", stralign="right")
 
 
+def shown(counts: Counter[tuple[str, str]]) -> str:
+    """What docs/diagnosis.md shows."""
+    counted = counts.total() - sum(n for (fault, _), n in counts.items() if fault == "ok")
+    total = EACH * len(FAULTS)
+    return f"{matrix(counts)}\n\n{counted} of {total} faults double the error or more\n"
+
+
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        wrong = int(sys.argv[1])
-        for case in cases(1, 300):
-            found = diagnosed(case)
-            if case.gross and found.cause != case.fault and wrong:
-                wrong -= 1
-                print(case.fault, "->", found.cause, "|", case.description, "|", found.evidence)
+        gross = (case for case in cases(1, 300) if case.gross)
+        wrong = (x for x in diagnosed(gross) if x[2].cause != x[0])
+        for fault, description, found in islice(wrong, int(sys.argv[1])):
+            print(fault, "->", found.cause, "|", description, "|", found.evidence)
     else:
-        counts = confusion(0, 1000)
-        print(matrix(counts))
-        counted = counts.total() - sum(n for (fault, _), n in counts.items() if fault == "ok")
-        print(f"\n{counted} of {1000 * len(FAULTS)} faults double the error or more")
+        print(shown(confusion(0, EACH)), end="")

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.run.waiting import ended
+
 Fields = dict[str, Any]
 
 SHARDS = 40
@@ -60,7 +62,7 @@ def qdebug_process(*args: str) -> subprocess.Popen[str]:
 
 
 def command(*args: str) -> subprocess.CompletedProcess[str]:
-    with qdebug_process(*args) as process:
+    with ended(qdebug_process(*args)) as process:
         out, err = process.communicate(timeout=60)
     # Where bokeh is installed, a local cluster has a dashboard, too.
     err = re.sub(r"\ADashboard: http://\S+\n", "", err)

@@ -30,6 +30,7 @@ from tests.run.tasks import (
     third,
     timing_out,
 )
+from tests.run.waiting import ended, until
 
 slow = pytest.mark.slow
 
@@ -108,9 +109,8 @@ def test_no_results_stay_with_client_or_scheduler(
         most = max(most, len(local._client.futures))
 
     local.reduce(third, range(2 * cluster._BLOCK), operator.add, watch)
-    assert most <= 1.1 * cluster._BLOCK
-    while local._client.futures:  # let go of in threads, soon
-        time.sleep(0.01)
+    assert 0 < most <= 1.1 * cluster._BLOCK
+    until(lambda: not local._client.futures)  # let go of in threads, soon
 
 
 @needs_dask
@@ -138,9 +138,11 @@ def test_a_task_that_kills_its_workers_is_named(local: Cluster) -> None:
 
 
 SCRIPT = """
-    import operator, sys
+    import operator, signal, sys
     from qdebug.run.cluster import connect
     from tests.run import tasks
+    # A job in the background inherits SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with connect("local") as cluster:
         workers = cluster._client.run(__import__("os").getpid)
         print(*workers.values(), flush=True)
@@ -162,6 +164,7 @@ def run_script(tmp_path: Path, function: str) -> subprocess.Popen[str]:
 
 
 def assert_gone(pids: str) -> None:
+    assert pids.split()
     for pid in map(int, pids.split()):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -172,7 +175,7 @@ def assert_gone(pids: str) -> None:
 @pytest.mark.parametrize("function", ["third", "dies_once"])
 def test_a_local_cluster_is_silent_and_leaves_nothing(tmp_path: Path, function: str) -> None:
     """A worker that is killed on the way changes no digit, and nobody hears of it."""
-    with run_script(tmp_path, function) as process:
+    with ended(run_script(tmp_path, function)) as process:
         out, err = process.communicate(timeout=40)
     pids, result = out.splitlines()
     assert (result, err) == (str(in_tree_order([third(k) for k in range(64)])), "")
@@ -183,7 +186,7 @@ def test_a_local_cluster_is_silent_and_leaves_nothing(tmp_path: Path, function: 
 @needs_dask
 @slow
 def test_a_local_cluster_ends_with_an_exception(tmp_path: Path) -> None:
-    with run_script(tmp_path, "faulty") as process:
+    with ended(run_script(tmp_path, "faulty")) as process:
         out, err = process.communicate(timeout=40)
     assert_gone(out)
     assert err.count("Traceback") == 1
@@ -193,7 +196,7 @@ def test_a_local_cluster_ends_with_an_exception(tmp_path: Path) -> None:
 @needs_dask
 @slow
 def test_ctrl_c_ends_a_local_cluster_at_once(tmp_path: Path) -> None:
-    with run_script(tmp_path, "lasting") as process:
+    with ended(run_script(tmp_path, "lasting")) as process:
         assert process.stdout is not None
         pids = process.stdout.readline()
         time.sleep(0.5)

@@ -19,6 +19,7 @@ from qdebug.run import cluster
 from tests.needs import needs_dask, needs_http
 from tests.paths import SAMPLES
 from tests.run.shards import LARGE, assert_same, qdebug_process, quantized, save
+from tests.run.waiting import ended
 from tests.server import Server
 
 slow = pytest.mark.slow
@@ -64,7 +65,7 @@ def test_a_worker_killed_in_the_middle_changes_no_figure(
 
     server.failing = hold
     urls = [f"{server.url}/{path.name}" for path in sorted(shards.iterdir())]
-    with qdebug_process(*urls, "--scheduler", "local", "--jobs", "2") as process:
+    with ended(qdebug_process(*urls, "--scheduler", "local", "--jobs", "2")) as process:
         try:
             assert held.wait(40)
             ((port, span),) = waiting

@@ -97,6 +97,8 @@ class Source:
     def parts(self, layers):
         return self.own
 
+# A job in the background inherits SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     session.run(Source(), workers=Threads(2))

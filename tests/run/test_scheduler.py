@@ -4,7 +4,6 @@ import json
 import operator
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tests.run.tasks import (
     slowly,
     third,
 )
+from tests.run.waiting import until
 
 slow = pytest.mark.slow
 
@@ -59,11 +59,14 @@ def scheduler(start: Callable[..., Any], tmp_path: Path) -> Callable[..., str]:
     def run(**options: str) -> str:
         file = tmp_path / "scheduler.json"
         start("scheduler", "--port", "0", "--scheduler-file", str(file), **options)
-        while True:
+
+        def address() -> str:
             try:
                 return str(json.loads(file.read_text())["address"])
             except (OSError, ValueError):
-                time.sleep(0.05)
+                return ""
+
+        return until(address)
 
     return run
 
@@ -119,8 +122,7 @@ def test_lost_workers_of_a_scheduler(
         return lambda done: workers.pop().kill() if done == at else None
 
     with connect(address) as connected:
-        while len(connected._client.nthreads()) < 2:
-            time.sleep(0.05)
+        until(lambda: len(connected._client.nthreads()) == 2)
         total = connected.reduce(slowly, range(100), operator.add, lose(40))
         assert total == in_tree_order([third(k) for k in range(100)])
         monkeypatch.setattr(cluster, "WORKER_TIMEOUT", 1.0)

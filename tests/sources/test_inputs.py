@@ -230,12 +230,13 @@ def test_two_arrays_of_one_name_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["d.npy", "d.npz"])
 def test_memory_does_not_grow_with_the_samples(tmp_path, name):
+    """Of 10 kB each."""
     peaks = []
-    for count in (20, 400):
+    for count in (20, 120):
         (tmp_path / name).write_bytes(stored(np.zeros((count, 50, 50), np.float32), name))
         tracemalloc.start()
         for _ in read_samples(str(tmp_path / name), [InputSpec("image", (1, 50, 50), F32)]):
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.5 * peaks[0]
+    assert peaks[1] - peaks[0] < 100_000  # bytes; the samples are 1,000,000 more

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -144,15 +145,14 @@ def test_the_extra_is_not_imported_before_it_is_used():
 
 
 def test_memory_does_not_grow_with_the_samples(tmp_path):
-    import tracemalloc
-
     images = np.load(INPUTS)["image"]
     peaks = []
-    for times in (4, 16):  # in 64 samples, small blocks have been put together
+    for times in (2, 4):  # of 40 samples: in 64, small blocks have been put together
         np.save(tmp_path / "x.npy", np.concatenate([images] * times))
         models = source(FLOAT, INT8, tmp_path / "x.npy")
         tracemalloc.start()
         session.run(models)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    # The layers' floats, codes and model floats of a sample are 26 kB: 2 MB more.
+    assert peaks[1] - peaks[0] < 200_000
