@@ -16,6 +16,18 @@ class MissingExtraError(QdebugError):
         super().__init__(f"{what} an extra: pip install 'qdebug[{extra}]'")
 
 
+class OptionError(QdebugError):
+    """An option that means nothing for what was given.
+
+    >>> str(OptionError("signature", "LiteRT models (.tflite)"))
+    "option 'signature' goes with LiteRT models (.tflite)"
+    """
+
+    def __init__(self, option: str, goes_with: str) -> None:
+        super().__init__(f"option '{option}' goes with {goes_with}")
+        self.option, self.goes_with = option, goes_with
+
+
 class FieldError(QdebugError):
     """One field of one layer is not what it must be.
 
@@ -34,10 +46,10 @@ class LayerError(QdebugError):
     """A layer that cannot be used; the others still can."""
 
 
-def locate(error: Exception | str, *, file: str, layer: str) -> LayerError:
-    """`error` with its file and layer in front.
+def locate(error: Exception | str, *, file: str = "", layer: str) -> LayerError:
+    """`error` with its layer, and its file where it is in one, in front.
 
     >>> str(locate(FieldError("bits", found="9", expected="2 to 8"), file="a.npz", layer="conv"))
     "a.npz: layer 'conv': field 'bits': found 9, expected 2 to 8"
     """
-    return LayerError(f"{file}: layer '{layer}': {error}")
+    return LayerError(f"{file}{': ' if file else ''}layer '{layer}': {error}")

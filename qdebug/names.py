@@ -98,6 +98,25 @@ def file_stem(name: str) -> str:
     return stem if len(stem) <= 100 else f"{stem[:49]}__{stem[-49:]}"
 
 
+def file_stems(names: Iterable[str]) -> list[str]:
+    """A file name, without ending, for each layer; no two alike, whatever the case of letters.
+
+    >>> file_stems(["a/b", "a_b", "A_b-2"])
+    ['a_b', 'a_b-2', 'A_b-2-2']
+    """
+    taken: set[str] = set()
+    stems = []
+    for name in names:
+        stem = unique = file_stem(name)
+        number = 1
+        while unique.lower() in taken:  # some file systems do not tell capitals
+            number += 1
+            unique = f"{stem}-{number}"
+        taken.add(unique.lower())
+        stems.append(unique)
+    return stems
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether `pattern` is `name` itself or a glob (``*``, ``?``, ``[abc]``) for it."""
     return name == pattern or fnmatchcase(name, pattern)
@@ -127,6 +146,16 @@ def find(names: Iterable[str], pattern: str, part: bool = False) -> list[str]:
     if not found:
         raise QdebugError(f"no layer '{shown(pattern)}'; {nearest(pattern, known)}")
     return found
+
+
+def find_all(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """The names that each pattern means, or the only one that it is a part of; each once.
+
+    Raises:
+        QdebugError: a pattern that means none, or is a part of several.
+    """
+    known = list(names)
+    return list(dict.fromkeys(n for each in patterns for n in find(known, each, part=True)))
 
 
 def select(names: Sequence[str], patterns: Sequence[str]) -> set[str]:

@@ -1,6 +1,8 @@
 """Output files: written whole or not at all."""
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,31 @@ from typing import BinaryIO
 
 from qdebug.errors import QdebugError
 from qdebug.names import printable
+
+_DIRECTORY = "found a directory, expected the name of a file to write"
+
+
+def check_writable(path: Path) -> None:
+    """Check, before anything is read, that a file of this name can most likely be written.
+
+    Raises:
+        QdebugError: it is a directory, or its folder is missing or not writable.
+    """
+    shown = printable(str(path))
+    try:
+        if path.is_dir():
+            raise QdebugError(f"{shown}: {_DIRECTORY}")
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            return
+        folder = target.parent
+        mode = folder.stat().st_mode
+    except OSError as error:
+        raise QdebugError(f"{shown}: cannot be written: {error.strerror}") from None
+    if not stat.S_ISDIR(mode):
+        raise QdebugError(f"{shown}: cannot be written: {os.strerror(errno.ENOTDIR)}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise QdebugError(f"{shown}: cannot be written: {os.strerror(errno.EACCES)}")
 
 
 @contextmanager
@@ -21,7 +48,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     shown = printable(str(path))
     try:
         if path.is_dir():
-            raise QdebugError(f"{shown}: found a directory, expected the name of a file to write")
+            raise QdebugError(f"{shown}: {_DIRECTORY}")
         target = path.resolve()  # a link stays, and what it points to is written
         if target.exists() and not target.is_file():  # a pipe or a device is not to be replaced
             with target.open("wb") as file:
@@ -33,11 +60,19 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private  # noqa: PTH101
+        os.chmod(temporary, _mode_of(target))  # mkstemp makes it private  # noqa: PTH101
         os.replace(temporary, target)  # noqa: PTH105
     except OSError as error:
         raise QdebugError(f"{shown}: cannot be written: {error.strerror}") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _mode_of(target: Path) -> int:
+    """The permissions of the file that is there, else those of any new file."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask

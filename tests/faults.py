@@ -17,12 +17,13 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from qdebug.arithmetic.affine import QuantParams, QuantScheme, params_from_range, quantize
+from qdebug.measure.figures import Figures
 from qdebug.measure.layer import Layer
 from qdebug.measure.metrics import layers_metrics
-from qdebug.measure.slabs import array_blocks
-from qdebug.measure.statistics import Statistics, measure, no_statistics
+from qdebug.measure.statistics import Statistics
 from qdebug.report.diagnosis import CAUSES, Diagnosis
 from qdebug.report.report import layer_report
+from tests.visits import ArrayPart, blocks_of
 
 Floats = NDArray[np.float64]
 
@@ -207,10 +208,11 @@ def make(rng: np.random.Generator, fault: str) -> Case:
 
 def measured(case: Case) -> Statistics:
     """The layer's statistics."""
-    statistics = no_statistics(case.params.channels)
-    for block in array_blocks(case.x, case.codes, axis=case.params.axis):
-        statistics.absorb(measure(block, case.params))
-    return statistics
+    layer = Layer("layer", case.params, case.x.shape)
+    figures = Figures(case.params)
+    for _, block in blocks_of(ArrayPart(layer, case.x, case.codes)):
+        figures.add(layer, block)
+    return figures.statistics
 
 
 def diagnosed(cases: Iterable[Case]) -> Iterator[tuple[str, str, Diagnosis]]:

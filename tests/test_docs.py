@@ -11,7 +11,7 @@ from click.testing import Result
 
 from qdebug.cli import COMMANDS
 from qdebug.measure.metrics import FIGURES
-from qdebug.report.limits import read_config
+from qdebug.report.configuration import read_config
 from qdebug.sources.pair_file.read import FIELDS
 
 Run = Callable[..., Result]

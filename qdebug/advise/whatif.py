@@ -1,11 +1,15 @@
 """What if: the figures of one layer's floats under other ways to quantize them.
 
-Nothing is estimated: every alternative quantizes all floats, block by block. Knows no file and no
-model: a function gives the layer's data anew for each of the two passes.
+Nothing is estimated: every alternative quantizes all floats, block by block. Two sweeps over the
+data do, for all layers together: the first takes their figures, ranges and distributions, the
+second tries what these suggest. Knows no file and no model.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +21,18 @@ from qdebug.arithmetic.affine import (
     params_from_range,
 )
 from qdebug.arithmetic.ranges import range_minmax, range_mse, range_percentile
-from qdebug.errors import LayerError, QdebugError
+from qdebug.measure.figures import Figures
 from qdebug.measure.layer import Block, Layer
-from qdebug.measure.metrics import Metrics, layer_metrics
-from qdebug.measure.statistics import measure, no_statistics
-from qdebug.measure.summary import MOST_CHANNELS, Summarizer, Summary
-from qdebug.report.report import LayerReport
+from qdebug.measure.metrics import Metrics, layer_metrics, layers_metrics
+from qdebug.measure.statistics import Statistics
+from qdebug.measure.summary import (
+    MOST_BYTES_OF_SUMMARY,
+    MOST_CHANNELS,
+    Summarizer,
+    Summary,
+)
+from qdebug.report.report import Report
+from qdebug.run.session import Session
 
 PERCENTILES = (99.9, 99.99)
 
@@ -32,7 +42,8 @@ _MOST_SEARCHED_BITS = 16
 # Channels of a tensor that has one scale: more than this is a mistake about the axis.
 _MOST_GUESSED_CHANNELS = 1 << 16
 
-Blocks = Callable[[Layer], Iterable[Block]]
+# Summaries of all layers in one sweep.
+_MOST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,39 +85,151 @@ class WhatIf:
     @property
     def symmetric(self) -> bool:
         """Whether the recorded zero points are all the middle code."""
-        return _is_symmetric(self.layer.params)
+        return self.layer.params.symmetric
 
 
-def predict(layer: Layer, report: LayerReport, blocks: Blocks) -> WhatIf:
-    """The figures of every alternative.
+class Look:
+    """What the first sweep gathers of a layer: its statistics, ranges by channel, a summary."""
 
-    There are none for a bias, whose scale is the product of the input's and the weights'. Each
-    changes one thing: the range keeps the recorded symmetry, channels and bits, and so on.
-    Two passes: one to see ranges, channels and the distribution, one to quantize. The floats of a
-    layer of more than `summary.WHOLE_ELEMENTS` are known to percentiles and to the search for the
-    least error by a histogram only; what they choose is then judged by all floats.
+    def __init__(self, layer: Layer) -> None:
+        """Begin; `layer` is cut as `viewed` cuts it."""
+        params = layer.params
+        self._figures = Figures(params)
+        self._view = layer.view
+        channels = layer.view[1] if layer.view else params.channels
+        self._ranges: tuple[Float64Array, Float64Array] | None = None
+        if channels > 1:
+            self._ranges = np.zeros(channels), np.zeros(channels)  # ranges hold zero
+        self._summarizer = None
+        if params.bits <= _MOST_SEARCHED_BITS and params.channels <= MOST_CHANNELS:
+            self._summarizer = Summarizer(params.scale)
 
-    Args:
-        layer: as the source has it.
-        report: its figures, as `engine.run` gives them.
-        blocks: the layer's data; called for every pass with the layer cut along the axis wanted.
+    @property
+    def statistics(self) -> Statistics:
+        """Of the layer as recorded."""
+        return self._figures.statistics
+
+    @property
+    def ranges(self) -> tuple[Float64Array, Float64Array] | None:
+        """The ends of each channel's range, zero within; None where not all data has channels."""
+        return self._ranges
+
+    @property
+    def summary(self) -> Summary | None:
+        """The floats by scale; None where no range is searched for."""
+        return None if self._summarizer is None else self._summarizer.summary()
+
+    def add(self, layer: Layer, block: Block) -> None:
+        """Take a block."""
+        self._figures.add(layer, block)
+        if layer.view != self._view:
+            self._ranges = None
+        if self._ranges is not None:
+            here = slice(block.first_channel, block.first_channel + block.floats.shape[1])
+            low, high = range_minmax(block.floats, axis=1)
+            for ends, found, wider in zip(self._ranges, (low, high), _WIDER, strict=True):
+                ends[here] = wider(ends[here], found)
+        if self._summarizer is not None:
+            by_scale = block.as_one_channel() if layer.params.channels == 1 else block
+            self._summarizer.add(by_scale.floats, by_scale.first_channel)
+
+    def merge(self, other: "Look") -> None:
+        """Take in another's."""
+        self._figures.merge(other._figures)
+        if self._ranges is None or other._ranges is None:
+            self._ranges = None
+        else:
+            for ends, found, wider in zip(self._ranges, other._ranges, _WIDER, strict=True):
+                wider(ends, found, out=ends)
+        if self._summarizer is not None and other._summarizer is not None:
+            self._summarizer.merge(other._summarizer)
+
+
+_WIDER = (np.minimum, np.maximum)
+
+
+class _Trials:
+    """What the second sweep gathers of a layer: the figures of each candidate's D(Q(x)) - x."""
+
+    def __init__(self, candidates: Sequence[QuantParams]) -> None:
+        self._candidates = candidates
+        self._figures = [Figures(params) for params in candidates]
+
+    @property
+    def metrics(self) -> list[Metrics]:
+        """Of each candidate."""
+        statistics = [figures.statistics for figures in self._figures]
+        return layers_metrics(list(zip(statistics, self._candidates, strict=True)))
+
+    def add(self, layer: Layer, block: Block) -> None:
+        """Quantize a block in all ways."""
+        for params, figures in zip(self._candidates, self._figures, strict=True):
+            view = block if params.channels > 1 else block.as_one_channel()
+            figures.add(layer, _quantized(view, params))
+
+    def merge(self, other: "_Trials") -> None:
+        """Take in another's figures."""
+        for mine, theirs in zip(self._figures, other._figures, strict=True):
+            mine.merge(theirs)
+
+
+def explore(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, WhatIf]]:
+    """The report of these layers, and what other ways to quantize them would give, in two sweeps.
+
+    There are no alternatives for a bias, whose scale is the product of the input's and the
+    weights'. Each changes one thing: the range keeps the recorded symmetry, channels and bits, and
+    so on. The floats of a layer of more than `summary.WHOLE_ELEMENTS` are known to percentiles and
+    to the search for the least error by a histogram only; what they choose is then judged by all
+    floats. Layers that cannot be read have no what-if; the report says why.
 
     Raises:
-        QdebugError: the data cannot be read.
+        QdebugError: a name that the source does not have.
     """
-    assert report.metrics is not None
-    elements = report.metrics.num_elements + (report.metrics.non_finite or 0)
-    axis = layer.params.axis if layer.kind == "bias" else channel_axis(layer, elements)
-    try:
-        seen = _look(_along(layer, axis), report, elements, blocks)
-    except QdebugError:
-        # Where pieces of the tensor differ in shape a guessed axis may not be everyone's.
-        if axis is None or layer.params.axis is not None:
-            raise
-        axis = None
-        seen = _look(layer, report, elements, blocks)
-    plans = _plans(layer, axis, seen)
-    tried = _try([params for _, _, params in plans], blocks(_along(layer, axis)))
+    chosen = session.choose(names)
+    layers = [viewed(layer) for layer in chosen if isinstance(layer, Layer)]
+    statistics: dict[str, Statistics] = {}
+    plans: dict[str, list[_Plan]] = {}
+    metrics: dict[str, Metrics] = {}
+    for group in _groups(layers):
+        looks = session.sweep([(layer, partial(Look, layer)) for layer in group])
+        for layer in group:
+            if session.reasons(layer.name) and layer.name not in looks:
+                continue
+            look = looks.pop(layer.name, None) or Look(layer)
+            statistics[layer.name] = look.statistics
+            metrics[layer.name] = layer_metrics(look.statistics, layer.params)
+            plans[layer.name] = _plans(layer, look, metrics[layer.name])
+    candidates = {name: [params for _, _, params in planned] for name, planned in plans.items()}
+    readable = [layer for layer in layers if layer.name in plans]
+    tried = session.sweep([(each, partial(_Trials, candidates[each.name])) for each in readable])
+    what_ifs = {}
+    for layer in readable:
+        name = layer.name
+        if name in tried or not statistics[name].count.any():
+            figures = (tried.get(name) or _Trials(candidates[name])).metrics
+            recorded = replace(layer, view=None)
+            what_ifs[name] = _what_if(recorded, metrics[name], plans[name], figures)
+    return session.report_of(chosen, statistics), what_ifs
+
+
+def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
+    """The layers in their order, as many in a sweep as `_MOST_BYTES` of summaries allow."""
+    group: list[Layer] = []
+    size = 0
+    for layer in layers:
+        if group and size + MOST_BYTES_OF_SUMMARY > _MOST_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(layer)
+        size += min(8 * math.prod(layer.shape), MOST_BYTES_OF_SUMMARY)
+    if group:
+        yield group
+
+
+def _what_if(
+    layer: Layer, total: Metrics, plans: "Sequence[_Plan]", tried: Sequence[Metrics]
+) -> WhatIf:
+    """What was tried, beside the recorded quantizer."""
     found = {
         name: Alternative(name, change, params, metrics)
         for (name, change, params), metrics in zip(plans, tried, strict=True)
@@ -127,21 +250,24 @@ def predict(layer: Layer, report: LayerReport, blocks: Blocks) -> WhatIf:
         )
         for alternative in found.values()
     ]
-    return WhatIf(layer, report.metrics, replace(recorded, change_db=0.0), alternatives)
+    return WhatIf(layer, total, replace(recorded, change_db=0.0), alternatives)
 
 
-def channel_axis(layer: Layer, elements: int) -> int | None:
-    """The axis for one scale a channel: the recorded one, else the one that a runtime would take.
+def viewed(layer: Layer) -> Layer:
+    """The layer, cut so that a scale for each of its channels can be tried."""
+    axis = None if layer.params.axis is not None or layer.kind == "bias" else _channel_axis(layer)
+    return replace(layer, view=None if axis is None else (axis, layer.shape[axis]))
+
+
+def _channel_axis(layer: Layer) -> int | None:
+    """The axis for one scale a channel: the one that a runtime would take.
 
     Weights: the output channels, which in TFLite are the first axis but for depthwise convolutions'
     last, in ONNX the last of a MatMul and the second of a ConvTranspose. Activations: the last
     axis, for TFLite's tensors are NHWC; the second of more than two where the operator is written
-    as ONNX does, for its tensors are NCHW. None where that axis has no two channels of two
-    elements; `elements` are all of the layer's, for its shape may be that of one sample only.
+    as ONNX does, for its tensors are NCHW. None where that axis has no two channels.
     """
     shape, op = layer.shape, layer.op or ""
-    if layer.params.axis is not None:
-        return layer.params.axis
     if len(shape) < 2:
         return None
     if layer.kind == "weight":
@@ -149,65 +275,22 @@ def channel_axis(layer: Layer, elements: int) -> int | None:
         chosen = axis.get(op, 0)
     else:
         chosen = 1 if len(shape) > 2 and op and not op.isupper() else len(shape) - 1
-    most = min(elements // 2, _MOST_GUESSED_CHANNELS)
-    return chosen if 2 <= shape[chosen] <= most else None
+    return chosen if 2 <= shape[chosen] <= _MOST_GUESSED_CHANNELS else None
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What the first pass has seen: ranges by channel of the axis in question, and the floats."""
-
-    low: Float64Array
-    high: Float64Array
-    summary: Summary | None
+# Name, what it changes, and parameters of something to try.
+_Plan = tuple[str, str, QuantParams]
 
 
-def _along(layer: Layer, axis: int | None) -> Layer:
-    """The layer as if it had a scale for each channel of `axis`, so that it is cut along it."""
-    if axis is None or axis == layer.params.axis:
-        return layer
-    channels = layer.shape[axis]
-    params = replace(
-        layer.params,
-        scale=np.full(channels, layer.params.scale[0]),
-        zero_point=np.full(channels, layer.params.zero_point[0]),
-        axis=axis,
-    )
-    return replace(layer, params=params)
-
-
-def _look(cut: Layer, report: LayerReport, elements: int, blocks: Blocks) -> _Seen:
-    """The first pass. Ranges hold zero, as those of quantizers must."""
-    assert report.metrics is not None
-    channels = cut.params.channels
-    low, high = np.zeros(channels), np.zeros(channels)
-    metrics = [channel.metrics for channel in report.channels or []] or [report.metrics]
-    largest = [max(-(m.float_min or 0.0), m.float_max or 0.0) for m in metrics]
-    summarizer = None
-    if cut.params.bits <= _MOST_SEARCHED_BITS and len(largest) <= MOST_CHANNELS:
-        summarizer = Summarizer(largest, elements)
-    for block in blocks(cut):
-        stop = block.first_channel + block.floats.shape[1]
-        if stop > channels:
-            raise LayerError(f"found {stop} channels, expected {channels}")
-        here = slice(block.first_channel, stop)
-        block_low, block_high = range_minmax(block.floats, axis=1)
-        low[here] = np.minimum(low[here], block_low)
-        high[here] = np.maximum(high[here], block_high)
-        if summarizer is not None:
-            view = block if len(largest) == channels else _as_one_channel(block)
-            summarizer.add(view.floats, view.first_channel)
-    return _Seen(low, high, None if summarizer is None else summarizer.summary())
-
-
-def _plans(layer: Layer, axis: int | None, seen: _Seen) -> list[tuple[str, str, QuantParams]]:
-    """Name, what it changes and parameters of all there is to try."""
+def _plans(layer: Layer, look: Look, metrics: Metrics) -> list[_Plan]:
+    """All there is to try."""
     recorded = layer.params
-    symmetric = _is_symmetric(recorded)
+    symmetric = recorded.symmetric
     one = recorded.axis is None
-    low, high = (
-        (seen.low.min(initial=0.0), seen.high.max(initial=0.0)) if one else (seen.low, seen.high)
-    )
+    ends: tuple[Any, Any] = min(metrics.float_min or 0.0, 0.0), max(metrics.float_max or 0.0, 0.0)
+    if not one and look.ranges is not None:
+        ends = look.ranges
+    low, high = ends
     weight = layer.kind == "weight"
     signed = "u" * recorded.dtype.startswith("u") + "int8"
     affine = QuantScheme(recorded.dtype, recorded.bits, recorded.narrow_range)
@@ -228,8 +311,9 @@ def _plans(layer: Layer, axis: int | None, seen: _Seen) -> list[tuple[str, str, 
         ),
         ("symmetric", "range" if symmetric else "symmetry", fitted(middle)),
     ]
-    if seen.summary is not None:
-        rows, weights = seen.summary.rows, seen.summary.weights
+    summary = look.summary
+    if summary is not None:
+        rows, weights = summary.rows, summary.weights
         for percentile in PERCENTILES:
             ends = range_percentile(rows, percentile, 0, symmetric, weights)
             params = params_from_range(*ends, same, recorded.axis)
@@ -237,12 +321,14 @@ def _plans(layer: Layer, axis: int | None, seen: _Seen) -> list[tuple[str, str, 
         ends = range_mse(rows, same, 0, weights)
         plans.append(("mse", "range", params_from_range(*ends, same, recorded.axis)))
     if not one:
-        ends = seen.low.min(), seen.high.max()
-        plans.append(("per_tensor", "channels", params_from_range(*ends, same)))
-    elif axis is not None:
-        scheme = middle if weight else same
-        params = params_from_range(seen.low, seen.high, scheme, axis)
-        plans.append(("per_channel", "channels", params))
+        plans.append(("per_tensor", "channels", params_from_range(np.min(low), np.max(high), same)))
+    elif layer.view is not None and look.ranges is not None:
+        axis, channels = layer.view
+        elements = metrics.num_elements + (metrics.non_finite or 0)
+        if 2 * channels <= elements:  # a scale for each element would be no quantization
+            scheme = middle if weight else same
+            params = params_from_range(*look.ranges, scheme, axis)
+            plans.append(("per_channel", "channels", params))
     for bits, scheme in (
         (16, QuantScheme("int16", None, weight, symmetric=True)),
         (8, replace(same, dtype=signed, bits=None)),
@@ -253,30 +339,9 @@ def _plans(layer: Layer, axis: int | None, seen: _Seen) -> list[tuple[str, str, 
     return plans
 
 
-def _try(candidates: Sequence[QuantParams], blocks: Iterable[Block]) -> list[Metrics]:
-    """The second pass: the figures of each candidate's D(Q(x)) - x."""
-    statistics = [no_statistics(params.channels) for params in candidates]
-    for block in blocks:
-        for i, params in enumerate(candidates):
-            view = block if params.channels > 1 else _as_one_channel(block)
-            statistics[i].absorb(measure(_quantized(view, params), params))
-    return [
-        layer_metrics(each, params) for each, params in zip(statistics, candidates, strict=True)
-    ]
-
-
 def _quantized(block: Block, params: QuantParams) -> Block:
     """The block with the codes that these parameters give."""
     x = block.floats.astype(np.float64)  # (outer, channels, inner)
     scale, zero_point = params.rows(block.first_channel, block.first_channel + x.shape[1])
     codes = codes_of(x, scale, zero_point, (params.qmin, params.qmax))
     return Block(x, codes, first_channel=block.first_channel)
-
-
-def _as_one_channel(block: Block) -> Block:
-    return Block(block.floats.reshape(1, 1, -1), block.codes.reshape(1, 1, -1))
-
-
-def _is_symmetric(params: QuantParams) -> bool:
-    """Whether all zero points are the middle code."""
-    return bool((params.zero_point == (params.qmin + params.qmax + 1) // 2).all())

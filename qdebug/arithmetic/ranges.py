@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,36 @@ from qdebug.errors import FieldError
 
 # Elements quantized at a time while ranges are tried: 2 MB of float64.
 _TILE = 1 << 18
+
+
+# How a range is chosen: all of it, what holds a percentage of the elements, or the least error.
+RangeFrom = Literal["minmax", "mse"] | float
+
+
+def fitted(
+    x: ArrayLike, scheme: QuantScheme, axis: int | None = None, range_from: RangeFrom = "minmax"
+) -> QuantParams:
+    """Scale and zero point that fit floats of any shape.
+
+    Args:
+        x: the floats.
+        scheme: codes and symmetry.
+        axis: the channel axis, for a scale a channel.
+        range_from: ``minmax``, ``mse``, or a percentage of the elements.
+
+    >>> fitted([-20.0, 1000.0], QuantScheme("uint8")).scale
+    array([4.])
+
+    Raises:
+        FieldError: a percentage outside 0 to 100.
+    """
+    if isinstance(range_from, float | int):
+        low, high = range_percentile(x, range_from, axis, scheme.symmetric)
+    elif range_from == "mse":
+        low, high = range_mse(x, scheme, axis)
+    else:
+        low, high = range_minmax(x, axis)
+    return params_from_range(low, high, scheme, axis)
 
 
 def range_minmax(x: ArrayLike, axis: int | None = None) -> tuple[Float64Array, Float64Array]:
@@ -142,7 +172,7 @@ def _squared_error(
     for channels, elements in _tiles(rows.shape):
         x = rows[channels, elements]
         scale, zero_point = params.rows(channels.start, channels.stop)
-        codes = codes_of(x, scale, zero_point, (params.qmin, params.qmax))
+        codes = codes_of(x, scale, zero_point, params.code_range)
         with np.errstate(over="ignore", invalid="ignore"):  # of floats near float64's largest
             error = np.square((codes - zero_point) * scale - x)
             if weights is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from qdebug import __version__
-from qdebug.errors import QdebugError
+from qdebug.errors import OptionError, QdebugError
 
 # Each of our threads sums by itself; OpenBLAS's own, one a core, would then wait for each other
 # longer than they work. NumPy reads this when it is imported.
@@ -68,6 +68,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except OptionError as error:
+            raise _Failure(f"--{error.option} goes with {error.goes_with}") from None
         except QdebugError as error:
             raise _Failure(str(error)) from None
         except MemoryError:

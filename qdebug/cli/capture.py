@@ -1,18 +1,17 @@
 """``qdebug capture``: a live pair of models, saved as a pair file."""
 
-import shutil
 from pathlib import Path
 
 import click
 
 from qdebug.cli import options
 from qdebug.cli.progress import progress
-from qdebug.cli.reading import Reading, complain
-from qdebug.errors import QdebugError
-from qdebug.measure.layer import Layer, UnreadableLayer
+from qdebug.cli.reading import complain
+from qdebug.measure.layer import Layer
 from qdebug.names import printable, select
-from qdebug.output import whole_file
-from qdebug.run import engine
+from qdebug.output import check_writable
+from qdebug.run.session import notes_of
+from qdebug.sources.open import Options, open_models
 from qdebug.sources.pair_file.write import capture, size_of
 
 
@@ -42,29 +41,15 @@ def command(
     output: Path,
     patterns: tuple[str, ...],
     compress: bool,
-    reading: Reading,
+    reading: Options,
 ) -> None:
     """Open the models, say how large it will be, write."""
-    source = reading.models(models)
+    check_writable(output)
+    source = open_models(models, reading)
     names = select([layer.name for layer in source.layers], patterns)
     layers = [layer for layer in source.layers if isinstance(layer, Layer) and layer.name in names]
-    shown = printable(str(output))
-    size = size_of(source, layers)
-    try:
-        free = shutil.disk_usage(output.resolve().parent).free
-    except OSError as error:
-        raise QdebugError(f"{shown}: cannot be written: {error.strerror}") from None
-    click.echo(f"{shown}: {len(layers)} layers, at most {size / 1e6:.1f} MB", err=True)
-    if 2 * size > free:  # collected first, then written
-        raise QdebugError(
-            f"{shown}: found {free / 1e6:.1f} MB free, expected twice the size of the file"
-        )
-    with whole_file(output) as file, progress() as advance:
-        folder = output.resolve().parent
-        capture(source, layers, file, folder, packed=compress, advance=advance)
-    unreadable = [
-        layer.reason
-        for layer in source.layers
-        if isinstance(layer, UnreadableLayer) and layer.name in names
-    ]
-    complain(ctx, engine.notes_of(source), unreadable)
+    size = size_of(source, layers) / 1e6
+    click.echo(f"{printable(str(output))}: {len(layers)} layers, at most {size:.1f} MB", err=True)
+    with progress() as advance:
+        problems = capture(source, names, output, packed=compress, advance=advance)
+    complain(ctx, notes_of(source), problems)

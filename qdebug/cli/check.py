@@ -10,33 +10,33 @@ import click
 from tabulate import tabulate
 
 from qdebug.cli import options
-from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
-from qdebug.errors import QdebugError
+from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
 from qdebug.names import printable, shortened
+from qdebug.report.configuration import find_config, read_config
 from qdebug.report.limits import (
     LIMIT_KINDS,
     Failure,
-    Limit,
-    failures,
-    find_config,
-    ignored,
-    parse_bound,
+    check,
+    limits_of,
     parse_causes,
-    read_config,
     unmatched,
 )
+from qdebug.sources.open import Options
 
 _LEAST_NAME = 24
 _GAPS = 16  # between and within the columns
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """An option for each kind of limit."""
     for name, kind in reversed(LIMIT_KINDS.items()):
-        flag = "--" + name.replace("_", "-")
         least = "Least" if kind.is_minimum else "Most"
         text = f"{least} {kind.figure} of a layer ({kind.unit})."
-        function = click.option(flag, name, metavar="X", help=text)(function)
+        function = click.option(_flag(name), name, metavar="X", help=text)(function)
     return function
 
 
@@ -70,7 +70,7 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FILE",
     help="Read the configuration from FILE (.toml).",
 )
-@options.running_options
+@options.reading_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -78,38 +78,29 @@ def command(
     sources: tuple[str, ...],
     fail_on: str | None,
     config_path: Path | None,
-    reading: Reading,
+    reading: Options,
     **bounds: str | None,
 ) -> None:
     """Read source and limits, print who is over."""
     config = read_config(config_path) if config_path else find_config(Path.cwd())
-    limits = {name: _option(name, text) for name, text in bounds.items() if text is not None}
+    limits = limits_of({name: text for name, text in bounds.items() if text is not None}, _flag)
     causes = dict.fromkeys(config.fail_on, str(config.path))
     if fail_on is not None:
         names = parse_causes([name.strip() for name in fail_on.split(",")], "--fail-on")
         causes |= dict.fromkeys(names, "--fail-on")
-    report = reading.report(resolve(sources, config))
-    over, unknown = failures(report, limits, causes, config)
+    report = read(*resolve(sources, reading, config))
+    result = check(report, limits, causes, config)
     for pattern in unmatched(report, config):
         path = printable(str(config.path))
         click.echo(f"Warning: {path}: no layer matches '{printable(pattern)}'", err=True)
-    if over:
-        click.echo(_table(over))
-    checked = sum(1 for r in report.layers if r.metrics and not ignored(r.name, config))
-    failed = len({failure.layer for failure in over})
+    if result.failures:
+        click.echo(_table(result.failures))
+    checked, failed = result.num_checked, len({failure.layer for failure in result.failures})
     click.echo(f"{checked} layer{'s' * (checked != 1)} checked, {failed} over a limit", err=True)
     nothing = [] if checked else ["no layer was checked"]
-    complain(ctx, report.notes, [*report.complaints, *unknown, *nothing])
-    if over:
+    complain(ctx, report.notes, [*report.complaints, *result.unknown, *nothing])
+    if result.failures:
         ctx.exit(1)
-
-
-def _option(name: str, text: str) -> Limit:
-    flag = "--" + name.replace("_", "-")
-    try:
-        return Limit(name, parse_bound(name, text), flag)
-    except QdebugError as error:
-        raise QdebugError(f"{flag}: {error}") from None
 
 
 def _table(over: list[Failure]) -> str:

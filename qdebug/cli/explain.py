@@ -3,23 +3,19 @@
 import json
 import shutil
 import sys
-from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import click
 
-from qdebug.advise.whatif import WhatIf, predict
+from qdebug.advise.whatif import WhatIf, explore
 from qdebug.cli import options
-from qdebug.cli.reading import SOURCE_HELP, Reading, complain, is_saved, resolve
-from qdebug.errors import QdebugError
-from qdebug.measure.layer import Layer, Piece, Source
-from qdebug.names import find
-from qdebug.output import whole_file
+from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve, session_on
+from qdebug.names import find_all
+from qdebug.output import check_writable, whole_file
 from qdebug.render.explain import explained, explained_json
-from qdebug.report.report import LayerReport, Report
-from qdebug.run import engine
+from qdebug.report.report import Report
+from qdebug.sources.open import Options, is_saved
 
 _PIPED_WIDTH = 80
 _LEAST_WIDTH = 60
@@ -53,23 +49,27 @@ def command(
     sources: tuple[str, ...],
     form: str | None,
     output: Path | None,
-    reading: Reading,
+    reading: Options,
 ) -> None:
     """Find the layers, explain one after another."""
     if str(output) == "-":
         output = None
+    if output is not None:
+        check_writable(output)
     if form is None:
         form = "json" if output and output.suffix.lower() == ".json" else "text"
-    named = resolve(sources)
-    what_ifs: list[WhatIf | None]
+    named, reading = resolve(sources, reading)
+    what_ifs: dict[str, WhatIf] = {}
+    report: Report
     if is_saved(named):
-        report = reading.report(named)
-        found = _chosen([layer.name for layer in report.layers], layers)
-        by_name = {layer.name: layer for layer in report.layers}
-        report = replace(report, layers=[by_name[name] for name in found])
-        what_ifs = [None] * len(found)
+        report = read(named, reading)
+        names = find_all([layer.name for layer in report.layers], layers)
     else:
-        report, what_ifs = _explore(reading.source(named), layers)
+        with session_on(named, reading) as session:
+            names = find_all([layer.name for layer in session.source.layers], layers)
+            report, what_ifs = explore(session, names)
+    by_name = {layer.name: layer for layer in report.layers}
+    report = replace(report, layers=[by_name[name] for name in names])
     if form == "json":
         values = explained_json(report, what_ifs)
         text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=True) + "\n"
@@ -78,8 +78,8 @@ def command(
         if output is None and sys.stdout.isatty():
             width = max(shutil.get_terminal_size().columns, _LEAST_WIDTH)
         readable = [
-            explained(layer, what_if, width)
-            for layer, what_if in zip(report.layers, what_ifs, strict=True)
+            explained(layer, what_ifs.get(layer.name), width)
+            for layer in report.layers
             if layer.metrics is not None
         ]
         text = ("\n" + "=" * width + "\n\n").join(readable)
@@ -89,36 +89,3 @@ def command(
         with whole_file(output) as file:
             file.write(text.encode())
     complain(ctx, report.notes, report.complaints)
-
-
-def _chosen(known: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """The layers that the patterns mean, each once."""
-    names = [name for pattern in patterns for name in find(known, pattern, part=True)]
-    return list(dict.fromkeys(names))
-
-
-def _explore(source: Source, patterns: Sequence[str]) -> tuple[Report, list[WhatIf | None]]:
-    """The report of the layers meant, and what else each could be."""
-    by_name = {layer.name: layer for layer in source.layers}
-    names = _chosen(list(by_name), patterns)
-    report, broken = engine.explore(source, names)
-    reports = {layer.name: layer for layer in report.layers}
-    problems = list(report.problems)
-    what_ifs = []
-    for name in names:
-        try:
-            what_ifs.append(_what_if(source, by_name[name], reports[name], broken))
-        except QdebugError as error:
-            problems.append(str(error))
-            what_ifs.append(None)
-    chosen = [reports[name] for name in names]
-    return replace(report, layers=chosen, problems=problems), what_ifs
-
-
-def _what_if(
-    source: Source, layer: object, report: LayerReport, broken: Collection[Piece]
-) -> WhatIf | None:
-    """None where the layer cannot be read."""
-    if not isinstance(layer, Layer) or report.metrics is None:
-        return None
-    return predict(layer, report, partial(engine.layer_blocks, source, without=broken))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from qdebug.cli.reading import Reading
+from qdebug.sources.open import Options
 from qdebug.sources.tflite.run import KERNELS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,9 +26,7 @@ _MODEL_OPTIONS = [
     click.option(
         "--kernels",
         type=click.Choice(KERNELS),
-        default="default",
-        show_default=True,
-        help="LiteRT's kernels to run .tflite models with.",
+        help="LiteRT's kernels to run .tflite models with. Left out: default.",
     ),
     click.option("--signature", metavar="NAME", help="The signature of a .tflite model to run."),
 ]
@@ -57,28 +55,27 @@ _WORKER_OPTIONS = [
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how models are run; the command gets them as one `reading`."""
-    return _as_reading(function, _MODEL_OPTIONS)
+    return _as_one(function, _MODEL_OPTIONS)
 
 
 def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how SOURCE is read; the command gets them as one `reading`."""
-    return _as_reading(function, [*_MODEL_OPTIONS, _KEYS_OPTION])
+    """The options that say how and by whom SOURCE is read; the command gets them as `reading`."""
+    return _as_one(function, [*_MODEL_OPTIONS, _KEYS_OPTION, *_WORKER_OPTIONS])
 
 
-def running_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`reading_options`, and who does the work, for commands that go through all layers."""
-    return _as_reading(function, [*_MODEL_OPTIONS, _KEYS_OPTION, *_WORKER_OPTIONS])
-
-
-def _as_reading(
+def _as_one(
     function: Callable[..., Any], chosen: Sequence[Callable[[Callable[..., Any]], Any]]
 ) -> Callable[..., Any]:
-    fields = [field.name for field in dataclasses.fields(Reading)]
+    fields = [field.name for field in dataclasses.fields(Options)]
 
     @wraps(function)
     def command(*args: Any, **given: Any) -> Any:
-        reading = Reading(**{name: given.pop(name) for name in fields if name in given})
-        return function(*args, reading=reading, **given)
+        options = {name: given.pop(name) for name in fields if name in given}
+        if keys := options.pop("keys", ()):
+            from qdebug.sources.pair_file.fields import parse_keys
+
+            options["keys"] = parse_keys(keys)
+        return function(*args, reading=Options(**options), **given)
 
     for option in reversed(chosen):
         command = option(command)

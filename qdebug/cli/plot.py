@@ -1,6 +1,5 @@
 """``qdebug plot``: pictures of layers, as PNG."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,13 +7,12 @@ import click
 from matplotlib.figure import Figure
 
 from qdebug.cli import options
-from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
+from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve, session_on
 from qdebug.errors import QdebugError
-from qdebug.measure.layer import Layer, UnreadableLayer
-from qdebug.names import file_stem, find, printable
-from qdebug.output import whole_file
+from qdebug.names import file_stems, find_all, printable, shown
+from qdebug.output import check_writable, whole_file
 from qdebug.render import plots
-from qdebug.run import engine
+from qdebug.sources.open import Options
 
 
 @click.command(
@@ -48,46 +46,33 @@ def command(
     output: Path | None,
     everything: bool,
     overview: bool,
-    reading: Reading,
+    reading: Options,
 ) -> None:
     """Find the layers, draw each, print where it went."""
     if [bool(layers), everything, overview].count(True) != 1:
         raise click.UsageError("expected one of LAYER..., --all and --overview")
-    named = resolve(sources)
+    named, reading = resolve(sources, reading)
     if overview:
-        whole = reading.report(named)
         (path,) = _paths(["overview"], output)
+        whole = read(named, reading)
         _save(plots.overview_figure(whole), path)
         complain(ctx, whole.notes, whole.complaints)
         return
-    source = reading.source(named)
-    chosen = _chosen(source.layers, layers)
-    paths = _paths([layer.name for layer in chosen], output)
-    complaints = list(source.problems)
-    for layer, path in zip(chosen, paths, strict=True):
-        try:
-            if isinstance(layer, UnreadableLayer):
-                raise QdebugError(layer.reason)
-            found, broken = engine.explore(source, [layer.name])
-            complaints += found.complaints
-            (report,) = found.layers
-            if not report.unreadable:
-                blocks = engine.layer_blocks(source, layer, broken)
-                _save(plots.layer_figure(layer, report, blocks), path)
-        except QdebugError as error:
-            complaints.append(str(error))
-    complain(ctx, engine.notes_of(source), list(dict.fromkeys(complaints)))
-
-
-def _chosen(
-    known: Sequence[Layer | UnreadableLayer], patterns: Sequence[str]
-) -> list[Layer | UnreadableLayer]:
-    """The layers that the patterns mean, all where there is none."""
-    if not patterns:
-        return list(known)
-    by_name = {layer.name: layer for layer in known}
-    names = [name for pattern in patterns for name in find(by_name, pattern, part=True)]
-    return [by_name[name] for name in dict.fromkeys(names)]
+    with session_on(named, reading) as session:
+        known = [layer.name for layer in session.source.layers]
+        names = known if everything else find_all(known, layers)
+        paths = dict(zip(names, _paths(names, output), strict=True))
+        report = session.report(names)
+        found = session.distributions(report)
+    complaints = list(report.complaints)
+    for layer in report.layers:
+        if layer.name in found:
+            _save(plots.layer_figure(layer, found[layer.name]), paths[layer.name])
+        elif layer.metrics is not None:
+            complaints += session.reasons(layer.name) or [
+                f"layer '{shown(layer.name)}': no finite element to draw"
+            ]
+    complain(ctx, report.notes, list(dict.fromkeys(complaints)))
 
 
 def _paths(names: Sequence[str], output: Path | None) -> list[Path]:
@@ -100,19 +85,16 @@ def _paths(names: Sequence[str], output: Path | None) -> list[Path]:
                 f"-o: found the file {printable(str(output))} for {len(names)} pictures, expected "
                 "a directory"
             )
+        check_writable(output)
         return [output]
     directory = output or Path()
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise QdebugError(f"{printable(str(directory))}: {error.strerror}") from None
-    used: Counter[str] = Counter()
-    paths = []
-    for name in names:
-        stem = file_stem(name)
-        used[stem.lower()] += 1  # some file systems do not tell capitals
-        number = used[stem.lower()]
-        paths.append(directory / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png"))
+    paths = [directory / f"{stem}.png" for stem in file_stems(names)]
+    for path in paths[:1]:
+        check_writable(path)
     return paths
 
 

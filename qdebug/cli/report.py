@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from qdebug.cli import options
-from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
-from qdebug.output import whole_file
-from qdebug.render.columns import View, arranged
+from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
+from qdebug.output import check_writable, whole_file
+from qdebug.render.columns import View, arranged, check_view
 from qdebug.render.table import table
+from qdebug.sources.open import Options
 
 FORMATS = ("table", "markdown", "csv", "json", "tflite-csv")
 _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
@@ -51,7 +52,7 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 @click.option("--columns", "names", metavar="A,B", help="Only these columns, in this order.")
 @click.option("--per-channel", is_flag=True, help="A row a channel where a layer has them.")
 @click.option("--wide", is_flag=True, help="Whole names and all columns on any terminal.")
-@options.running_options
+@options.reading_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -64,7 +65,7 @@ def command(
     names: str | None,
     per_channel: bool,
     wide: bool,
-    reading: Reading,
+    reading: Options,
 ) -> None:
     """Read the source, arrange it, render it."""
     if str(output) == "-":
@@ -74,7 +75,10 @@ def command(
         raise click.UsageError(f"--columns and --per-channel do not go with {form}")
     chosen = None if names is None else [name.strip() for name in names.split(",")]
     view = View(chosen, per_channel, sort, top)
-    found = reading.report(resolve(sources), patterns)
+    check_view(view)
+    if output is not None:
+        check_writable(output)
+    found = read(*resolve(sources, reading), patterns)
     if form == "json":
         from qdebug.report.json import json_pieces
 

@@ -8,12 +8,13 @@ import click
 
 from qdebug.advise.suggest import DEFAULT_BUDGET, chosen, suggestions
 from qdebug.cli import options
-from qdebug.cli.reading import SOURCE_HELP, Reading, complain, resolve
+from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
 from qdebug.errors import QdebugError
 from qdebug.names import shown
-from qdebug.output import whole_file
-from qdebug.render.suggestions import FORMS, table, written
+from qdebug.output import check_writable, whole_file
+from qdebug.render.suggestions import FORMS, check_form, table, written
 from qdebug.report.limits import parse_share
+from qdebug.sources.open import Options
 
 
 @click.command(
@@ -55,7 +56,7 @@ from qdebug.report.limits import parse_share
 )
 @options.output_option("Write to FILE; - is the terminal.")
 @click.option("--wide", is_flag=True, help="Whole names on any terminal.")
-@options.running_options
+@options.reading_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -65,7 +66,7 @@ def command(
     budget: str | None,
     output: Path | None,
     wide: bool,
-    reading: Reading,
+    reading: Options,
 ) -> None:
     """Read the source, judge its operators, write those to leave in float."""
     share = DEFAULT_BUDGET if top is None else None
@@ -74,10 +75,16 @@ def command(
             share = parse_share(budget)
         except QdebugError as error:
             raise QdebugError(f"--budget: {error}") from None
-    report = reading.report(resolve(sources))
+    to_file = output is not None and str(output) != "-"
+    if to_file:
+        assert output is not None
+        check_writable(output)
+    named, reading = resolve(sources, reading)
+    if form != "table":
+        check_form(form, named)
+    report = read(named, reading)
     found = suggestions(report)
     kept = chosen(found.candidates, top=top, budget=share)
-    to_file = output is not None and str(output) != "-"
     if form == "table":
         fitted = not to_file and sys.stdout.isatty() and not wide
         text = table(found, kept, shutil.get_terminal_size().columns if fitted else None)

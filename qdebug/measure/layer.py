@@ -1,13 +1,12 @@
-"""Layer and Block: what a source hands on. No arithmetic, no file."""
+"""Layer, Block, Part and Source: what a source hands on. No arithmetic, no file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.sources.npz.checksum import RangeSum
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +22,8 @@ class Layer:
         nodes: what the float model calls the operator that makes the tensor, or reads the weight:
             names of ONNX nodes, or of a TFLite operator's output tensors. Quantizers take these.
         problems: what of it could not be read, where files hold other data of it: a line each.
+        view: axis and length to cut blocks along where there is one scale, to look at a tensor by
+            channel; None for blocks of one channel.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Layer:
     kind: str | None = None
     nodes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    view: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,51 +61,69 @@ class Block:
     model_float: NDArray[Any] | None = None
     first_channel: int = 0
 
+    def as_one_channel(self) -> "Block":
+        """The same elements as one channel."""
+        if self.floats.shape[1] == 1 and not self.first_channel:
+            return self
+        model = None if self.model_float is None else self.model_float.reshape(1, 1, -1)
+        return Block(self.floats.reshape(1, 1, -1), self.codes.reshape(1, 1, -1), model)
 
-# A file, and a layer of which it holds data.
-Piece = tuple[str, str]
+
+class Visitor(Protocol):
+    """Who is handed the data of a part."""
+
+    def take(self, layer: Layer, block: Block) -> None:
+        """One slab of a layer; `block` is valid until this returns."""
+
+    def fail(self, layer: Layer, reason: str) -> None:
+        """The layer's data in the part cannot be used; that of the part's other layers can."""
 
 
-class Part(Protocol):
-    """A share of a source's data that can be read by itself, by any thread."""
+class Whole(Protocol):
+    """Something cut into several parts that stand and fall together. Equal wholes are one."""
 
     @property
-    def piece(self) -> Piece:
-        """What is checked as a whole: parts of one piece stand and fall together."""
+    def parts(self) -> int:
+        """How many parts it is cut into."""
 
-    @property
-    def of(self) -> int:
-        """How many parts the piece is cut into."""
+    def __hash__(self) -> int: ...
 
-    @property
-    def layers(self) -> Sequence[Layer]:
-        """The layers that it holds data of."""
-
-    @property
-    def num_elements(self) -> int:
-        """About how many elements it holds, for showing progress."""
-
-    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
-        """The data, slab by slab, each with its layer; a block is valid until the next is taken.
-
-        Where the piece is cut into parts, checksums of what was read are added to `sums` in the
-        end, for whoever has those of all parts to compare.
+    def check(self, receipts: Sequence[Any]) -> None:
+        """Check what the parts handed back, one receipt each, in any order.
 
         Raises:
-            LayerError: the data turns out to be broken; nothing of the piece can be used.
+            LayerError: the whole is not what it should be, and none of it can be used.
         """
 
 
-class WholePiece:
-    """What all parts have in common that are pieces of their own."""
-
-    of = 1
-    layers: Sequence[Layer]
+class Part(Protocol):
+    """A share of a source's data that any thread or machine can read by itself."""
 
     @property
-    def piece(self) -> Piece:
-        """By its first layer, which no other part has."""
-        return "", self.layers[0].name
+    def whole(self) -> Whole | None:
+        """What it is cut from; None where it stands by itself."""
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The layers it holds data of."""
+
+    @property
+    def num_elements(self) -> int:
+        """About how many elements it holds."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether reading it waits for a network more than it computes."""
+
+    def read(self, visitor: Visitor) -> Any:
+        """Hand all data to the visitor, slab by slab.
+
+        Returns:
+            A receipt that only the part's whole understands.
+
+        Raises:
+            LayerError: the data is broken; nothing of the whole can be used.
+        """
 
 
 class Source(Protocol):
@@ -119,7 +139,7 @@ class Source(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What was done otherwise than one would think: a line each."""
+        """Choices that may surprise the user: a line each."""
 
     @property
     def skipped(self) -> Sequence[tuple[str, str]]:
@@ -132,6 +152,6 @@ class Source(Protocol):
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
         """All data of these layers and of no others.
 
-        Blocks are cut along the axis that `params` of the layer given here has, so that whoever
-        wants to see a tensor by channel gives a layer with an axis where the source's has none.
+        Blocks are cut as the layers given here say (`Layer.view`), and come with a layer whose
+        `view` is None where the data did not fit it.
         """

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from qdebug.errors import FieldError
-from qdebug.measure.layer import Block
+from qdebug.measure.layer import Block, Layer, Visitor
 
 # Elements in a block: large enough that calls into NumPy do not count and threads do not wait for
 # the interpreter, small enough for the cache. benchmarks/blocks.py on two cores, ns an element of
@@ -51,18 +52,43 @@ def slabs(shape: tuple[int, ...], axis: int | None) -> Iterator[tuple[int, tuple
                 yield channel, (1, width, min(BLOCK_ELEMENTS, inner - start))
 
 
-def array_blocks(
+def cut(layer: Layer, shape: tuple[int, ...]) -> tuple[Layer, int | None]:
+    """The axis along which a tensor of this shape is cut, and the layer its blocks come with.
+
+    Raises:
+        FieldError: the tensor does not have the channels that the layer has.
+    """
+    axis = layer.params.axis
+    if axis is not None:
+        if shape[axis : axis + 1] != (layer.params.channels,):
+            expected = f"{layer.params.channels} channels along axis {axis}"
+            raise FieldError("float", found=f"shape {shape}", expected=expected)
+        return layer, axis
+    if layer.view is None:
+        return layer, None
+    axis, length = layer.view
+    if shape[axis : axis + 1] == (length,):
+        return layer, axis
+    return replace(layer, view=None), None
+
+
+def hand_over(
+    visitor: Visitor,
+    layer: Layer,
     floats: NDArray[Any],
     codes: NDArray[Any],
     model_float: NDArray[Any] | None = None,
-    *,
-    axis: int | None,
-) -> Iterator[Block]:
-    """The blocks of a tensor that is in memory; all arrays have one shape, `axis` its channels."""
+) -> None:
+    """Hand a tensor that is in memory to a visitor, slab by slab; all arrays have one shape.
+
+    Raises:
+        FieldError: the tensor does not have the channels that the layer has.
+    """
+    layer, axis = cut(layer, floats.shape)
     arrays = [array.reshape(-1) for array in (floats, codes, model_float) if array is not None]
     start = 0
     for first_channel, slab in slabs(floats.shape, axis):
         stop = start + math.prod(slab)
         here, there, *model = (array[start:stop].reshape(slab) for array in arrays)
-        yield Block(here, there, model[0] if model else None, first_channel)
+        visitor.take(layer, Block(here, there, model[0] if model else None, first_channel))
         start = stop

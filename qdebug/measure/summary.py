@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from qdebug.arithmetic.affine import Float64Array
 
-# Up to so many elements, the floats themselves: what the error searches do in a quarter second.
+# Up to this many elements, the floats themselves: what the error searches do in a quarter second.
 WHOLE_ELEMENTS = 1 << 16
 
-# Bins of all channels together, both signs: 8 MB.
+# Bins of all channels together, both signs.
 _MOST_BINS = 1 << 20
-# A bin is this share of the largest value's power of two below it, or finer: 2^-11.
+MOST_BYTES_OF_SUMMARY = 8 * _MOST_BINS
+# The width of a bin is this share of the power of two below its values, or less: 2^-11.
 _MOST_MANTISSA_BITS = 11
 # Below 2^-32 of its channel's largest value an element counts as zero: no code of 16 bits or fewer
 # could tell, however much of the range is clipped.
@@ -32,7 +33,8 @@ MOST_CHANNELS = _MOST_BINS // (2 * _OCTAVES)
 _SPREAD = (math.sqrt(5) - 1) / 2
 
 _FLOAT32_MANTISSA_BITS = 23
-_FLOAT32_BIAS = 127
+_FLOAT32_MAX = np.finfo(np.float32).max
+_FLOAT32_MAX_BITS = int(_FLOAT32_MAX.view(np.uint32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,8 @@ class Summary:
     """Floats by channel: `rows` of shape (channels, points), NaN where a channel has fewer.
 
     `weights`, of the same shape, is how many elements a point stands for; None where each stands
-    for itself. A point is then within a relative 2^-`mantissa_bits` of its elements.
+    for itself. A point is then within a relative 2^-`mantissa_bits` of its elements; the least and
+    the largest one of a channel are exact.
     """
 
     rows: Float64Array
@@ -49,71 +52,147 @@ class Summary:
 
 
 class Summarizer:
-    """Takes a layer's floats block by block, once, and gives their summary."""
+    """Takes a layer's floats slab by slab, in one pass, and gives their summary.
 
-    def __init__(self, largest: ArrayLike, elements: int) -> None:
+    Bins are the exponent and the first bits of the mantissa of a float32, so those of values above
+    the largest seen so far are found by moving the window of `_OCTAVES` up: what falls out at its
+    lower end counts as zero, as it would if the largest value had come first.
+    """
+
+    def __init__(self, unit: ArrayLike) -> None:
         """Begin.
 
         Args:
-            largest: the largest magnitude among each channel's finite floats, shape (channels,).
-            elements: how many floats will come, about; decides how they are kept.
+            unit: a positive float of about the floats' own magnitude for each channel, shape
+                (channels,), such as their scale: they are counted in this unit, as float32.
         """
-        self._largest = np.array(largest, np.float64, ndmin=1)
-        channels = self._largest.size
+        self._unit = np.array(unit, np.float64, ndmin=1)
+        channels = self._unit.size
         if channels > MOST_CHANNELS:
             raise ValueError(f"found {channels} channels, expected at most {MOST_CHANNELS}")
-        self._whole: list[Float64Array] | None = [] if elements <= WHOLE_ELEMENTS else None
         self._mantissa_bits = min(
             _MOST_MANTISSA_BITS, int(math.log2(_MOST_BINS // (2 * _OCTAVES * channels)))
         )
-        # One bin more than the octaves need: for the largest value itself.
-        self._bins = (_OCTAVES << self._mantissa_bits) + 1
-        size = 0 if self._whole is not None else channels * 2 * self._bins
-        self._counts = np.zeros(size, np.int64)
+        self._bins = _OCTAVES << self._mantissa_bits
+        self._whole: list[Float64Array] | None = []
+        self._counts = np.zeros((0, 2, 0), np.int64)  # (channels, sign, bins), once there are many
+        self._first = np.zeros(channels, np.int64)  # number of the window's lowest bin
+        self._low = np.full(channels, np.inf)
+        self._high = np.full(channels, -np.inf)
 
     def add(self, floats: NDArray[np.floating], first_channel: int = 0) -> None:
         """Take a slab of shape (outer, channels, inner); what is not finite is left out."""
         outer, width, inner = floats.shape
-        channels = slice(first_channel, first_channel + width)
         rows = floats.transpose(1, 0, 2).reshape(width, outer * inner)
-        if self._whole is not None:
-            part = np.full((self._largest.size, outer * inner), np.nan)
-            part[channels] = rows
-            self._whole.append(part)
+        if self._whole is None:
+            self._count(rows, first_channel)
             return
-        largest = self._largest[channels, None]
-        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-            share = (rows / np.where(largest > 0, largest, 1.0)).astype(np.float32)
-        bins = self._bins_of(share)
-        bins += np.arange(first_channel, first_channel + width)[:, None] * (2 * self._bins)
-        self._counts += np.bincount(bins[np.isfinite(rows)], minlength=self._counts.size)
+        part = rows.astype(np.float64)
+        if width < self._unit.size:
+            part = np.full((self._unit.size, outer * inner), np.nan)
+            part[first_channel : first_channel + width] = rows
+        self._whole.append(part)
+        self._count_if_many()
+
+    def merge(self, other: "Summarizer") -> None:
+        """Take in what another of the same unit has taken."""
+        if self._whole is not None and other._whole is not None:
+            self._whole += other._whole
+            self._count_if_many()
+            return
+        for each in (self, other):
+            each._count_whole()
+        self._move_up(np.maximum(self._first, other._first))
+        other._move_up(self._first)
+        self._counts += other._counts
+        self._low = np.minimum(self._low, other._low)
+        self._high = np.maximum(self._high, other._high)
 
     def summary(self) -> Summary:
         """The summary of what was taken."""
         if self._whole is not None:
-            return Summary(np.concatenate([np.empty((self._largest.size, 0)), *self._whole], 1))
-        counts = self._counts.reshape(self._largest.size, 2 * self._bins)
-        used = counts.any(axis=0)
+            return Summary(np.concatenate([np.empty((self._unit.size, 0)), *self._whole], 1))
+        counts = self._counts.reshape(self._unit.size, 2 * self._bins)
+        used = np.asarray(counts.any(axis=0))
         weights = counts[:, used].astype(np.float64)
-        points = self._points()[used] * self._largest[:, None]
-        return Summary(np.where(weights > 0, points, np.nan), weights, self._mantissa_bits)
+        points, taken = self._points(used) * self._unit[:, None], weights > 0
+        for ends, reduce, start in (
+            (self._low, np.minimum, np.inf),
+            (self._high, np.maximum, -np.inf),
+        ):
+            outermost = reduce.reduce(points, axis=1, where=taken, initial=start, keepdims=True)
+            points = np.where(taken & (points == outermost), ends[:, None], points)
+        return Summary(np.where(taken, points, np.nan), weights, self._mantissa_bits)
 
-    def _bins_of(self, share: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The bin of each value from -1 to 1: by exponent and first bits of the mantissa."""
-        shift = _FLOAT32_MANTISSA_BITS - self._mantissa_bits
-        first = (_FLOAT32_BIAS - _OCTAVES) << self._mantissa_bits
-        bins = (np.abs(share).view(np.uint32) >> shift).astype(np.int64)
-        np.clip(bins - first, 0, self._bins - 1, out=bins)
-        bins += (share < 0) * self._bins
-        return bins
+    def _count_if_many(self) -> None:
+        if self._whole and sum(part.size for part in self._whole) > WHOLE_ELEMENTS:
+            self._count_whole()
 
-    def _points(self) -> Float64Array:
-        """A value from -1 to 1 for each bin, shape (2 * bins,)."""
+    def _count_whole(self) -> None:
+        """Count the floats that were kept whole."""
+        if self._whole is None:
+            return
+        kept, self._whole = self._whole, None
+        self._counts = np.zeros((self._unit.size, 2, self._bins), np.int64)
+        for part in kept:
+            self._count(part, 0)
+
+    def _count(self, rows: NDArray[np.floating], first_channel: int) -> None:
+        """Count rows of shape (channels, elements)."""
+        channels = slice(first_channel, first_channel + rows.shape[0])
+        finite = np.isfinite(rows)
+        for ends, reduce, start in (
+            (self._low, np.minimum, np.inf),
+            (self._high, np.maximum, -np.inf),
+        ):
+            extreme = reduce.reduce(rows, axis=1, where=finite, initial=start)
+            ends[channels] = reduce(ends[channels], extreme)
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            values = (rows / self._unit[channels, None]).astype(np.float32)
+            values = np.clip(values, -_FLOAT32_MAX, _FLOAT32_MAX)
+        bins = self._bins_of(values)
+        first = self._first.copy()
+        if rows.shape[1]:
+            largest = np.where(finite, bins, 0).max(axis=1)
+            octave = 1 << self._mantissa_bits
+            lowest = (largest // octave + 1) * octave - self._bins  # the window ends an octave
+            first[channels] = np.maximum(first[channels], lowest)
+        self._move_up(first)
+        bins = np.clip(bins - self._first[channels, None], 0, self._bins - 1)
+        bins += (values < 0) * self._bins
+        bins += np.arange(rows.shape[0])[:, None] * (2 * self._bins)
+        size = rows.shape[0] * 2 * self._bins
+        counts = np.bincount(bins[finite], minlength=size)
+        self._counts[channels] += counts.reshape(-1, 2, self._bins)
+
+    def _bins_of(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The number of each value's bin, whatever its sign: exponent and first mantissa bits."""
         shift = _FLOAT32_MANTISSA_BITS - self._mantissa_bits
-        first = (_FLOAT32_BIAS - _OCTAVES) << self._mantissa_bits
-        edges = ((np.arange(self._bins + 1) + first) << shift).astype(np.uint32).view(np.float32)
-        edges = edges.astype(np.float64)
-        place = (np.arange(self._bins) * _SPREAD) % 1.0
-        points = edges[:-1] + place * np.diff(edges)
-        points[0], points[-1] = 0.0, 1.0
-        return np.concatenate([points, -points])
+        return (np.abs(values).view(np.uint32) >> shift).astype(np.int64)
+
+    def _move_up(self, first: NDArray[np.int64]) -> None:
+        """Let each channel's window begin at this bin; what is below counts as zero."""
+        for channel in np.flatnonzero(first > self._first):
+            steps = min(int(first[channel] - self._first[channel]), self._bins - 1)
+            counts = self._counts[channel]
+            moved = np.zeros_like(counts)
+            moved[:, : self._bins - steps] = counts[:, steps:]
+            moved[:, 0] += counts[:, :steps].sum(axis=1)
+            self._counts[channel] = moved
+            self._first[channel] = first[channel]
+
+    def _points(self, used: NDArray[np.bool_]) -> Float64Array:
+        """A value in units for each used bin of each channel, shape (channels, used)."""
+        shift = _FLOAT32_MANTISSA_BITS - self._mantissa_bits
+        sign, place = np.divmod(np.flatnonzero(used), self._bins)
+        number = self._first[:, None] + place
+        lower, upper = (
+            np.minimum(edge << shift, _FLOAT32_MAX_BITS)
+            .astype(np.uint32)
+            .view(np.float32)
+            .astype(np.float64)
+            for edge in (number, number + 1)
+        )
+        points = lower + (place * _SPREAD) % 1.0 * (upper - lower)
+        points = np.where(place == 0, 0.0, points)
+        return np.where(sign == 1, -points, points)

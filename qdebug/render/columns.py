@@ -164,6 +164,15 @@ def chosen_columns(view: View, default: Sequence[str]) -> list[Column]:
     return columns(names)
 
 
+def check_view(view: View) -> None:
+    """Check the names that a view asks for, before anything is read.
+
+    Raises:
+        QdebugError: an unknown column.
+    """
+    columns([*(view.columns or ()), *([] if view.sort is None else [view.sort])])
+
+
 def layer_row(layer: LayerReport) -> Row:
     """The row of a whole layer."""
     return Row(layer, layer.metrics, layer.scale, layer.zero_point)

@@ -2,12 +2,12 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from qdebug.advise.remedy import LABELS, recommend
 from qdebug.advise.whatif import Alternative, WhatIf
-from qdebug.arithmetic.affine import code_range
+from qdebug.arithmetic.affine import code_range, representable_range
 from qdebug.errors import FieldError
 from qdebug.formatting import percent, significant
 from qdebug.measure.metrics import REFERENCE, Metrics
@@ -46,13 +46,14 @@ def explained(layer: LayerReport, what_if: WhatIf | None, width: int = 80) -> st
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
-def explained_json(report: Report, what_ifs: Sequence[WhatIf | None]) -> dict[str, Any]:
+def explained_json(report: Report, what_ifs: Mapping[str, WhatIf]) -> dict[str, Any]:
     """The same as JSON values: the report's own, and ``what_if`` in every layer.
 
     docs/whatif.md describes them; a layer's `what_if` is null without its tensors.
     """
     values = to_json(report) | {"schema": SCHEMA}
-    for layer, what_if in zip(values["layers"], what_ifs, strict=True):
+    for layer in values["layers"]:
+        what_if = what_ifs.get(layer["name"])
         layer["what_if"] = None if what_if is None else _what_if_json(what_if)
     return values
 
@@ -147,7 +148,7 @@ def _representable(layer: LayerReport) -> str:
         return ""
     if not codes[0] <= z <= codes[1]:
         return ""
-    return f"{_ends((codes[0] - z) * s, (codes[1] - z) * s)} can be represented"
+    return f"{_ends(*representable_range(s, z, codes))} can be represented"
 
 
 def _diagnosis(layer: LayerReport, width: int) -> list[str]:

@@ -1,13 +1,11 @@
 """Pictures: the distributions and the error of one layer, and the errors of all layers.
 
-A picture takes its own pass over the layer's data, block by block, so that its memory does not
-grow with the layer. Figures come from the report and are not computed again here.
+Distributions and figures are gathered elsewhere, block by block, so that memory does not grow with
+the layer.
 """
 
-import math
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import matplotlib as mpl
@@ -15,12 +13,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from qdebug.arithmetic.affine import QuantParams
 from qdebug.errors import QdebugError
 from qdebug.formatting import percent, significant
-from qdebug.measure.layer import Block, Layer
+from qdebug.measure.histogram import Distributions
 from qdebug.measure.metrics import REFERENCE, TFLITE_THRESHOLD, Metrics
 from qdebug.names import printable, shorten, shortened
 from qdebug.report.report import LayerReport, Report
@@ -34,136 +31,32 @@ BAD = "#D55E00"  # vermilion: clipped, or above TFLite's threshold
 WASTE = "#999999"
 
 _DPI = 100
-_MOST_BINS = 256
-# Floats further outside the representable range than this share of it are drawn at the edge.
-_MOST_OUTSIDE = 0.5
-# Errors larger than this many steps are drawn at the edge.
-_MOST_STEPS = 6.0
-_ERROR_BINS_A_STEP = 20
-# Errors are drawn this much smaller, so that half a step, give or take a float's last digit, falls
-# on the side of rounding.
-_JUST_INSIDE = 1 - 1e-4
 
 
-@dataclass(frozen=True, eq=False)
-class Histogram:
-    """Counts in bins of one width; what lies outside is in the first and last."""
-
-    edges: NDArray[np.float64]
-    counts: NDArray[np.float64]
-
-    @classmethod
-    def empty(cls, low: float, high: float, bins: int) -> "Histogram":
-        """No counts yet, in `bins` bins from `low` to `high`."""
-        return cls(np.linspace(low, high, bins + 1), np.zeros(bins))
-
-    def add(self, values: NDArray[np.float64]) -> None:
-        """Count finite values."""
-        inside = np.clip(values, self.edges[0], self.edges[-1])
-        self.counts[:] += np.histogram(inside, len(self.counts), (self.edges[0], self.edges[-1]))[0]
-
-    @property
-    def shares(self) -> NDArray[np.float64]:
-        """Share of the elements in each bin."""
-        shares: NDArray[np.float64] = self.counts / max(self.counts.sum(), 1.0)
-        return shares
-
-
-@dataclass(frozen=True, eq=False)
-class Distributions:
-    """A layer's floats and codes, both in codes (x/s + z and q), and its error in steps.
-
-    The errors are without those of exact zeros that stayed exact: there are `exact_zeros` of them,
-    which would hide all others.
-    """
-
-    floats: Histogram
-    codes: Histogram
-    errors: Histogram
-    exact_zeros: int = 0
-
-
-def distributions(layer: Layer, metrics: Metrics, blocks: Iterator[Block]) -> Distributions:
-    """Histograms of a layer in one pass; `metrics` gives their ranges.
-
-    Counted in codes, channels of different scales fall on one axis, and every bin holds the same
-    number of codes.
-    """
-    params = layer.params
-    assert metrics.quantized_min is not None
-    assert metrics.quantized_max is not None
-    # All codes; of 32 bits the used ones only, for nobody uses them all.
-    first, last = params.qmin, params.qmax
-    if params.bits > 16:
-        first, last = metrics.quantized_min, metrics.quantized_max
-    reach = _MOST_OUTSIDE * (last - first + 1)
-    low, high = first - 0.5, last + 0.5
-    if metrics.clipped or params.bits > 16:
-        assert metrics.float_min is not None
-        assert metrics.float_max is not None
-        least = float((metrics.float_min / params.scale + params.zero_point).min())
-        largest = float((metrics.float_max / params.scale + params.zero_point).max())
-        low = max(min(low, least), low - reach)
-        high = min(max(high, largest), high + reach)
-    most = min(_MOST_BINS, max(16, int(4 * math.sqrt(metrics.num_elements))))
-    # Whole codes, counted from `first - 0.5`, so that no bin holds more codes than another.
-    width = max(math.ceil((last - first + 1) / most), 1)
-    below = math.ceil((first - 0.5 - low) / width)
-    above = math.ceil((high - first + 0.5) / width)
-    edges = (first - 0.5 - below * width, first - 0.5 + above * width, below + above)
-    steps = min(max(1.0, math.ceil(metrics.max_abs_error_scale or 0.0)), _MOST_STEPS)
-    found = Distributions(
-        Histogram.empty(*edges),
-        Histogram.empty(*edges),
-        Histogram.empty(-steps, steps, int(2 * steps * _ERROR_BINS_A_STEP)),
-    )
-    exact_zeros = sum(_count(block, params, found) for block in blocks)
-    return replace(found, exact_zeros=exact_zeros)
-
-
-def _count(block: Block, params: QuantParams, found: Distributions) -> int:
-    """Add a block to the histograms; returns its number of exact zeros."""
-    x = block.floats.astype(np.float64)  # (outer, channels, inner)
-    scale, zero_point = params.rows(block.first_channel, block.first_channel + x.shape[1])
-    with np.errstate(over="ignore", invalid="ignore"):
-        x = x / scale + zero_point
-    finite = np.isfinite(x)
-    exact = (block.floats == 0) & (block.codes == zero_point)
-    found.floats.add(x[finite])
-    found.codes.add(block.codes[finite].astype(np.float64))
-    found.errors.add((block.codes - x)[finite & ~exact] * _JUST_INSIDE)
-    return int(np.count_nonzero(exact))
-
-
-def layer_figure(layer: Layer, report: LayerReport, blocks: Iterator[Block]) -> Figure:
-    """The picture of one layer.
+def layer_figure(report: LayerReport, found: Distributions) -> Figure:
+    """The picture of one layer, from its figures and its distributions.
 
     Above, floats and codes over each other on one axis, with the codes that are never used and the
     floats that clip; below, the error in steps of the scale beside what rounding alone gives; for a
     layer with a scale a channel, RMSE/scale by channel at the bottom.
-
-    Raises:
-        QdebugError: the layer has no finite element.
     """
     metrics = report.metrics
-    if metrics is None or not metrics.num_elements:
-        raise QdebugError(f"layer '{printable(layer.name)}': no finite element to draw")
-    found = distributions(layer, metrics, blocks)
+    assert metrics is not None, "a layer that was read"
     panels = 3 if report.channels else 2
     figure = Figure(figsize=(9, 3.2 * panels), dpi=_DPI, layout="constrained")
     axes = figure.subplots(panels, 1)
     figure.suptitle(
-        shorten(printable(layer.name), 90), fontsize=11, fontweight="bold", parse_math=False
+        shorten(printable(report.name), 90), fontsize=11, fontweight="bold", parse_math=False
     )
-    _draw_values(axes[0], found, layer, metrics)
+    _draw_values(axes[0], found, metrics)
     _draw_errors(axes[1], found, metrics)
     if report.channels:
         _draw_channels(axes[2], [channel.metrics for channel in report.channels])
     return figure
 
 
-def _draw_values(axes: Axes, found: Distributions, layer: Layer, metrics: Metrics) -> None:
-    params = layer.params
+def _draw_values(axes: Axes, found: Distributions, metrics: Metrics) -> None:
+    params = found.params
     edges = found.floats.edges
     floor = 0.4 / metrics.num_elements  # a bin of one element still shows
     axes.stairs(found.floats.shares, edges, fill=True, color=FLOAT, alpha=0.45, label="float")

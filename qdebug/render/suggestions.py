@@ -170,22 +170,31 @@ FORMS = {
 }
 
 
-def written(form: str, report: Report, kept: Sequence[Suggestion]) -> str:
-    """The operators in the form that `form` names.
+def check_form(form: str, sources: Sequence[str]) -> None:
+    """Check that a form is for models such as these sources are made of.
 
     Raises:
-        QdebugError: the report is on models of another kind, or does not say what is needed.
+        QdebugError: it is not.
     """
     chosen = FORMS[form]
     known = sorted({ending for each in FORMS.values() for ending in each.models})
-    for source in report.sources:
+    for source in sources:
         ending = next((e for e in known if source.lower().endswith(e)), None)
         if chosen.models and ending is not None and ending not in chosen.models:
             raise QdebugError(
                 f"{printable(source)}: found a {ending} source, expected "
                 f"{' or '.join(chosen.models)} for {form}"
             )
+
+
+def written(form: str, report: Report, kept: Sequence[Suggestion]) -> str:
+    """The operators in the form that `form` names.
+
+    Raises:
+        QdebugError: the report is on models of another kind, or does not say what is needed.
+    """
+    check_form(form, report.sources)
     ops = [layer.op for layer in report.layers if layer.op]
     if form == "onnxruntime" and ops and all(op.isupper() for op in ops):
         raise QdebugError(f"found TFLite's operators ({printable(ops[0])}), expected ONNX's")
-    return chosen.text(report, kept)
+    return FORMS[form].text(report, kept)

@@ -10,7 +10,7 @@ from qdebug.formatting import significant
 from qdebug.measure.metrics import REFERENCE
 from qdebug.names import printable, shorten, shortened
 from qdebug.render.columns import Column, Row, View, chosen_columns, rows
-from qdebug.report.report import LayerReport, Report
+from qdebug.report.report import Report
 
 DEFAULT_COLUMNS = (
     "layer",
@@ -62,7 +62,7 @@ def table(
     """
     body = rows(report, view)
     chosen = chosen_columns(view, DEFAULT_COLUMNS)
-    cells = {column.name: [_cell(column, row) for row in body] for column in chosen}
+    cells = {column.name: [cell(column, row) for row in body] for column in chosen}
     left_out: list[str] = []
     if width is not None:
         for name in _DISPENSABLE if view.columns is None else ():
@@ -82,13 +82,14 @@ def table(
         tablefmt="simple",
         disable_numparse=True,
     )
-    lines = [_head(report), "", _coloured(text, body), "", *_tail(report, width)]
+    lines = [_head(report), "", _coloured(text, body), "", *summary(report, width)]
     if left_out:
         lines.append(f"left out to fit {width} columns: {', '.join(left_out)} (--wide shows all)")
     return "\n".join(lines) + "\n"
 
 
-def _cell(column: Column, row: Row) -> str:
+def cell(column: Column, row: Row) -> str:
+    """What a table shows of a row in a column."""
     value = column.value(row)
     return "-" if value is None else column.text(value)
 
@@ -127,7 +128,7 @@ def _head(report: Report) -> str:
     )
 
 
-def _tail(report: Report, width: int | None) -> list[str]:
+def summary(report: Report, width: int | None = None) -> list[str]:
     """How many layers exceed the reference and the worst; then what could not be read."""
     read = [layer for layer in report.layers if layer.metrics]
     above = [layer for layer in read if layer.above_rounding]
@@ -136,7 +137,7 @@ def _tail(report: Report, width: int | None) -> list[str]:
         f"(rmse/scale {significant(REFERENCE)}, less where floats are exact zeros)"
     )
     if above:
-        worst = max(above, key=_badness)
+        worst = max(above, key=lambda layer: layer.badness)
         assert worst.metrics is not None
         name = printable(worst.name)
         name = name if width is None else shorten(name, _LEAST_NAME_WIDTH)
@@ -148,15 +149,6 @@ def _tail(report: Report, width: int | None) -> list[str]:
         line,
         *(f"unreadable: {printable(complaint)}" for complaint in report.complaints),
     ]
-
-
-def _badness(layer: LayerReport) -> float:
-    """How many times its expected error a layer shows; one of zeros only has none to expect."""
-    assert layer.metrics is not None
-    if layer.metrics.rmse_scale_expected is None:
-        return (layer.metrics.rmse_scale or 0.0) / REFERENCE
-    ratio = layer.metrics.rmse_scale_ratio
-    return float("inf") if ratio is None else ratio
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,6 +1,6 @@
-"""Limits: which figures a layer must keep to, from options and configuration, and who does not."""
+"""Limits: which figures a layer must keep to, and which layers do not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +57,8 @@ class Config:
 
     Attributes:
         path: the file it was read from.
-        source: pair files or a saved report to use where the command line names none.
+        source: what to read where the command line names no source.
+        reading: how to read that source: options by name, such as ``inputs``.
         limits: for all layers, by name.
         ignore: globs of layers that are not checked.
         overrides: for some layers; the last that matches wins.
@@ -66,6 +67,7 @@ class Config:
 
     path: Path | None = None
     source: list[str] = field(default_factory=list)
+    reading: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Limit] = field(default_factory=dict)
     ignore: list[str] = field(default_factory=list)
     overrides: list[Override] = field(default_factory=list)
@@ -125,107 +127,6 @@ def _bound(value: Any, is_share: bool, is_minimum: bool = False) -> float:
     return bound
 
 
-def find_config(start: Path) -> Config:
-    """The configuration in `start` or the nearest folder above that has one.
-
-    It is ``qdebug.toml`` or the table ``[tool.qdebug]`` of ``pyproject.toml``.
-    """
-    for folder in [start, *start.parents]:
-        for name in ("qdebug.toml", "pyproject.toml"):
-            path = folder / name
-            if path.is_file():
-                config = read_config(path)
-                if config.path is not None:
-                    return config
-    return Config()
-
-
-def read_config(path: Path) -> Config:
-    """The configuration in one file; empty where a pyproject.toml has no [tool.qdebug].
-
-    Raises:
-        QdebugError: not TOML, an unknown key, or a value of the wrong kind.
-    """
-    import tomllib
-
-    shown = printable(str(path))
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise QdebugError(f"{shown}: {error.strerror}") from None
-    except ValueError as error:
-        raise QdebugError(f"{shown}: not TOML: {error}") from None
-    table = data.get("tool", {})
-    table = table.get("qdebug") if isinstance(table, dict) else None
-    if table is None:
-        if path.name == "pyproject.toml":
-            return Config()
-        table = data
-    where = f"{shown}: [tool.qdebug]" if table is not data else shown
-    if not isinstance(table, dict):
-        raise QdebugError(f"{where}: found {table!r:.60}, expected a table")
-    entries = _known(table, [*LIMIT_KINDS, "source", "ignore", "layer", "fail_on"], where)
-    layers = entries.get("layer", [])
-    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
-        raise QdebugError(f"{where}: 'layer': expected tables, each headed [[tool.qdebug.layer]]")
-    return Config(
-        path=path,
-        source=[
-            name if "://" in name else str(path.parent / name)
-            for name in _texts(entries, "source", where)
-        ],
-        limits=_limits(entries, where),
-        ignore=_texts(entries, "ignore", where),
-        fail_on=parse_causes(_texts(entries, "fail_on", where), f"{where}: 'fail_on'"),
-        overrides=[
-            override
-            for i, layer in enumerate(layers)
-            for override in _overrides(layer, f"{where}, layer table {i + 1}")
-        ],
-    )
-
-
-def _overrides(layer: Mapping[str, Any], where: str) -> list[Override]:
-    entries = _known(layer, [*LIMIT_KINDS, "name"], where)
-    patterns = _texts(entries, "name", where)
-    if not patterns:
-        raise QdebugError(f"{where}: 'name': found nothing, expected a layer's name or a glob")
-    return [
-        Override(pattern, _limits(entries, f"{where} '{printable(pattern)}'"))
-        for pattern in patterns
-    ]
-
-
-def _known(table: Mapping[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:
-    """The table with its keys in one spelling (``max-clipped`` is ``max_clipped``)."""
-    entries = {key.replace("-", "_"): value for key, value in table.items()}
-    for key in entries:
-        if key not in keys:
-            raise QdebugError(f"{where}: unknown key '{printable(key)}'; {nearest(key, keys)}")
-    return entries
-
-
-def _texts(entries: Mapping[str, Any], key: str, where: str) -> list[str]:
-    value = entries.get(key, [])
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise QdebugError(
-            f"{where}: '{key}': found {value!r:.60}, expected text or a list of texts"
-        )
-    return texts
-
-
-def _limits(entries: Mapping[str, Any], origin: str) -> dict[str, Limit]:
-    limits = {}
-    for name in LIMIT_KINDS:
-        if name in entries:
-            try:
-                limits[name] = Limit(name, parse_bound(name, entries[name]), origin)
-            except QdebugError as error:
-                raise QdebugError(f"{origin}: '{name}': {error}") from None
-    return limits
-
-
 def parse_causes(names: Sequence[str], where: str) -> list[str]:
     """Causes of a diagnosis, checked.
 
@@ -238,43 +139,85 @@ def parse_causes(names: Sequence[str], where: str) -> list[str]:
     return list(names)
 
 
-def failures(
-    report: Report, options: Mapping[str, Limit], causes: Mapping[str, str], config: Config
-) -> tuple[list[Failure], list[str]]:
-    """Every figure that is over its limit, in the report's order; and every one that is unknown.
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check found.
 
-    A layer's limits are the configuration's, over them those of the command line, over them those
-    of the layer's own overrides. `causes` are those that no layer may have, each with its origin.
-    The second list has a line for each limited figure that the report does not know.
+    Attributes:
+        failures: every figure that is over its limit, in the report's order.
+        unknown: a line for each limited figure that the report does not know.
+        num_checked: layers that were checked.
     """
-    general = {**config.limits, **options}
+
+    failures: list[Failure]
+    unknown: list[str]
+    num_checked: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether layers were checked, all their limited figures are known, and none is over."""
+        return bool(self.num_checked) and not self.failures and not self.unknown
+
+
+def limits_of(bounds: Mapping[str, Any], flag: Callable[[str], str] = str) -> dict[str, Limit]:
+    """Limits by name from bounds by name; `flag` is what messages call a limit.
+
+    Raises:
+        QdebugError: no such limit, or a bound that is none.
+    """
+    limits = {}
+    for name, bound in bounds.items():
+        if name not in LIMIT_KINDS:
+            raise QdebugError(f"no limit '{printable(name)}'; {nearest(name, LIMIT_KINDS)}")
+        try:
+            limits[name] = Limit(name, parse_bound(name, bound), flag(name))
+        except QdebugError as error:
+            raise QdebugError(f"{flag(name)}: {error}") from None
+    return limits
+
+
+def check(
+    report: Report, limits: Mapping[str, Limit], causes: Mapping[str, str], config: Config
+) -> CheckResult:
+    """Hold every layer of a report against its limits.
+
+    A layer's limits are the configuration's, over them `limits`, over them those of the layer's
+    own overrides. Without any limit or cause, rmse/scale must not be above 0.7, and no layer may
+    have values that are not finite.
+
+    Args:
+        report: fresh or saved.
+        limits: for all layers.
+        causes: those that no layer may have, each with its origin.
+        config: limits, overrides and layers to ignore.
+    """
+    general = {**config.limits, **limits}
     if not general and not causes:
         general = {"max_rmse_scale": Limit("max_rmse_scale", TFLITE_THRESHOLD, "default")}
         causes = {"non-finite": "default"}
-    found: list[Failure] = []
-    unknown = []
+    result = CheckResult([], [], sum(1 for r in report.layers if _is_checked(r, config)))
     for layer in report.layers:
-        if layer.metrics is None or ignored(layer.name, config):
+        if layer.metrics is None or not _is_checked(layer, config):
             continue
-        limits = dict(general)
+        of_layer = dict(general)
         for override in config.overrides:
             if matches(layer.name, override.pattern):
-                limits.update(override.limits)
-        for limit in limits.values():
+                of_layer.update(override.limits)
+        for limit in of_layer.values():
             failure = _failure(layer, layer.metrics, limit)
             if isinstance(failure, Failure):
-                found.append(failure)
+                result.failures.append(failure)
             elif failure is not None:
-                unknown.append(failure)
+                result.unknown.append(failure)
         cause = layer.diagnosis.cause if layer.diagnosis else None
         if cause is not None and cause in causes:
-            found.append(Failure(layer.name, "cause", cause, "another", causes[cause]))
-    return found, unknown
+            result.failures.append(Failure(layer.name, "cause", cause, "another", causes[cause]))
+    return result
 
 
-def ignored(name: str, config: Config) -> bool:
-    """Whether the configuration says not to check this layer."""
-    return any(matches(name, pattern) for pattern in config.ignore)
+def _is_checked(layer: LayerReport, config: Config) -> bool:
+    ignored = any(matches(layer.name, pattern) for pattern in config.ignore)
+    return layer.metrics is not None and not ignored
 
 
 def unmatched(report: Report, config: Config) -> list[str]:

@@ -1,5 +1,6 @@
 """Report: metrics and diagnosis of all layers; `report_json` writes and reads it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
@@ -7,7 +8,7 @@ from typing import overload
 from qdebug import __version__
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure.layer import Layer, UnreadableLayer
-from qdebug.measure.metrics import ChannelMetrics, Metrics
+from qdebug.measure.metrics import REFERENCE, ChannelMetrics, Metrics
 from qdebug.measure.statistics import Statistics
 from qdebug.names import shown
 from qdebug.report.diagnosis import ERRORS, Diagnosis, Subject, diagnose, origin, unreadable
@@ -77,6 +78,16 @@ class LayerReport:
         if self.diagnosis is None or self.diagnosis.cause is None:
             return self.metrics is not None and self.metrics.exceeds_reference
         return self.diagnosis.cause in ERRORS
+
+    @property
+    def badness(self) -> float:
+        """How many times its expected error the layer shows; infinite for zeros that have some."""
+        if self.metrics is None or self.metrics.rmse_scale is None:
+            return -math.inf
+        if self.metrics.rmse_scale_expected is None:
+            return self.metrics.rmse_scale / REFERENCE
+        ratio = self.metrics.rmse_scale_ratio
+        return math.inf if ratio is None else ratio
 
     @property
     def unreadable(self) -> str | None:

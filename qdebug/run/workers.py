@@ -88,6 +88,7 @@ class Threads:
 
     def _results(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
         """The results in order; few of them wait, for they may be large."""
+        self.stopped = False  # as it may be from a run before
         jobs = min(self.jobs, len(tasks))
         if jobs == 1:
             yield from map(function, tasks)
@@ -95,7 +96,6 @@ class Threads:
         # Imported here: small sources have one task, and start sooner without.
         from concurrent.futures import Future, ThreadPoolExecutor
 
-        self.stopped = False  # as it may be from a run before
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="qdebug")
         waiting: deque[Future[R]] = deque()
         try:

@@ -1,21 +1,22 @@
 """Inputs: the samples to feed a live model, read run by run. Knows no model format.
 
-A file has one array per model input, samples along the first axis, values in the float model's own
-units.
+A file, or a mapping of arrays in memory, has one array per model input, samples along the first
+axis, values in the float model's own units.
 """
 
 import math
 import re
 import tokenize
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from qdebug.errors import FieldError, QdebugError
 from qdebug.names import nearest, printable, some
@@ -116,8 +117,19 @@ class Samples:
                 ]
 
 
-def read_samples(path: str, specs: Sequence[InputSpec], limit: int | None = None) -> Samples:
-    """The samples in an .npz or .npy file for a model of these inputs; the first `limit`.
+# Where samples come from: a file (.npz or .npy), or arrays in memory, one or one for each input.
+Inputs = str | PathLike[str] | Mapping[str, ArrayLike] | ArrayLike
+
+_IN_MEMORY = "inputs"  # what messages call arrays in memory
+
+
+def file_of(inputs: Inputs | None) -> list[str]:
+    """The file that holds the samples, where one does."""
+    return [str(inputs)] if isinstance(inputs, str | PathLike) else []
+
+
+def read_samples(inputs: Inputs, specs: Sequence[InputSpec], limit: int | None = None) -> Samples:
+    """The samples for a model of these inputs; the first `limit`.
 
     Arrays are found by their input's name (``x`` for ``serving_default_x:0`` too), else, where no
     name is an input's, by their order. Their first axis counts the samples: it is the model's batch
@@ -126,9 +138,15 @@ def read_samples(path: str, specs: Sequence[InputSpec], limit: int | None = None
     Raises:
         QdebugError: no such file, not such a file, or arrays that do not fit the inputs.
     """
+    path = next(iter(file_of(inputs)), _IN_MEMORY)
     shown = printable(path)
+    names = [spec.name for spec in specs]
     with _read_errors(shown):
-        arrays = _arrays(path, [spec.name for spec in specs])
+        arrays = (
+            _arrays(path, names)
+            if isinstance(inputs, str | PathLike)
+            else _arrays_in_memory(inputs, names)
+        )
     feeds = tuple(_feed(array, spec) for array, spec in zip(arrays, specs, strict=True))
     if not feeds:
         return Samples(path, 1, (), ())
@@ -174,10 +192,7 @@ def _arrays(path: str, names: Sequence[str]) -> list[_Array]:
         start = file.read(len(_MAGIC))
         if start == _MAGIC:
             if len(names) > 1:
-                raise QdebugError(
-                    f"{shown}: found one array, expected {len(names)}: an .npz with one for each "
-                    f"model input ({some(names)})"
-                )
+                raise QdebugError(_lone_array(shown, names))
             return [_npy_array(path)][: len(names)]
         try:
             with zipfile.ZipFile(file) as archive:
@@ -186,6 +201,35 @@ def _arrays(path: str, names: Sequence[str]) -> list[_Array]:
             raise QdebugError(f"{shown}: {error}; expected {_EXPECTED}") from None
     stored = [info.filename.removesuffix(".npy") for info in infos]
     return [_npz_array(path, infos[place]) for place in _places(shown, stored, names)]
+
+
+def _arrays_in_memory(
+    inputs: Mapping[str, ArrayLike] | ArrayLike, names: Sequence[str]
+) -> list[_Array]:
+    """The arrays for inputs of these names, in the inputs' order."""
+    if not isinstance(inputs, Mapping):
+        if len(names) > 1:
+            raise QdebugError(_lone_array(_IN_MEMORY, names))
+        return [_memory_array(_IN_MEMORY, inputs)][: len(names)]
+    places = _places(_IN_MEMORY, list(inputs), names)
+    given = list(inputs.items())
+    return [
+        _memory_array(f"{_IN_MEMORY}: array '{printable(given[place][0])}'", given[place][1])
+        for place in places
+    ]
+
+
+def _memory_array(where: str, values: ArrayLike) -> _Array:
+    array = np.asarray(values)
+    if not array.ndim:
+        raise QdebugError(f"{where}: found a single value, expected samples along the first axis")
+    return _Array(where, array.dtype, array.shape, lambda: nullcontext(taking_flat(array)))
+
+
+def _lone_array(shown: str, names: Sequence[str]) -> str:
+    return (
+        f"{shown}: found one array, expected {len(names)}: one for each model input ({some(names)})"
+    )
 
 
 def _places(shown: str, stored: Sequence[str], names: Sequence[str]) -> list[int]:

@@ -11,11 +11,9 @@ import pytest
 from click.testing import Result
 from matplotlib.figure import Figure
 
-from qdebug.measure.layer import Layer
+from qdebug import api
 from qdebug.render import plots
 from qdebug.report.json import loads
-from qdebug.run import engine
-from qdebug.sources.pair_file.read import PairFiles
 from tests.paths import SAMPLES
 
 Write = Callable[..., Path]
@@ -39,13 +37,9 @@ def test_one_picture_a_layer_named_after_it(qdebug: Run, tmp_path: Path) -> None
         "digits_1_stem_conv_1_convolution.png",
         "digits_1_tail_conv_1_convolution.png",
     ]
-    source = PairFiles([str(DIGITS)])
+    report = api.analyze(DIGITS)
     for path, part in zip(written, ("stem_conv", "tail_conv"), strict=True):
-        (layer,) = (x for x in source.layers if x.name == f"digits_1/{part}_1/convolution")
-        assert isinstance(layer, Layer)
-        (report,) = engine.run(source, [layer.name]).layers
-        blocks = engine.layer_blocks(source, layer)
-        assert path.read_bytes() == png(plots.layer_figure(layer, report, blocks))
+        assert path.read_bytes() == png(report[f"digits_1/{part}_1/convolution"].plot())
 
 
 def test_a_unique_part_of_a_name_is_enough_and_others_are_explained(

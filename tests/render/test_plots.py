@@ -11,11 +11,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
 
-from qdebug.measure.layer import Layer
+from qdebug.measure import histogram
+from qdebug.measure.histogram import Distributions
 from qdebug.render import plots
 from qdebug.report.diagnosis import Diagnosis
 from qdebug.report.report import LayerReport, Report
-from qdebug.run import engine
+from qdebug.run.session import Session
 from qdebug.sources.pair_file.read import PairFiles
 from tests.pairs import read
 from tests.paths import SAMPLES
@@ -25,13 +26,13 @@ Write = Callable[..., Path]
 Fields = dict[str, Any]
 
 
-def measured(path: Path, end: str = "") -> tuple[Layer, LayerReport, Callable[[], Any]]:
-    """The one layer of a file whose name ends so, its report, and its blocks."""
-    source = PairFiles([str(path)])
-    (layer,) = (each for each in source.layers if each.name.endswith(end))
-    assert isinstance(layer, Layer)
-    (report,) = engine.run(source, [layer.name]).layers
-    return layer, report, lambda: engine.layer_blocks(source, layer)
+def measured(path: Path, end: str = "") -> tuple[LayerReport, Distributions]:
+    """The report of the one layer of a file whose name ends so, and its distributions."""
+    session = Session(PairFiles([str(path)]))
+    (name,) = (each.name for each in session.source.layers if each.name.endswith(end))
+    report = session.report([name])
+    (found,) = session.distributions(report).values()
+    return report.layers[0], found
 
 
 def stairs(axes: Axes) -> dict[str, np.ndarray]:
@@ -53,9 +54,7 @@ def legend(axes: Axes) -> list[str]:
 def test_histograms_count_every_element_once(healthy: Fields, write_pairs: Write) -> None:
     x = healthy["float"].copy()
     x[:5] = np.nan, np.inf, 0.0, 1e20, -1e20
-    layer, report, blocks = measured(write_pairs({"layer": healthy | {"float": x}}))
-    assert report.metrics is not None
-    found = plots.distributions(layer, report.metrics, blocks())
+    _, found = measured(write_pairs({"layer": healthy | {"float": x}}))
     assert found.floats.counts.sum() == 998
     assert found.codes.counts.sum() == 998
     assert found.errors.counts.sum() + found.exact_zeros == 998
@@ -65,33 +64,32 @@ def test_histograms_count_every_element_once(healthy: Fields, write_pairs: Write
 def test_a_picture_shows_floats_codes_and_errors_in_the_shares_of_their_bins(
     healthy: Fields, write_pairs: Write
 ) -> None:
-    layer, report, blocks = measured(write_pairs({"layer": healthy}))
+    report, found = measured(write_pairs({"layer": healthy}))
     assert report.metrics is not None
-    found = plots.distributions(layer, report.metrics, blocks())
-    values, errors = plots.layer_figure(layer, report, blocks()).axes
+    values, errors = plots.layer_figure(report, found).axes
     assert stairs(values)["float"].tolist() == found.floats.shares.tolist()
     assert stairs(values)["quantized"].tolist() == found.codes.shares.tolist()
     (drawn,) = stairs(errors).values()  # none is beyond half a step
-    assert drawn.sum() / plots._ERROR_BINS_A_STEP == pytest.approx(1)
+    assert drawn.sum() / histogram._ERROR_BINS_A_STEP == pytest.approx(1)
     assert f"rmse/scale {report.metrics.rmse_scale:.3f}" in legend(errors)
 
 
 def test_what_clips_is_drawn_apart_and_has_its_share() -> None:
-    layer, report, blocks = measured(SAMPLES / "digits_faulty.npz", "block_add_1/Add")
-    values, errors = plots.layer_figure(layer, report, blocks()).axes
+    report, found = measured(SAMPLES / "digits_faulty.npz", "block_add_1/Add")
+    values, errors = plots.layer_figure(report, found).axes
     (label,) = (label for label in stairs(values) if label.startswith("float outside"))
     assert label == "float outside the range (3.97 % clipped)"
     assert report.metrics is not None
     assert np.nansum(stairs(values)[label]) == pytest.approx(report.metrics.clipped, rel=0.01)
     assert any(text.startswith("more than half a step: ") for text in legend(errors))
-    layer, report, blocks = measured(SAMPLES / "digits.npz", "block_add_1/Add")
-    values, _ = plots.layer_figure(layer, report, blocks()).axes
+    report, found = measured(SAMPLES / "digits.npz", "block_add_1/Add")
+    values, _ = plots.layer_figure(report, found).axes
     assert not any("outside" in text for text in legend(values))
 
 
 def test_codes_that_are_never_used_are_hatched() -> None:
-    layer, report, blocks = measured(SAMPLES / "digits_faulty.npz", "block_dw_bn_1/batchnorm/sub1")
-    values, _ = plots.layer_figure(layer, report, blocks()).axes
+    report, found = measured(SAMPLES / "digits_faulty.npz", "block_dw_bn_1/batchnorm/sub1")
+    values, _ = plots.layer_figure(report, found).axes
     assert report.metrics is not None
     assert report.metrics.range_waste is not None
     hatched = [patch.get_width() for patch in values.patches if patch.get_hatch()]
@@ -102,8 +100,8 @@ def test_codes_that_are_never_used_are_hatched() -> None:
 
 
 def test_each_channel_has_a_bar() -> None:
-    layer, report, blocks = measured(SAMPLES / "digits.npz", "stem_conv_1/convolution")
-    _, _, channels = plots.layer_figure(layer, report, blocks()).axes
+    report, found = measured(SAMPLES / "digits.npz", "stem_conv_1/convolution")
+    _, _, channels = plots.layer_figure(report, found).axes
     assert report.channels is not None
     heights = [bar.get_height() for bar in bars(channels)]
     assert heights == [channel.metrics.rmse_scale for channel in report.channels]

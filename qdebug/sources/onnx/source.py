@@ -5,7 +5,7 @@ the reference. docs/models.md says what the figures then mean.
 """
 
 import math
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams, quantize
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
-from qdebug.measure.layer import Block, Layer, Part, UnreadableLayer, WholePiece
-from qdebug.measure.slabs import array_blocks
+from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
+from qdebug.measure.slabs import hand_over
 from qdebug.names import printable, some
-from qdebug.sources.inputs import InputSpec, Samples, read_samples
-from qdebug.sources.npz.checksum import RangeSum
+from qdebug.sources.inputs import Inputs, InputSpec, Samples, file_of, read_samples
 from qdebug.sources.onnx.graph import CODE_TYPES, Additions, Graph, read_graph
 from qdebug.sources.onnx.layers import (
     PACKED,
@@ -56,19 +55,20 @@ class OnnxModels:
     """
 
     def __init__(
-        self, models: Sequence[str], inputs: str | None = None, *, samples: int | None = None
+        self, models: Sequence[str], inputs: Inputs | None = None, *, samples: int | None = None
     ) -> None:
         """Read and pair the models, and run both on the first sample.
 
         Args:
             models: a float and a quantized .onnx.
-            inputs: the samples, .npz or .npy; without them, weights and biases only.
+            inputs: the samples, a file (.npz or .npy) or arrays; weights and biases only where
+                None.
             samples: how many samples to take, from the first; all where None.
 
         Raises:
             QdebugError: files that cannot be read or run, or models that are no such pair.
         """
-        self.files: Sequence[str] = [*models, *([] if inputs is None else [inputs])]
+        self.files: Sequence[str] = [*models, *file_of(inputs)]
         self.problems: Sequence[str] = []
         self.skipped: list[tuple[str, str]] = []
         self.samples: Samples | None = None
@@ -87,7 +87,7 @@ class OnnxModels:
             self._models = _Models(floating.graph, quantized.graph, pairs, additions)
             self.samples = read_samples(inputs, self._models.specs, samples)
             self.notes += self.samples.notes
-            run = self._models.run(next(iter(self.samples)), pairs)
+            run = self._models.run(0, next(iter(self.samples)), pairs)
         for pair in pairs:
             self._add(pair, run)
         if not self.layers:
@@ -103,13 +103,13 @@ class OnnxModels:
         """Each constant by itself; the activations together, for they come from the same runs."""
         made = [layer for layer in layers if not self._pairs[layer.name].tensor.is_constant]
         parts: list[Part] = [
-            _Part([layer], partial(self._constant, layer))
+            _Part([layer], partial(self._read_constant, layer))
             for layer in layers
             if self._pairs[layer.name].tensor.is_constant
         ]
         if made:
             assert self.samples is not None
-            parts.append(_Part(made, partial(self._activations, made), self.samples.count))
+            parts.append(_Part(made, partial(self._read_activations, made), self.samples.count))
         return parts
 
     def _paired(self, floating: Network, quantized: Network) -> list[Pair]:
@@ -206,54 +206,66 @@ class OnnxModels:
         op = tensor.operator.op if tensor.operator else None
         return Layer(pair.name, params, shape, op, tensor.kind, pair.nodes)
 
-    def _constant(self, layer: Layer) -> Iterator[tuple[Layer, Arrays]]:
+    def _read_constant(self, layer: Layer, visitor: Visitor) -> None:
         try:
-            pair = self._pairs[layer.name]
-            yield layer, constant_arrays(pair, self._quantized, self._floating)
+            arrays = constant_arrays(self._pairs[layer.name], self._quantized, self._floating)
         except QdebugError as error:
             raise self._located(error, layer.name) from None
+        hand_over(visitor, layer, arrays.floats, arrays.codes)
 
-    def _activations(self, layers: Sequence[Layer]) -> Iterator[tuple[Layer, Arrays]]:
+    def _read_activations(self, layers: Sequence[Layer], visitor: Visitor) -> None:
+        """Run each sample once.
+
+        Raises:
+            LayerError: a run fails.
+            QdebugError: the samples cannot be read.
+        """
         assert self.samples is not None
         pairs = [self._pairs[layer.name] for layer in layers]
-        for sample in self.samples:
-            run = self._models.run(sample, pairs)
+        for number, sample in enumerate(self.samples):
+            try:
+                run = self._models.run(number, sample, pairs)
+            except QdebugError as error:
+                raise LayerError(str(error)) from None
             for layer, pair in zip(layers, pairs, strict=True):
                 try:
-                    yield layer, self._made(pair, run)
+                    made = self._made(pair, run)
+                    hand_over(visitor, layer, made.floats, made.codes, made.model_float)
                 except FieldError as error:
-                    raise self._located(error, layer.name) from None
+                    located = self._located(f"sample {number}: {error}", layer.name)
+                    visitor.fail(layer, str(located))
+            del run  # the next one takes as much memory
 
     def _made(self, pair: Pair, run: "_Run") -> Arrays:
         return activation_arrays(pair, run.quantized, run.floating, self._floating)
 
-    def _located(self, error: Exception, name: str) -> LayerError:
+    def _located(self, error: Exception | str, name: str) -> LayerError:
         return locate(error, file=printable(self._quantized.path), layer=printable(name))
 
 
 @dataclass(frozen=True, eq=False)
-class _Part(WholePiece):
+class _Part:
     """Layers whose data comes together."""
 
     layers: Sequence[Layer]
-    arrays: Callable[[], Iterator[tuple[Layer, Arrays]]]
+    read_into: Callable[[Visitor], None]
     runs: int = 1
+    whole = None
+    waits = False
 
     @property
     def num_elements(self) -> int:
         return self.runs * sum(math.prod(layer.shape) for layer in self.layers)
 
-    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
-        for layer, data in self.arrays():
-            blocks = array_blocks(data.floats, data.codes, data.model_float, axis=layer.params.axis)
-            for block in blocks:
-                yield layer, block
+    def read(self, visitor: Visitor) -> None:
+        self.read_into(visitor)
 
 
 @dataclass(frozen=True)
 class _Run:
     """What both models made of one sample."""
 
+    number: int
     quantized: Tensors
     floating: Tensors
 
@@ -269,14 +281,35 @@ class _Models:
         self._floating = Session(floating, _wanted_of_float(pairs))
         self._inputs = _inputs(floating, quantized)
         self._input_params = _input_params(self._inputs, quantized, pairs)
+        self._last: _Run | None = None
 
     @property
     def specs(self) -> list[InputSpec]:
         """What a sample is made of: the float model's inputs."""
         return [spec for spec, _ in self._inputs]
 
-    def run(self, sample: Sequence[NDArray[Any]], pairs: Sequence[Pair]) -> _Run:
-        """What these pairs need."""
+    def run(self, number: int, sample: Sequence[NDArray[Any]], pairs: Sequence[Pair]) -> _Run:
+        """What these pairs need of a sample; not run again where the last run has it all."""
+        wanted, wanted_of_float = _wanted_of_quantized(pairs), _wanted_of_float(pairs)
+        last, self._last = self._last, None
+        if (
+            last is None
+            or last.number != number
+            or not last.quantized.keys() >= set(wanted)
+            or not last.floating.keys() >= set(wanted_of_float)
+        ):
+            del last  # before the next one takes as much memory
+            feeds, quantized_feeds = self._feeds(sample)
+            last = _Run(
+                number,
+                self._quantized.run(quantized_feeds, wanted),
+                self._floating.run(feeds, wanted_of_float),
+            )
+        self._last = last
+        return last
+
+    def _feeds(self, sample: Sequence[NDArray[Any]]) -> tuple[Tensors, Tensors]:
+        """A sample as the float model takes it, and as the quantized one does."""
         feeds, quantized_feeds = {}, {}
         for values, (spec, quantized) in zip(sample, self._inputs, strict=True):
             feeds[spec.name] = values
@@ -286,10 +319,7 @@ class _Models:
                 if params
                 else values.astype(quantized.dtype, copy=False)
             )
-        return _Run(
-            self._quantized.run(quantized_feeds, _wanted_of_quantized(pairs)),
-            self._floating.run(feeds, _wanted_of_float(pairs)),
-        )
+        return feeds, quantized_feeds
 
 
 def _wanted_of_quantized(pairs: Sequence[Pair]) -> list[str]:

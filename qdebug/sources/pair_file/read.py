@@ -6,19 +6,19 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams, code_range
+from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
-from qdebug.measure.layer import Block, Layer, Part, Piece, UnreadableLayer
-from qdebug.measure.slabs import slabs
-from qdebug.names import nearest, printable, shown
+from qdebug.measure.layer import Block, Layer, Part, UnreadableLayer, Visitor
+from qdebug.measure.slabs import cut, slabs
+from qdebug.names import printable, shown
 from qdebug.run.workers import TASK_ELEMENTS, Workers
 from qdebug.sources.npz.array import (
     StoredArray,
@@ -28,25 +28,10 @@ from qdebug.sources.npz.array import (
     read_small,
     taking_reordered,
 )
-from qdebug.sources.npz.checksum import RangeSum
+from qdebug.sources.npz.checksum import DISAGREES, RangeSum, agree
 from qdebug.sources.npz.member import BrokenMemberError
+from qdebug.sources.pair_file.fields import FIELDS, KINDS, TENSORS, check_codes, normal_axis
 from qdebug.sources.storage import absolute, expand_url, is_url, open_file, prefetch
-
-FIELDS = (
-    "float",
-    "quantized",
-    "scale",
-    "zero_point",
-    "axis",
-    "bits",
-    "narrow_range",
-    "model_float",
-    "op",
-    "kind",
-    "nodes",
-)
-TENSORS = ("float", "quantized", "model_float")
-KINDS = ("activation", "weight", "bias")
 
 # Bytes that a member's own header and its array's take, generously; and of an array that is read
 # with them.
@@ -158,80 +143,70 @@ class PairFiles:
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
         """What each file holds of each of these layers, large arrays in several parts."""
-        return [
-            part
-            for layer in layers
-            for piece in self._pieces[layer.name]
-            for part in _parts(layer, piece)
-        ]
+        return [part for layer in layers for part in _parts(layer, self._pieces[layer.name])]
+
+
+@dataclass(frozen=True)
+class _FileOfLayer:
+    """What one file holds of one layer: its parts stand and fall together, by its checksums."""
+
+    path: str
+    layer: str
+    parts: int
+
+    def check(self, receipts: Sequence[Sequence[RangeSum]]) -> None:
+        if not agree(chain.from_iterable(receipts)):
+            raise locate(DISAGREES, file=shown(self.path), layer=shown(self.layer))
 
 
 @dataclass(frozen=True, eq=False)
 class _PiecePart:
-    """Some slabs of one file's piece of one layer; of as many parts as it is cut into.
+    """Some slabs of one file's piece of one layer.
 
     Attributes:
-        layer: the layer, cut along its own axis.
-        file_piece: where the arrays are.
+        whole: the piece.
+        layer: the layer, cut along its own axis or as it is to be viewed.
+        piece: where the arrays are.
         slabs: number of the first slab, and of the first that is not of this part.
         start: number of the first element.
         num_elements: how many elements the slabs have.
-        of: how many parts there are.
     """
 
+    whole: _FileOfLayer
     layer: Layer
-    file_piece: _Piece
+    piece: _Piece
     slabs: tuple[int, int]
     start: int
     num_elements: int
-    of: int
 
     @property
     def layers(self) -> Sequence[Layer]:
         return [self.layer]
 
     @property
-    def piece(self) -> Piece:
-        return self.file_piece.path, self.layer.name
+    def waits(self) -> bool:
+        return is_url(self.piece.place)
 
     def __str__(self) -> str:
-        return f"{shown(self.file_piece.path)}: layer '{shown(self.layer.name)}'"
+        return f"{shown(self.whole.path)}: layer '{shown(self.layer.name)}'"
 
-    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
-        path = shown(self.file_piece.path)
+    def read(self, visitor: Visitor) -> list[RangeSum]:
+        """Hand over the slabs; the receipt is the checksums of what was read."""
+        sums: list[RangeSum] = []
+        for block in self._blocks(sums):
+            visitor.take(self.layer, block)
+        return sums
+
+    def _blocks(self, sums: list[RangeSum]) -> Iterator[Block]:
+        path = shown(self.whole.path)
         try:
             for block in _blocks(self, sums):
-                _check_codes(block, self.layer.params)
-                yield self.layer, block
+                check_codes(block.codes, self.layer.params)
+                yield block
         except (BrokenMemberError, FieldError) as error:
             raise locate(error, file=path, layer=shown(self.layer.name)) from None
         except OSError as error:
             raise LayerError(f"{path}: {printable(str(error.strerror or error))}") from None
-
-
-def parse_keys(options: Sequence[str]) -> dict[str, str]:
-    """``FIELD=TEMPLATE`` options as a mapping.
-
-    >>> parse_keys(["float={}_fp32", "scale={}_scale"])
-    {'float': '{}_fp32', 'scale': '{}_scale'}
-
-    Raises:
-        QdebugError: no such field, or not one ``{}`` in the template.
-    """
-    keys: dict[str, str] = {}
-    for option in options:
-        field, equals, template = option.partition("=")
-        if not equals or template.count("{}") != 1:
-            raise QdebugError(
-                f"--keys: found '{shown(option)}', expected FIELD=TEMPLATE with one {{}} for "
-                "the layer's name, as in float={}_fp32"
-            )
-        if field not in FIELDS:
-            raise QdebugError(f"--keys: no field '{shown(field)}'; {nearest(field, FIELDS)}")
-        if template in keys.values():
-            raise QdebugError(f"--keys: found '{shown(template)}' for two fields, expected one")
-        keys[field] = template
-    return keys
 
 
 def _expand(patterns: Sequence[str]) -> list[str]:
@@ -367,7 +342,7 @@ def _read_piece(
         if "zero_point" in headers
         else 0,
         codes.dtype.name,
-        axis=_axis(_value(file, headers, "axis", "iu", "a whole number"), len(floats.shape)),
+        axis=normal_axis(_value(file, headers, "axis", "iu", "a whole number"), len(floats.shape)),
         bits=_value(file, headers, "bits", "iu", "a whole number"),
         narrow_range=bool(_value(file, headers, "narrow_range", "biu", "True or False")),
     )
@@ -433,15 +408,6 @@ def _vector(
     return read_small(file, array)
 
 
-def _axis(axis: int | None, ndim: int) -> int | None:
-    """`axis`, counted from 0."""
-    if axis is None:
-        return None
-    if not -ndim <= axis < ndim:
-        raise FieldError("axis", found=str(axis), expected=f"an axis of a tensor of {ndim} axes")
-    return axis % ndim
-
-
 def _check_same(piece: _Piece, first: _Piece) -> None:
     """That two files say the same of one layer.
 
@@ -480,60 +446,47 @@ def _check_same(piece: _Piece, first: _Piece) -> None:
             )
 
 
-def _check_codes(block: Block, params: QuantParams) -> None:
-    """That no code is outside what type, bits and narrow range allow.
-
-    Raises:
-        FieldError: one is.
-    """
-    if (params.qmin, params.qmax) == code_range(params.dtype):
-        return
-    lowest, highest = block.codes.min(), block.codes.max()
-    if lowest < params.qmin or highest > params.qmax:
-        raise FieldError(
-            "quantized",
-            found=f"codes from {lowest} to {highest}",
-            expected=f"{params.qmin} to {params.qmax}",
-        )
-
-
 def _layer(name: str, pieces: Sequence[_Piece], problems: Sequence[str]) -> Layer:
     first = pieces[0]
     shape = first.floats.shape
     return Layer(name, first.params, shape, first.op, first.kind, first.nodes, tuple(problems))
 
 
+def _parts(layer: Layer, pieces: Sequence[_Piece]) -> list[Part]:
+    """All files' pieces of a layer, cut where their arrays can be read from anywhere."""
+    if layer.view is not None and any(cut(layer, p.floats.shape)[1] is None for p in pieces):
+        layer = replace(layer, view=None)  # not all pieces can be looked at in this way
+    return [part for piece in pieces for part in _piece_parts(layer, piece)]
+
+
 def _layout(layer: Layer, piece: _Piece) -> tuple[tuple[int, ...], int | None]:
     """Shape and channel axis of one file's piece, with the axes as they stand in the file.
 
     Raises:
-        FieldError: it has not the channels that the layer has.
+        FieldError: it does not have the channels that the layer has.
     """
-    shape, axis = piece.floats.shape, layer.params.axis
-    if axis is not None and shape[axis : axis + 1] != (layer.params.channels,):
-        expected = f"{layer.params.channels} channels along axis {axis}"
-        raise FieldError("float", found=f"shape {shape}", expected=expected)
+    shape = piece.floats.shape
+    _, axis = cut(layer, shape)
     if piece.fortran:  # an array in Fortran order is one in C order with its axes reversed
         return shape[::-1], None if axis is None else len(shape) - 1 - axis
     return shape, axis
 
 
-def _parts(layer: Layer, piece: _Piece) -> list[Part]:
-    """One file's piece, cut where its arrays can be read from anywhere."""
-    try:
-        layout = _layout(layer, piece)
-    except FieldError:  # reading it will say so
-        return [_PiecePart(layer, piece, (0, 0), 0, 0, 1)]
+def _piece_parts(layer: Layer, piece: _Piece) -> list[Part]:
     cuts = [(0, 0)]  # slabs and elements before each part and after the last
     slab = element = 0
-    for slab, (_, shape) in enumerate(slabs(*layout), 1):
-        element += math.prod(shape)
-        if element - cuts[-1][1] >= TASK_ELEMENTS and piece.seekable:
-            cuts.append((slab, element))
+    try:
+        for slab, (_, shape) in enumerate(slabs(*_layout(layer, piece)), 1):
+            element += math.prod(shape)
+            if element - cuts[-1][1] >= TASK_ELEMENTS and piece.seekable:
+                cuts.append((slab, element))
+    except FieldError:
+        pass  # reading it will say so
     if cuts[-1] != (slab, element) or len(cuts) == 1:
         cuts.append((slab, element))
+    whole = _FileOfLayer(piece.path, layer.name, len(cuts) - 1)
     return [
-        _PiecePart(layer, piece, (first, last), start, stop - start, len(cuts) - 1)
+        _PiecePart(whole, layer, piece, (first, last), start, stop - start)
         for (first, start), (last, stop) in pairwise(cuts)
     ]
 
@@ -541,10 +494,12 @@ def _parts(layer: Layer, piece: _Piece) -> list[Part]:
 def _blocks(part: _PiecePart, sums: list[RangeSum]) -> Iterator[Block]:
     """The slabs of a part, in the order in which they stand in the file.
 
+    Where the piece is cut into parts, the checksums of what was read are added to `sums`.
+
     Raises:
-        FieldError: it has not the channels that the layer has.
+        FieldError: it does not have the channels that the layer has.
     """
-    piece = part.file_piece
+    piece = part.piece
     chosen = islice(slabs(*_layout(part.layer, piece)), *part.slabs)
     if not part.num_elements:
         return
@@ -564,5 +519,5 @@ def _blocks(part: _PiecePart, sums: list[RangeSum]) -> Iterator[Block]:
         for first_channel, slab in chosen:
             floats, codes, *model = (take(math.prod(slab)).reshape(slab) for take in takes)
             yield Block(floats, codes, model[0] if model else None, first_channel)
-        if part.of > 1:
+        if part.whole.parts > 1:
             sums += [taker.range_sum() for taker in takers]

@@ -4,7 +4,7 @@ import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.errors import QdebugError
-from qdebug.measure.layer import Block, Layer, Source
-from qdebug.names import shown
+from qdebug.measure.layer import Block, Layer, Source, UnreadableLayer
+from qdebug.names import printable, shown
+from qdebug.output import whole_file
+from qdebug.sources.memory import Pair
 
 # Of a layer beside its tensors: headers, directory entries, names, small fields.
 _OVERHEAD_BYTES = 6000
@@ -84,6 +86,13 @@ class PairFileWriter:
         if nodes:
             self._write(name, "nodes", np.array(nodes, dtype=np.str_))
 
+    def add_pair(self, name: str, pair: Pair) -> None:
+        """Write one layer that is in memory."""
+        tensors = {"float": pair.floats, "quantized": pair.codes}
+        if pair.model_float is not None:
+            tensors["model_float"] = pair.model_float
+        self.add(name, tensors, pair.params, pair.op, pair.kind, pair.nodes)
+
     def _write(self, name: str, field: str, value: ArrayLike | SpooledArray) -> None:
         info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date: the same bytes every time
         info.compress_type = self._method
@@ -101,33 +110,76 @@ class PairFileWriter:
 
 def capture(
     source: Source,
-    layers: Sequence[Layer],
-    file: BinaryIO,
-    folder: Path,
+    names: Collection[str],
+    path: Path,
     *,
     packed: bool = False,
     advance: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write the layers of a source to a pair file, in their order.
+) -> list[str]:
+    """Write the layers of these names to a pair file, in the source's order.
 
     Live models give all layers of one sample before the next sample's, a pair file holds all
-    samples of one layer together: each tensor is collected in a temporary file in `folder` first.
+    samples of one layer together: each tensor is collected in a temporary file beside `path` first.
     Samples stand behind each other along the first axis.
+
+    Returns:
+        What could not be captured, a line each; the other layers are in the file.
+
+    Raises:
+        QdebugError: the source breaks off, the file cannot be written, or there is no room for it.
     """
+    chosen = [layer for layer in source.layers if layer.name in names]
+    layers = [layer for layer in chosen if isinstance(layer, Layer)]
+    problems = [layer.reason for layer in chosen if isinstance(layer, UnreadableLayer)]
+    folder, shown_path = path.resolve().parent, printable(str(path))
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise QdebugError(f"{shown_path}: cannot be written: {error.strerror}") from None
+    if 2 * size_of(source, layers) > free:  # collected first, then written
+        raise QdebugError(
+            f"{shown_path}: found {free / 1e6:.1f} MB free, expected twice the size of the file"
+        )
     parts = source.parts(layers)
-    done, total = 0, sum(part.num_elements for part in parts)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".qdebug-") as spool:
-        tensors = {layer.name: _Collected(layer, Path(spool), i) for i, layer in enumerate(layers)}
+    size = sum(part.num_elements for part in parts)
+    with (
+        whole_file(path) as file,
+        tempfile.TemporaryDirectory(dir=folder, prefix=".qdebug-") as spool,
+    ):
+        collected = _Collector(layers, Path(spool), size, advance)
         for part in parts:
-            for layer, block in part.blocks([]):  # live parts are whole
-                tensors[layer.name].add(block)
-                done += block.codes.size
-                if advance is not None:
-                    advance(done, total)
+            part.read(collected)
         with PairFileWriter(file, packed) as pairs:
             for layer in layers:
-                arrays = tensors[layer.name].arrays()
-                pairs.add(layer.name, arrays, layer.params, layer.op, layer.kind, layer.nodes)
+                if layer.name not in collected.failed:
+                    arrays = collected.tensors[layer.name].arrays()
+                    pairs.add(layer.name, arrays, layer.params, layer.op, layer.kind, layer.nodes)
+    return problems + list(collected.failed.values())
+
+
+class _Collector:
+    """The visitor that keeps all tensors in files of their own."""
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        folder: Path,
+        num_elements: int,
+        advance: Callable[[int, int], None] | None,
+    ) -> None:
+        self.tensors = {layer.name: _Collected(layer, folder, i) for i, layer in enumerate(layers)}
+        self.failed: dict[str, str] = {}
+        self._advance = advance
+        self._done, self._all = 0, num_elements
+
+    def take(self, layer: Layer, block: Block) -> None:
+        self.tensors[layer.name].add(block)
+        self._done += block.codes.size
+        if self._advance is not None:
+            self._advance(self._done, self._all)
+
+    def fail(self, layer: Layer, reason: str) -> None:
+        self.failed.setdefault(layer.name, reason)
 
 
 def size_of(source: Source, layers: Sequence[Layer]) -> int:

@@ -1,6 +1,6 @@
 """Layers of a quantized TFLite graph: their names, parameters and constants. Runs nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.errors import FieldError
-from qdebug.measure.layer import Block, Layer
-from qdebug.measure.slabs import array_blocks
+from qdebug.measure.layer import Layer
 from qdebug.sources.tflite.graph import (
+    FLOATS,
     PACKED_BITS,
     PASSING,
     VERIFY,
@@ -19,7 +19,6 @@ from qdebug.sources.tflite.graph import (
     Operator,
     Tensor,
 )
-from qdebug.sources.tflite.pairing import constant_values
 
 _BIAS_TYPES = ("INT32", "INT64")
 _INT32 = np.iinfo(np.int32)
@@ -49,11 +48,10 @@ class Constant:
     partner: int
     layer: Layer
 
-    def blocks(self, quantized: Graph, floats: Graph) -> Iterator[Block]:
-        """The floats and the codes, slab by slab."""
+    def arrays(self, quantized: Graph, floats: Graph) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The floats and the codes."""
         values = floats.tensors[self.partner].constant()
-        codes = codes_of_constant(quantized.tensors[self.tensor])
-        return array_blocks(values, codes, axis=self.layer.params.axis)
+        return values, codes_of_constant(quantized.tensors[self.tensor])
 
 
 def unique_names(graph: Graph) -> dict[int, str]:
@@ -140,6 +138,15 @@ def codes_of_constant(tensor: Tensor) -> NDArray[Any]:
     return codes
 
 
+def _is_readable(tensor: Tensor) -> bool:
+    """Whether a float constant can be read."""
+    try:
+        tensor.constant()
+    except FieldError:
+        return False
+    return tensor.type in FLOATS
+
+
 @dataclass(frozen=True)
 class _Use:
     """Where a constant is read: by which operator, at which of its inputs."""
@@ -198,7 +205,7 @@ def _constant(
         )
     if theirs.quantization is not None:
         return Skipped(index, "in the float model it is quantized too: there is no float reference")
-    if constant_values(floats, partner) is None:
+    if not _is_readable(theirs):
         return Skipped(
             index, f"in the float model it is {theirs.type} that cannot be read as floats"
         )

@@ -3,7 +3,7 @@
 Runs the quantized model, its local reference and the float model on one sample at a time.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import dequantize, quantize
-from qdebug.errors import FieldError, LayerError, QdebugError
-from qdebug.measure.layer import Block, Layer
-from qdebug.measure.slabs import array_blocks
+from qdebug.errors import FieldError, QdebugError
+from qdebug.measure.layer import Layer
 from qdebug.names import printable
 from qdebug.sources.inputs import InputSpec
 from qdebug.sources.tflite.graph import (
@@ -51,7 +50,7 @@ class Activation:
 
 
 @dataclass(frozen=True, eq=False)
-class _Value:
+class Value:
     """What a run has left of an activation."""
 
     floats: NDArray[Any]
@@ -120,7 +119,7 @@ class Runs:
     """
 
     def __init__(self, twins: Twins, kernels: Kernels, inputs: Sequence[NDArray[Any]]) -> None:
-        """Build them; `inputs` are those of any run.
+        """Build them; `inputs` are the first sample's.
 
         Raises:
             QdebugError: the runtime cannot run one of the models.
@@ -129,6 +128,7 @@ class Runs:
         self.float_graph = twins.float_graph
         self.notes: list[str] = []
         self._lock = Lock()
+        self._ran: dict[Runner, int] = {}  # with which sample each has run last
         self._tensors = twins.quantized_graph.tensors
         self._inputs = twins.float_graph.inputs
         self._reset = any(
@@ -148,7 +148,7 @@ class Runs:
             built = self._build(twins.floats, twins.float_graph, kernels, given, constants)
             self._floats, self.float_graph = built.runner, built.graph
             cuts = _cuts(twins)
-            self._quantized.run(codes, self._reset)
+            self._run(self._quantized, 0, lambda: codes)
             fed = {tensor: self._meaning(tensor).shape for tensor in set(cuts.values())}
             local = self._build(
                 twins.floats, built.graph, kernels, given, built.constants, cuts, fed
@@ -217,45 +217,39 @@ class Runs:
             self.notes += [note] if note not in self.notes else []
         return _Built(runner, graph, constants, fresh)
 
-    def blocks(
-        self, inputs: Sequence[NDArray[Any]], activations: Sequence[Activation]
-    ) -> Iterator[tuple[Layer, Block]]:
-        """The blocks of these activations in a run with these inputs.
-
-        Raises:
-            LayerError: a run fails, or an activation's float and codes have different shapes.
-        """
-        try:
-            values = self.values(inputs, activations)
-        except QdebugError as error:
-            raise LayerError(str(error)) from None
-        for activation, value in zip(activations, values, strict=True):
-            if isinstance(value, str):
-                raise LayerError(f"layer '{printable(activation.layer.name)}': {value}")
-            axis = activation.layer.params.axis
-            for block in array_blocks(value.floats, value.codes, value.model, axis=axis):
-                yield activation.layer, block
-
     def values(
-        self, inputs: Sequence[NDArray[Any]], activations: Sequence[Activation]
-    ) -> list[_Value | str]:
+        self, number: int, inputs: Sequence[NDArray[Any]], activations: Sequence[Activation]
+    ) -> list[Value | str]:
         """What a run with these inputs leaves of these activations, or why there is nothing.
+
+        `number` is the sample's. Models that have run last with this sample do not run again.
 
         Raises:
             QdebugError: a run fails.
         """
         with self._lock:
-            self._quantized.run(self._quantized_inputs(inputs), self._reset)
+            self._run(self._quantized, number, lambda: self._quantized_inputs(inputs))
             given = dict(zip(self._inputs, inputs, strict=True))
             if self._local and any(activation.local is not None for activation in activations):
-                read = {tensor: self._meaning(tensor) for tensor in set(self._fed.values())}
-                cut = {index: read[tensor] for index, tensor in self._fed.items()}
-                self._local.run(given | cut, self._reset)
+                self._run(self._local, number, lambda: given | self._cut())
             if self._floats and any(activation.model is not None for activation in activations):
-                self._floats.run(given, self._reset)
+                self._run(self._floats, number, lambda: given)
             return [self._value(activation, inputs) for activation in activations]
 
-    def _value(self, activation: Activation, inputs: Sequence[NDArray[Any]]) -> _Value | str:
+    def _run(
+        self, runner: Runner, number: int, inputs: Callable[[], Mapping[int, NDArray[Any]]]
+    ) -> None:
+        if self._ran.get(runner) != number:
+            self._ran.pop(runner, None)  # until it has run
+            runner.run(inputs(), self._reset)
+            self._ran[runner] = number
+
+    def _cut(self) -> dict[int, NDArray[Any]]:
+        """What the local run reads from the quantized one."""
+        read = {tensor: self._meaning(tensor) for tensor in set(self._fed.values())}
+        return {index: read[tensor] for index, tensor in self._fed.items()}
+
+    def _value(self, activation: Activation, inputs: Sequence[NDArray[Any]]) -> Value | str:
         """What the last run has left of an activation, or why there is nothing."""
         codes = self._quantized.value(activation.tensor)
         floats: NDArray[Any] | None = None
@@ -275,7 +269,7 @@ class Runs:
                 return (
                     f"its shape is {list(codes.shape)}, and {list(other.shape)} in the float model"
                 )
-        return _Value(floats, codes, model)
+        return Value(floats, codes, model)
 
     def _quantized_inputs(self, inputs: Sequence[NDArray[Any]]) -> dict[int, NDArray[Any]]:
         """The inputs as the quantized model takes them."""
@@ -378,13 +372,13 @@ def activations(
             found.append((operator_index, _activation(twins, runs, names, tensor)))
     planned = [entry for _, entry in found if isinstance(entry, Activation)]
     values = dict(
-        zip((entry.tensor for entry in planned), runs.values(inputs, planned), strict=True)
+        zip((entry.tensor for entry in planned), runs.values(0, inputs, planned), strict=True)
     )
     return [(index, _shaped(entry, values.get(entry.tensor))) for index, entry in found]
 
 
 def _shaped(
-    entry: Activation | Broken | Skipped, value: _Value | str | None
+    entry: Activation | Broken | Skipped, value: Value | str | None
 ) -> Activation | Broken | Skipped:
     """The activation with the shape that it has in a run."""
     if not isinstance(entry, Activation):

@@ -6,14 +6,14 @@ tensor in a run of the whole float model. How they are had: docs/models.md.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from qdebug.errors import QdebugError, locate
-from qdebug.measure.layer import Block, Layer, Part, UnreadableLayer, WholePiece
+from qdebug.errors import FieldError, LayerError, QdebugError, locate
+from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
+from qdebug.measure.slabs import hand_over
 from qdebug.names import printable
-from qdebug.sources.inputs import Samples, read_samples
-from qdebug.sources.npz.checksum import RangeSum
+from qdebug.sources.inputs import Inputs, Samples, file_of, read_samples
 from qdebug.sources.tflite.graph import read_model
 from qdebug.sources.tflite.layers import Broken, Constant, Skipped, constants, unique_names
 from qdebug.sources.tflite.references import Activation, Runs, activations, input_specs
@@ -39,7 +39,7 @@ class LitertModels:
     def __init__(
         self,
         models: Sequence[str],
-        inputs: str | None = None,
+        inputs: Inputs | None = None,
         *,
         samples: int | None = None,
         kernels: Kernels = "default",
@@ -49,7 +49,8 @@ class LitertModels:
 
         Args:
             models: a float and a quantized .tflite, or one .tflite with NumericVerify operators.
-            inputs: the samples, .npz or .npy; without them, weights and biases only.
+            inputs: the samples, a file (.npz or .npy) or arrays; weights and biases only where
+                None.
             samples: how many samples to take, from the first; all where None.
             kernels: the runtime's kernels that run the models.
             signature: the signature to run, where a model has several.
@@ -57,7 +58,7 @@ class LitertModels:
         Raises:
             QdebugError: files that cannot be read or run, or models that are no such pair.
         """
-        self.files: list[str] = [*models, *([] if inputs is None else [inputs])]
+        self.files: list[str] = [*models, *file_of(inputs)]
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.skipped: list[tuple[str, str]] = []
@@ -154,41 +155,65 @@ class LitertModels:
 
 
 @dataclass(frozen=True, eq=False)
-class _ConstantPart(WholePiece):
+class _ConstantPart:
     """One weight or bias."""
 
     constant: Constant
     twins: Twins
+    whole = None
+    waits = False
 
     @property
-    def layers(self) -> Sequence[Layer]:  # type: ignore[override]
+    def layers(self) -> Sequence[Layer]:
         return [self.constant.layer]
 
     @property
     def num_elements(self) -> int:
         return math.prod(self.constant.layer.shape)
 
-    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
-        for block in self.constant.blocks(self.twins.quantized_graph, self.twins.float_graph):
-            yield self.constant.layer, block
+    def read(self, visitor: Visitor) -> None:
+        floats, codes = self.constant.arrays(self.twins.quantized_graph, self.twins.float_graph)
+        hand_over(visitor, self.constant.layer, floats, codes)
 
 
 @dataclass(frozen=True, eq=False)
-class _ActivationPart(WholePiece):
+class _ActivationPart:
     """Activations, sample by sample."""
 
     activations: Sequence[Activation]
     runs: Runs
     samples: Samples
+    whole = None
+    waits = False
 
     @property
-    def layers(self) -> Sequence[Layer]:  # type: ignore[override]
+    def layers(self) -> Sequence[Layer]:
         return [activation.layer for activation in self.activations]
 
     @property
     def num_elements(self) -> int:
         return self.samples.count * sum(math.prod(layer.shape) for layer in self.layers)
 
-    def blocks(self, sums: list[RangeSum]) -> Iterator[tuple[Layer, Block]]:
-        for values in self.samples:
-            yield from self.runs.blocks(values, self.activations)
+    def read(self, visitor: Visitor) -> None:
+        """Run each sample once.
+
+        Raises:
+            LayerError: a run fails.
+            QdebugError: the samples cannot be read.
+        """
+        for number, inputs in enumerate(self.samples):
+            try:
+                values = self.runs.values(number, inputs, self.activations)
+            except QdebugError as error:
+                raise LayerError(str(error)) from None
+            for activation, value in zip(self.activations, values, strict=True):
+                if isinstance(value, str):
+                    visitor.fail(activation.layer, self._located(activation, number, value))
+                    continue
+                try:
+                    hand_over(visitor, activation.layer, value.floats, value.codes, value.model)
+                except FieldError as error:
+                    visitor.fail(activation.layer, self._located(activation, number, str(error)))
+
+    def _located(self, activation: Activation, number: int, reason: str) -> str:
+        return f"layer '{printable(activation.layer.name)}': sample {number}: {reason}"

@@ -16,7 +16,7 @@ import zlib
 import numpy as np
 import pytest
 
-from qdebug.run import engine
+from qdebug.run import session
 from tests.paths import DATA
 from tests.sources.tflite.models import LitertModels, arrays
 
@@ -72,7 +72,7 @@ def skip_where_kernels_compute_other_codes(folder):
 
 def assert_agrees(folder, models):
     samples, expected = tensorflows(folder)
-    found = compared(engine.run(opened(folder, models)).layers)
+    found = compared(session.run(opened(folder, models)).layers)
     assert [layer.scale for layer in found] == [layer["scale"] for layer in expected]
     for ours, theirs in zip(found, expected, strict=True):
         step, rmse = theirs["scale"], theirs["mean_squared_error"] ** 0.5
@@ -94,7 +94,7 @@ def test_figures_of_each_sample_average_to_those_of_the_quantization_debugger(tm
     found = []
     for sample in np.load(GOLDEN / "inputs.npy"):
         np.save(tmp_path / "sample.npy", sample[None])
-        report = engine.run(opened(GOLDEN, ["float", "int8"], tmp_path / "sample.npy"))
+        report = session.run(opened(GOLDEN, ["float", "int8"], tmp_path / "sample.npy"))
         found.append([layer.metrics for layer in compared(report.layers)])
     assert len(found) == samples
     for ours, theirs in zip(zip(*found, strict=True), expected, strict=True):

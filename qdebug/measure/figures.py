@@ -1,0 +1,35 @@
+"""Figures: a layer's statistics, gathered block by block."""
+
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.layer import Block, Layer
+from qdebug.measure.statistics import Statistics, measure, no_statistics
+
+
+class Figures:
+    """The statistics of the blocks seen so far, taken as these parameters say.
+
+    Blocks cut along an axis of a layer that has one scale are one channel here.
+    """
+
+    def __init__(self, params: QuantParams) -> None:
+        """Begin; nothing has been seen."""
+        self._params = params
+        self._found: Statistics | None = None
+
+    @property
+    def statistics(self) -> Statistics:
+        """What has been seen."""
+        return no_statistics(self._params.channels) if self._found is None else self._found
+
+    def add(self, layer: Layer, block: Block) -> None:
+        """Measure a block."""
+        view = block.as_one_channel() if self._params.channels == 1 else block
+        self._take(measure(view, self._params))
+
+    def merge(self, other: "Figures") -> None:
+        """Take in another's statistics."""
+        if other._found is not None:
+            self._take(other._found)
+
+    def _take(self, more: Statistics) -> None:
+        self._found = more if self._found is None else self._found.merged(more)

@@ -1,0 +1,108 @@
+"""Histograms: the distributions of a layer's floats, codes and error, gathered block by block."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.layer import Block, Layer
+from qdebug.measure.metrics import Metrics
+
+_MOST_BINS = 256
+# Floats further outside the representable range than this share of it are counted at the edge.
+_MOST_OUTSIDE = 0.5
+# Errors larger than this many steps are counted at the edge.
+_MOST_STEPS = 6.0
+_ERROR_BINS_A_STEP = 20
+# Errors are counted this much smaller, so that half a step, give or take a float's last digit,
+# falls on the side of rounding.
+_JUST_INSIDE = 1 - 1e-4
+
+
+class Histogram:
+    """Counts in bins of one width; what lies outside is in the first and last.
+
+    Attributes:
+        edges: of the bins, shape (bins + 1,).
+        counts: elements in each, shape (bins,).
+    """
+
+    def __init__(self, low: float, high: float, bins: int) -> None:
+        """No counts yet, in `bins` bins from `low` to `high`."""
+        self.edges: NDArray[np.float64] = np.linspace(low, high, bins + 1)
+        self.counts: NDArray[np.float64] = np.zeros(bins)
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Count finite values."""
+        inside = np.clip(values, self.edges[0], self.edges[-1])
+        self.counts += np.histogram(inside, len(self.counts), (self.edges[0], self.edges[-1]))[0]
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Share of the elements in each bin."""
+        shares: NDArray[np.float64] = self.counts / max(self.counts.sum(), 1.0)
+        return shares
+
+
+class Distributions:
+    """A layer's floats and codes, both in codes (x/s + z and q), and its error in steps.
+
+    Counted in codes, channels of different scales fall on one axis, and every bin holds the same
+    number of codes. The errors are without those of exact zeros that stayed exact: there are
+    `exact_zeros` of them, which would hide all others.
+    """
+
+    def __init__(self, params: QuantParams, metrics: Metrics) -> None:
+        """Begin; `metrics`, of a layer with some finite element, gives the ranges."""
+        self.params = params
+        assert metrics.quantized_min is not None
+        assert metrics.quantized_max is not None
+        # All codes; of 32 bits the used ones only, for nobody uses them all.
+        first, last = params.qmin, params.qmax
+        if params.bits > 16:
+            first, last = metrics.quantized_min, metrics.quantized_max
+        reach = _MOST_OUTSIDE * (last - first + 1)
+        low, high = first - 0.5, last + 0.5
+        if metrics.clipped or params.bits > 16:
+            assert metrics.float_min is not None
+            assert metrics.float_max is not None
+            least = float((metrics.float_min / params.scale + params.zero_point).min())
+            largest = float((metrics.float_max / params.scale + params.zero_point).max())
+            low = max(min(low, least), low - reach)
+            high = min(max(high, largest), high + reach)
+        most = min(_MOST_BINS, max(16, int(4 * math.sqrt(metrics.num_elements))))
+        # Whole codes, counted from `first - 0.5`, so that no bin holds more codes than another.
+        width = max(math.ceil((last - first + 1) / most), 1)
+        below = math.ceil((first - 0.5 - low) / width)
+        above = math.ceil((high - first + 0.5) / width)
+        edges = (first - 0.5 - below * width, first - 0.5 + above * width, below + above)
+        steps = min(max(1.0, math.ceil(metrics.max_abs_error_scale or 0.0)), _MOST_STEPS)
+        self.floats = Histogram(*edges)
+        self.codes = Histogram(*edges)
+        self.errors = Histogram(-steps, steps, int(2 * steps * _ERROR_BINS_A_STEP))
+        self.exact_zeros = 0
+
+    def add(self, layer: Layer, block: Block) -> None:
+        """Count a block."""
+        x = block.floats.astype(np.float64)  # (outer, channels, inner)
+        first = block.first_channel
+        scale, zero_point = self.params.rows(first, first + x.shape[1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            x = x / scale + zero_point
+        finite = np.isfinite(x)
+        exact = (block.floats == 0) & (block.codes == zero_point)
+        self.floats.add(x[finite])
+        self.codes.add(block.codes[finite].astype(np.float64))
+        self.errors.add((block.codes - x)[finite & ~exact] * _JUST_INSIDE)
+        self.exact_zeros += int(np.count_nonzero(exact))
+
+    def merge(self, other: "Distributions") -> None:
+        """Take in another's counts."""
+        for mine, theirs in (
+            (self.floats, other.floats),
+            (self.codes, other.codes),
+            (self.errors, other.errors),
+        ):
+            mine.counts += theirs.counts
+        self.exact_zeros += other.exact_zeros

@@ -1,0 +1,168 @@
+"""Session: a source and those who read it. Each sweep visits all data once, for all layers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+from qdebug.measure.figures import Figures
+from qdebug.measure.histogram import Distributions
+from qdebug.measure.layer import Layer, Source, UnreadableLayer, Whole
+from qdebug.measure.metrics import layers_metrics
+from qdebug.measure.statistics import Statistics, no_statistics
+from qdebug.names import select, shown
+from qdebug.report.report import (
+    LayerReport,
+    Report,
+    layer_report,
+    unreadable_report,
+    with_origins,
+)
+from qdebug.run.engine import Advance, Gatherer, gather, without
+from qdebug.run.workers import Threads, Workers
+
+G = TypeVar("G", bound=Gatherer)
+
+
+class Session:
+    """A source, read by workers; remembers between sweeps what of it cannot be used."""
+
+    def __init__(
+        self, source: Source, workers: Workers | None = None, advance: Advance | None = None
+    ) -> None:
+        """Begin; without `workers` all is done on the calling thread.
+
+        Args:
+            source: what is read.
+            workers: who reads it.
+            advance: called in each sweep with what is done and with all there is to do.
+        """
+        self.source = source
+        self.workers = workers or Threads(1)
+        self._advance = advance
+        self._broken: set[Whole] = set()
+        self._reasons: dict[str, list[str]] = {}
+
+    def choose(self, patterns: Sequence[str] = ()) -> list[Layer | UnreadableLayer]:
+        """The layers that any of the globs names, in the source's order; all without globs.
+
+        Raises:
+            QdebugError: a glob that names no layer.
+        """
+        names = select([layer.name for layer in self.source.layers], patterns)
+        return [layer for layer in self.source.layers if layer.name in names]
+
+    def sweep(self, wanted: Sequence[tuple[Layer, Callable[[], G]]]) -> dict[str, G]:
+        """Visit all data of these layers once.
+
+        Args:
+            wanted: each layer, cut as it is to be looked at, and what makes its gatherer.
+
+        Returns:
+            What was gathered, by layer; nothing for layers without elements and for those that
+            cannot be read (`reasons`).
+        """
+        parts = without(self.source.parts([layer for layer, _ in wanted]), self._broken)
+        begin = {layer.name: start for layer, start in wanted}
+        found = gather(parts, begin, self.workers, self._advance)
+        self._broken |= found.broken.keys()
+        for name, reasons in found.reasons().items():
+            self._reasons.setdefault(name, []).extend(reasons)
+        return found.layers
+
+    def reasons(self, name: str) -> Sequence[str]:
+        """Why data of this layer cannot be used, as far as has been seen."""
+        return self._reasons.get(name, [])
+
+    def report(self, patterns: Sequence[str] = ()) -> Report:
+        """The figures and the diagnosis of all layers, or of those that the globs name.
+
+        Raises:
+            QdebugError: a glob that names no layer.
+        """
+        chosen = self.choose(patterns)
+        layers = [layer for layer in chosen if isinstance(layer, Layer)]
+        found = self.sweep([(layer, partial(Figures, layer.params)) for layer in layers])
+        return self.report_of(chosen, {name: each.statistics for name, each in found.items()})
+
+    def distributions(self, report: Report) -> dict[str, Distributions]:
+        """The histograms of a report's layers, by name; of those that have finite elements."""
+        metrics = {
+            layer.name: layer.metrics
+            for layer in report.layers
+            if layer.metrics and layer.metrics.num_elements
+        }
+        layers = [layer for layer in self.source.layers if isinstance(layer, Layer)]
+        return self.sweep(
+            [
+                (layer, partial(Distributions, layer.params, metrics[layer.name]))
+                for layer in layers
+                if layer.name in metrics
+            ]
+        )
+
+    def report_of(
+        self, chosen: Sequence[Layer | UnreadableLayer], found: Mapping[str, Statistics]
+    ) -> Report:
+        """The report of these layers from their statistics; what cannot be read is in it, too."""
+        statistics = dict(found)
+        params = {layer.name: layer.params for layer in chosen if isinstance(layer, Layer)}
+        for name in params.keys() - statistics.keys() - self._reasons.keys():  # without elements
+            statistics[name] = no_statistics(params[name].channels)
+        figures = layers_metrics([(s, params[name]) for name, s in statistics.items()])
+        metrics = dict(zip(statistics, figures, strict=True))
+        problems = list(self.source.problems)
+
+        def reported(layer: Layer | UnreadableLayer) -> LayerReport:
+            problems.extend(layer.problems)
+            if isinstance(layer, UnreadableLayer):
+                return unreadable_report(layer)
+            why = self._reasons.get(layer.name, [])
+            if layer.name in metrics:
+                problems.extend(why)
+                return layer_report(layer, statistics.pop(layer.name), metrics[layer.name])
+            problems.extend(why[1:])
+            return unreadable_report(UnreadableLayer(layer.name, why[0]))
+
+        layers = with_origins([reported(layer) for layer in chosen])
+        return Report(list(self.source.files), layers, problems, notes_of(self.source))
+
+
+def run(
+    source: Source,
+    patterns: Sequence[str] = (),
+    advance: Advance | None = None,
+    workers: Workers | None = None,
+) -> Report:
+    """The report of a source in one sweep; see `Session`.
+
+    Raises:
+        QdebugError: a glob that names no layer.
+    """
+    return Session(source, workers, advance).report(patterns)
+
+
+@contextmanager
+def hired(jobs: int | None = None, scheduler: str | None = None) -> Iterator[Workers]:
+    """Threads of this process, or a Dask cluster for as long as the block lasts.
+
+    Args:
+        jobs: threads, or processes of a local cluster; as many as there are cores where None.
+        scheduler: of a cluster: its address, or ``local``; None for threads.
+
+    Raises:
+        QdebugError: the cluster cannot be had.
+    """
+    if scheduler is None:
+        yield Threads(jobs)
+        return
+    from qdebug.run.cluster import connect
+
+    with connect(scheduler, jobs) as cluster:
+        yield cluster
+
+
+def notes_of(source: Source) -> list[str]:
+    """What the user should know of how a source was read, a line each."""
+    left_out = [f"'{shown(name)}' is left out: {reason}" for name, reason in source.skipped]
+    return [*source.notes, *left_out]

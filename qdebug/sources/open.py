@@ -1,0 +1,166 @@
+"""What the names of a source mean: pair files, a live pair of models, or a saved report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qdebug.errors import OptionError, QdebugError
+from qdebug.measure.layer import Source
+from qdebug.names import printable
+from qdebug.report.report import Report
+
+if TYPE_CHECKING:
+    from qdebug.run.workers import Workers
+    from qdebug.sources.inputs import Inputs
+    from qdebug.sources.tflite.run import Kernels
+
+_MODELS = (".tflite", ".onnx")
+_REPORTS = (".json", ".csv")
+
+_PAIR_FILES = "pair files (.npz)"
+_LITERT = "LiteRT models (.tflite)"
+_LIVE = "a float and a quantized model"
+_TENSORS = "tensors: pair files or models"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a source is read. What is None is not asked for.
+
+    Attributes:
+        keys: how pair files name their arrays: field -> template, ``{}`` for the layer.
+        inputs: the samples to run live models on.
+        samples: how many of them to take, from the first.
+        kernels: LiteRT's kernels that run .tflite models.
+        signature: of a .tflite model that has several.
+        jobs: threads, or processes of a local cluster.
+        scheduler: of a Dask cluster.
+    """
+
+    keys: Mapping[str, str] | None = None
+    inputs: "Inputs | None" = None
+    samples: int | None = None
+    kernels: "Kernels | None" = None
+    signature: str | None = None
+    jobs: int | None = None
+    scheduler: str | None = None
+
+    def refuse(self, goes_with: str, *names: str) -> None:
+        """Refuse options that mean nothing here.
+
+        Raises:
+            OptionError: one of them is given; the message says what it goes with.
+        """
+        for name in names:
+            if getattr(self, name) is not None:
+                raise OptionError(name, goes_with)
+
+
+def is_saved(names: Sequence[str]) -> bool:
+    """Whether a saved report is among the names: figures without tensors."""
+    return any(name.lower().endswith(_REPORTS) for name in names)
+
+
+def is_live(names: Sequence[str]) -> bool:
+    """Whether a model is among the names."""
+    return any(name.lower().endswith(_MODELS) for name in names)
+
+
+def check_options(names: Sequence[str], options: Options) -> None:
+    """Check that all options mean something for this source, before anything is read.
+
+    Raises:
+        OptionError: one does not.
+        QdebugError: names that do not go together.
+    """
+    if is_saved(names):
+        if len(names) > 1:
+            raise QdebugError("found a report (.json, .csv) among others, expected it alone")
+        options.refuse(
+            _TENSORS, "inputs", "samples", "kernels", "signature", "keys", "jobs", "scheduler"
+        )
+    elif not is_live(names):
+        options.refuse(_LIVE, "inputs", "samples", "signature")
+        options.refuse(_LITERT, "kernels")
+        if options.scheduler not in (None, "local"):
+            options.refuse("threads and the scheduler 'local'", "jobs")
+    else:
+        options.refuse(_PAIR_FILES, "keys", "scheduler")
+        if all(name.lower().endswith(".onnx") for name in names):
+            options.refuse(_LITERT, "kernels", "signature")
+        elif not all(name.lower().endswith(".tflite") for name in names):
+            raise QdebugError(
+                f"found {' and '.join(map(printable, names))}, expected two models of one kind "
+                "(.tflite or .onnx)"
+            )
+
+
+def open_source(
+    names: Sequence[str], options: Options = Options(), workers: "Workers | None" = None
+) -> Source:
+    """The tensors themselves: pair files, read by `workers`, or a live pair of models.
+
+    Raises:
+        QdebugError: a saved report, which holds no tensors; options that mean nothing; or what the
+            source raises.
+    """
+    for name in names:
+        if is_saved([name]):
+            raise QdebugError(
+                f"{printable(name)}: found a report, which holds no tensors, expected pair files "
+                "or models"
+            )
+    check_options(names, options)
+    if not is_live(names):
+        from qdebug.sources.pair_file.read import PairFiles
+
+        return PairFiles(names, options.keys, workers)
+    if names[0].lower().endswith(".onnx"):
+        from qdebug.sources.onnx.source import OnnxModels
+
+        return OnnxModels(names, options.inputs, samples=options.samples)
+    from qdebug.sources.tflite.source import LitertModels
+
+    return LitertModels(
+        names,
+        options.inputs,
+        samples=options.samples,
+        kernels=options.kernels or "default",
+        signature=options.signature,
+    )
+
+
+def open_models(names: Sequence[str], options: Options = Options()) -> Source:
+    """A live pair of models.
+
+    Raises:
+        QdebugError: other files; or what the source raises.
+    """
+    if not names or not all(is_live([name]) for name in names):
+        raise QdebugError(
+            f"found {' and '.join(map(printable, names)) or 'nothing'}, expected two models of one "
+            "kind (.tflite or .onnx)"
+        )
+    return open_source(names, options)
+
+
+def saved_report(name: str) -> Report:
+    """The report in a file: JSON, or the CSV of TFLite's debugger.
+
+    Raises:
+        QdebugError: no such file, or no report.
+    """
+    if name.lower().endswith(".csv"):
+        from qdebug.report.tflite_csv import read_csv
+
+        return read_csv(name)
+    from qdebug.report.json import loads
+
+    shown = printable(name)
+    try:
+        return loads(Path(name).read_text("utf-8"), shown)
+    except OSError as error:
+        raise QdebugError(f"{shown}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise QdebugError(f"{shown}: found no text, expected JSON") from None

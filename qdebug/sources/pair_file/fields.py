@@ -1,0 +1,81 @@
+"""The fields of a layer in a pair file, and what they must be (docs/pair-file.md)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import QuantParams, code_range
+from qdebug.errors import FieldError, QdebugError
+from qdebug.names import nearest, shown
+
+FIELDS = (
+    "float",
+    "quantized",
+    "scale",
+    "zero_point",
+    "axis",
+    "bits",
+    "narrow_range",
+    "model_float",
+    "op",
+    "kind",
+    "nodes",
+)
+TENSORS = ("float", "quantized", "model_float")
+KINDS = ("activation", "weight", "bias")
+
+
+def normal_axis(axis: int | None, ndim: int) -> int | None:
+    """`axis`, counted from 0.
+
+    Raises:
+        FieldError: a tensor of `ndim` axes does not have it.
+    """
+    if axis is None:
+        return None
+    if not -ndim <= axis < ndim:
+        raise FieldError("axis", found=str(axis), expected=f"an axis of a tensor of {ndim} axes")
+    return axis % ndim
+
+
+def check_codes(codes: NDArray[Any], params: QuantParams) -> None:
+    """That no code is outside what type, bits and narrow range allow.
+
+    Raises:
+        FieldError: one is.
+    """
+    if (params.qmin, params.qmax) == code_range(params.dtype):
+        return
+    lowest, highest = codes.min(), codes.max()
+    if lowest < params.qmin or highest > params.qmax:
+        raise FieldError(
+            "quantized",
+            found=f"codes from {lowest} to {highest}",
+            expected=f"{params.qmin} to {params.qmax}",
+        )
+
+
+def parse_keys(options: Sequence[str]) -> dict[str, str]:
+    """``FIELD=TEMPLATE`` options as a mapping.
+
+    >>> parse_keys(["float={}_fp32", "scale={}_scale"])
+    {'float': '{}_fp32', 'scale': '{}_scale'}
+
+    Raises:
+        QdebugError: no such field, or not one ``{}`` in the template.
+    """
+    keys: dict[str, str] = {}
+    for option in options:
+        field, equals, template = option.partition("=")
+        if not equals or template.count("{}") != 1:
+            raise QdebugError(
+                f"--keys: found '{shown(option)}', expected FIELD=TEMPLATE with one {{}} for "
+                "the layer's name, as in float={}_fp32"
+            )
+        if field not in FIELDS:
+            raise QdebugError(f"--keys: no field '{shown(field)}'; {nearest(field, FIELDS)}")
+        if template in keys.values():
+            raise QdebugError(f"--keys: found '{shown(template)}' for two fields, expected one")
+        keys[field] = template
+    return keys
