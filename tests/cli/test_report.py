@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from qdebug.measure.metrics import FIGURES
+from qdebug.render import plots
 from qdebug.render.columns import COLUMNS
 from qdebug.report import json as report_json
 from qdebug.run import session
@@ -171,8 +172,13 @@ def test_layer_names_are_data(name: str, healthy: Fields, write_pairs: Write, qd
 
 @pytest.mark.slow
 def test_layer_names_are_data_in_pictures_too(
-    healthy: Fields, write_pairs: Write, qdebug: Run, tmp_path: Path
+    healthy: Fields,
+    write_pairs: Write,
+    qdebug: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(plots, "_DPI", 40)
     path, out = write_pairs(dict.fromkeys(HOSTILE, healthy)), tmp_path / "out"
     drawn = qdebug("plot", "--all", "-m", path, "-o", out)
     assert drawn.exit_code == 0, drawn.stderr

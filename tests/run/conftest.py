@@ -16,7 +16,7 @@ from tests.run.shards import LARGE, SHARDS, command, quantized, save, shard
 
 @pytest.fixture(scope="package")
 def shards() -> Iterator[Path]:
-    """A folder of 40 shards, 130 MB."""
+    """A folder of 40 shards, 35 MB."""
     floats = np.random.default_rng(1).normal(size=LARGE + SHARDS).astype(np.float16)
     large = {"float": floats, "quantized": quantized(floats, np.float32(0.03))["quantized"]}
     with TemporaryDirectory(prefix="qdebug-test-") as folder:

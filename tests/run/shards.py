@@ -14,7 +14,16 @@ from tests.run.waiting import ended
 Fields = dict[str, Any]
 
 SHARDS = 40
-LARGE = 1 << 20  # elements of each shard's largest layer: 4 tasks of them in all
+LARGE = 1 << 18  # elements of each shard's largest layer
+TASK = 3 << 20  # elements, a quarter of what a task is given else: 4 tasks of large layers in all
+
+# As `python -m qdebug`.
+_RUN = f"""
+import runpy
+from qdebug.run.cluster import Cluster
+Cluster.task_elements = {TASK}
+runpy.run_module("qdebug", run_name="__main__", alter_sys=True)
+"""
 
 
 def quantized(floats: Any, scale: Any, dtype: str = "int8", **fields: Any) -> Fields:
@@ -57,7 +66,7 @@ def save(path: Path, layers: dict[str, Fields], packed: bool = False) -> Path:
 
 def qdebug_process(*args: str) -> subprocess.Popen[str]:
     """`qdebug report` of all figures, in a process of its own."""
-    words = [sys.executable, "-m", "qdebug", "report", *args, "--format", "json"]
+    words = [sys.executable, "-c", _RUN, "report", *args, "--format", "json"]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

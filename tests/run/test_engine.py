@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qdebug.run import engine
-from qdebug.run.workers import TASK_ELEMENTS, Threads
+from qdebug.run.workers import Threads
 from qdebug.sources.pair_file import read as npz
 from qdebug.sources.pair_file.read import PairFiles
 from tests import layers
@@ -20,11 +20,18 @@ WritePairs = Callable[..., Path]
 
 
 @pytest.mark.parametrize("jobs", [2, 5])
-def test_the_number_of_threads_changes_no_digit(jobs: int, write_pairs: WritePairs) -> None:
+def test_the_number_of_threads_changes_no_digit(
+    jobs: int, write_pairs: WritePairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(jobs)
+    task = 1 << 18
     pairs = {f"small{i}": layers.random_layer(rng) for i in range(100)}
-    pairs |= {f"large{i}": large_layer(rng, TASK_ELEMENTS + 1000 * i) for i in range(3)}
+    pairs |= {f"large{i}": large_layer(rng, task + 1000 * i) for i in range(3)}
     path = write_pairs(pairs)
+    monkeypatch.setattr(npz, "TASK_ELEMENTS", task)
+    monkeypatch.setattr(Threads, "task_elements", task)
+    source = PairFiles([str(path)])
+    assert len(list(engine.tasks_of(source.parts(source.layers), Threads(jobs)))) > 3
     assert read(path, jobs=jobs) == read(path)
 
 
@@ -70,6 +77,7 @@ def test_a_failing_task_ends_the_others() -> None:
     assert threads.reduce(lambda task: (task, threads.stopped), range(9), max) == (8, False)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_threads_in_the_middle_of_a_part() -> None:
     """As of a live pair, whose activations are one part however many samples there are."""
     code = """

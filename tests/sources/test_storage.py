@@ -48,12 +48,13 @@ def complaint(result: Result) -> str:
 
 @needs_fsspec
 @needs_http
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("form", ["file://{path}", "{url}/{name}", "simplecache::{url}/{name}"])
 def test_a_url_gives_the_figures_of_the_file(
     form: str, packed: bool, server: Server, write_pairs: Write, qdebug: Run
 ) -> None:
-    layers = {f"layer{k}": layer(3 * 10**k, k) for k in range(7)}
+    layers = {f"layer{k}": layer(3 * 10**k, k) for k in range(6)}
     layers["order"] = layer(10_000) | {
         "float": np.asfortranarray(layer(10_000)["float"].reshape(100, 100)),
         "quantized": layer(10_000)["quantized"].reshape(100, 100),
@@ -212,6 +213,7 @@ def test_a_url_without_a_file_is_one_line(url: str, message: str | None, qdebug:
     assert message is None or message in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "url", "message"),
     [

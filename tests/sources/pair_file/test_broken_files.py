@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from qdebug.errors import QdebugError
 from qdebug.report.report import LayerReport
 from qdebug.run import session
-from qdebug.run.workers import TASK_ELEMENTS, Threads
+from qdebug.run.workers import Threads
+from qdebug.sources.pair_file import read as pair_file
 from qdebug.sources.pair_file.read import PairFiles
 from tests.layers import large_layer
 from tests.pairs import read
@@ -148,13 +149,22 @@ def test_a_name_of_a_type_that_numpy_warns_of_is_no_array_of_numbers(
     assert result.stderr.startswith(f"Error: {tmp_path}/old.npz: layer 'a': field 'float': found")
 
 
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A layer is cut into parts of so many elements."""
+    monkeypatch.setattr(pair_file, "TASK_ELEMENTS", 1 << 18)
+    return 1 << 18
+
+
 @pytest.mark.parametrize("place", [0.0001, 0.3, 0.999])
 @pytest.mark.parametrize("field", ["float", "quantized"])
 def test_a_changed_byte_is_found_in_whatever_part_it_is(
-    field: str, place: float, write_pairs: Write, healthy: dict[str, Any]
+    field: str, place: float, parts: int, write_pairs: Write, healthy: dict[str, Any]
 ) -> None:
     rng = np.random.default_rng(0)
-    path = write_pairs({"good": healthy, "large": large_layer(rng, 2 * TASK_ELEMENTS + 1)})
+    path = write_pairs({"good": healthy, "large": large_layer(rng, 2 * parts + 1)})
+    source = PairFiles([str(path)])
+    assert len(source.parts(source.layers[1:])) == 3  # type: ignore[arg-type]
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(f"large/{field}.npy")
     with path.open("r+b") as file:
@@ -171,11 +181,12 @@ def test_a_changed_byte_is_found_in_whatever_part_it_is(
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_file_cut_while_it_is_read_is_an_error(packed: bool, write_pairs: Write) -> None:
+def test_a_file_cut_while_it_is_read_is_an_error(
+    packed: bool, parts: int, write_pairs: Write
+) -> None:
     rng = np.random.default_rng(0)
     path = write_pairs(
-        {"first": large_layer(rng, 1000), "second": large_layer(rng, 2 * TASK_ELEMENTS)},
-        packed=packed,
+        {"first": large_layer(rng, 1000), "second": large_layer(rng, 2 * parts)}, packed=packed
     )
     source = PairFiles([str(path)])
     os.truncate(path, path.stat().st_size // 2)
