@@ -191,6 +191,7 @@ def test_a_layer_of_nan_alone_does_not_pass(
     assert "no finite element" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_real_command_gives_the_shell_its_status(pairs: Path) -> None:
     for args, status in [([DIGITS], 0), ([pairs], 1), (["none.npz"], 2)]:
         run = subprocess.run(

@@ -14,6 +14,7 @@ PAIRS = "sample_models/digits.npz"
 PLAIN = {"numpy", "tabulate", "isal"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("allowed", "args"),
     [

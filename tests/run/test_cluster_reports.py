@@ -12,11 +12,12 @@ from click.testing import Result
 
 from qdebug.run import engine, session
 from qdebug.run.cluster import Cluster, connect
+from qdebug.sources.pair_file import read
 from qdebug.sources.pair_file.read import PairFiles
 from tests.needs import needs_dask
-from tests.run.shards import SHARDS, assert_same, command, quantized, save
+from tests.run.shards import SHARDS, TASK, assert_same, command, quantized, save
 
-slow = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs_dask]
 
 Run = Callable[..., Result]
 
@@ -24,9 +25,10 @@ Run = Callable[..., Result]
 # The figures of one machine
 
 
-@needs_dask
-@slow
-def test_two_processes_give_the_figures_of_one_thread(shards: Path, expected: Any) -> None:
+def test_two_processes_give_the_figures_of_one_thread(
+    shards: Path, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cluster, "task_elements", TASK)
     source = PairFiles([str(shards / "*.npz")])
     assert len(list(engine.tasks_of(source.parts(source.layers), Cluster))) >= 4
     done = command(str(shards / "*.npz"), "--scheduler", "local", "--jobs", "2")
@@ -36,8 +38,6 @@ def test_two_processes_give_the_figures_of_one_thread(shards: Path, expected: An
     assert len(report["sources"]) == SHARDS + SHARDS // 4
 
 
-@needs_dask
-@slow
 @pytest.mark.parametrize("elements", [1, 1 << 18])
 def test_figures_do_not_depend_on_the_tasks(
     elements: int,
@@ -55,8 +55,6 @@ def test_figures_do_not_depend_on_the_tasks(
     assert_same(json.loads(result.stdout)["layers"], expected)
 
 
-@needs_dask
-@slow
 def test_progress_and_dashboard(
     shards: Path, address: str, qdebug: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,21 +75,21 @@ def test_progress_and_dashboard(
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A file with a layer of 4 parts, which come to 2 tasks, and a small one."""
-    floats = np.resize(np.random.default_rng(3).normal(size=1_000_003), 13_000_000)
+    floats = np.random.default_rng(3).normal(size=13 << 16)
     layers = {
         "large": quantized(floats.astype(np.float16), 0.03),
         "small": quantized(floats[:1000], 0.03),
     }
     path = save(tmp_path_factory.mktemp("large") / "large.npz", layers)
-    source = PairFiles([str(path)])
-    tasks = list(engine.tasks_of(source.parts(source.layers), Cluster))
-    assert [len(task) for task in tasks] == [3, 2]
-    yield path
-    path.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(read, "TASK_ELEMENTS", 1 << 18)
+        patch.setattr(Cluster, "task_elements", 3 << 18)
+        source = PairFiles([str(path)])
+        tasks = list(engine.tasks_of(source.parts(source.layers), Cluster))
+        assert [len(task) for task in tasks] == [3, 2]
+        yield path
 
 
-@needs_dask
-@slow
 def test_a_large_layers_checksum_is_put_together(large: Path, address: str, qdebug: Run) -> None:
     """One byte that is another, in any of its parts, is found: its layer has no figures."""
     args = ("--format", "json", "--scheduler", address)

@@ -23,7 +23,7 @@ from tests.run.tasks import (
 )
 from tests.run.waiting import until
 
-slow = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs_dask]
 
 # What comes first in a process where qdebug is not installed.
 WITHOUT_QDEBUG = "import sys; sys.modules['qdebug'] = None; "
@@ -79,8 +79,6 @@ def worker(start: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-@needs_dask
-@slow
 def test_workers_that_cannot_do_the_work_are_named(
     scheduler: Any, worker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,16 +100,12 @@ def test_workers_that_cannot_do_the_work_are_named(
     assert "qdebug 0.0.9, expected " in error_of(address)
 
 
-@needs_dask
-@slow
 def test_a_scheduler_without_qdebug_is_named(scheduler: Any, worker: Any) -> None:
     address = scheduler(first=WITHOUT_QDEBUG)
     worker(address)
     assert error_of(address).startswith(f"scheduler {address}: qdebug cannot be imported")
 
 
-@needs_dask
-@slow
 def test_lost_workers_of_a_scheduler(
     scheduler: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,8 +124,6 @@ def test_lost_workers_of_a_scheduler(
             connected.reduce(slowly, range(100), operator.add, lose(40))
 
 
-@needs_dask
-@slow
 def test_a_lost_scheduler_is_named(scheduler: Any, worker: Any, processes: Any) -> None:
     address = scheduler()
     worker(address)

@@ -158,6 +158,7 @@ def test_names_are_data(models, opened, tmp_path):
     assert not any("\n" in text or "\x1b" in text for text in other.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     tuple(map(int, ort.__version__.split(".")[:2])) < (1, 28),
     reason="older runtimes abort on some broken models",

@@ -169,6 +169,7 @@ def test_weights_packed_for_one_operator_are_said_to_be(opened, tmp_path):
 # The extra
 
 
+@pytest.mark.slow
 def test_the_source_is_imported_without_the_packages():
     code = (
         "import sys, qdebug.sources.onnx.source as s;"

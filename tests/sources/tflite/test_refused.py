@@ -99,6 +99,7 @@ def test_a_scale_that_is_none_makes_an_unreadable_layer(tmp_path):
     assert str(path) in row.diagnosis.evidence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float", "int8"])
 def test_broken_models_are_refused_or_reported_never_worse(tmp_path, kind):
     content = (FLOAT if kind == "float" else INT8).read_bytes()

@@ -110,6 +110,7 @@ def fresh(code):
     )
 
 
+@pytest.mark.slow
 def test_the_runtimes_own_chatter_does_not_reach_the_user():
     ran = fresh(
         f"""
@@ -125,6 +126,7 @@ def test_the_runtimes_own_chatter_does_not_reach_the_user():
     assert ran.stderr == "still heard\n"
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_said_with_what_to_install():
     ran = fresh(
         f"""
@@ -140,11 +142,13 @@ def test_a_missing_extra_is_said_with_what_to_install():
     assert ran.stdout == "LiteRT models need an extra: pip install 'qdebug[litert]'\n"
 
 
+@pytest.mark.slow
 def test_the_extra_is_not_imported_before_it_is_used():
     ran = fresh("import sys, qdebug.sources.tflite.source; print('ai_edge_litert' in sys.modules)")
     assert ran.stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_samples(tmp_path):
     images = np.load(INPUTS)["image"]
     peaks = []
