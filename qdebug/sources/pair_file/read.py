@@ -44,6 +44,7 @@ FIELDS = (
     "op",
     "kind",
     "nodes",
+    "inputs",
 )
 TENSORS = ("float", "quantized", "model_float")
 KINDS = ("activation", "weight", "bias")
@@ -75,6 +76,7 @@ class _Piece:
     op: str | None
     kind: str | None
     nodes: tuple[str, ...]
+    inputs: tuple[str, ...] | None
 
     @property
     def arrays(self) -> list[StoredArray]:
@@ -382,7 +384,8 @@ def _read_piece(
         raise FieldError("kind", found=f"'{shown(kind)}'", expected=" or ".join(KINDS))
     op = _value(file, headers, "op", "U", "text")
     nodes = _texts(file, headers, "nodes")
-    return _Piece(*names, floats, codes, model_floats, params, op, kind, nodes)
+    inputs = _texts(file, headers, "inputs") if "inputs" in headers else None
+    return _Piece(*names, floats, codes, model_floats, params, op, kind, nodes, inputs)
 
 
 def _value(
@@ -457,6 +460,7 @@ def _check_same(piece: _Piece, first: _Piece) -> None:
         "op": (piece.op, first.op),
         "kind": (piece.kind, first.kind),
         "nodes": (" ".join(piece.nodes) or None, " ".join(first.nodes) or None),
+        "inputs": (_listed(piece.inputs), _listed(first.inputs)),
     }
     for field, our, their in (
         ("scale", ours.scale, theirs.scale),
@@ -480,6 +484,10 @@ def _check_same(piece: _Piece, first: _Piece) -> None:
             )
 
 
+def _listed(names: Sequence[str] | None) -> str | None:
+    return None if names is None else str(list(names))
+
+
 def _check_codes(block: Block, params: QuantParams) -> None:
     """That no code is outside what type, bits and narrow range allow.
 
@@ -500,7 +508,8 @@ def _check_codes(block: Block, params: QuantParams) -> None:
 def _layer(name: str, pieces: Sequence[_Piece], problems: Sequence[str]) -> Layer:
     first = pieces[0]
     shape = first.floats.shape
-    return Layer(name, first.params, shape, first.op, first.kind, first.nodes, tuple(problems))
+    about = (first.op, first.kind, first.nodes, tuple(problems), first.inputs)
+    return Layer(name, first.params, shape, *about)
 
 
 def _layout(layer: Layer, piece: _Piece) -> tuple[tuple[int, ...], int | None]:

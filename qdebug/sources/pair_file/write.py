@@ -65,6 +65,7 @@ class PairFileWriter:
         op: str | None = None,
         kind: str | None = None,
         nodes: Sequence[str] = (),
+        inputs: Sequence[str] | None = None,
     ) -> None:
         """Write one layer; `tensors` are ``float``, ``quantized`` and maybe ``model_float``."""
         for field, tensor in tensors.items():
@@ -83,6 +84,8 @@ class PairFileWriter:
                 self._write(name, field, text)
         if nodes:
             self._write(name, "nodes", np.array(nodes, dtype=np.str_))
+        if inputs is not None:
+            self._write(name, "inputs", np.array(inputs, dtype=np.str_))
 
     def _write(self, name: str, field: str, value: ArrayLike | SpooledArray) -> None:
         info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date: the same bytes every time
@@ -127,7 +130,8 @@ def capture(
         with PairFileWriter(file, packed) as pairs:
             for layer in layers:
                 arrays = tensors[layer.name].arrays()
-                pairs.add(layer.name, arrays, layer.params, layer.op, layer.kind, layer.nodes)
+                about = (layer.op, layer.kind, layer.nodes, layer.inputs)
+                pairs.add(layer.name, arrays, layer.params, *about)
 
 
 def size_of(source: Source, layers: Sequence[Layer]) -> int:
