@@ -22,6 +22,9 @@ class Layer:
         nodes: what the float model calls the operator that makes the tensor, or reads the weight:
             names of ONNX nodes, or of a TFLite operator's output tensors. Quantizers take these.
         problems: what of it could not be read, where files hold other data of it: a line each.
+        inputs: names of the layers that feed its operator: the nearest activations upstream and
+            the operator's weights and biases, in the order in which they are read. Empty for a
+            constant or a model's input; None where the source does not say.
         view: axis and length to cut blocks along where there is one scale, to look at a tensor by
             channel; None for blocks of one channel.
     """
@@ -33,6 +36,7 @@ class Layer:
     kind: str | None = None
     nodes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = None
     view: tuple[int, int] | None = None
 
 
@@ -40,12 +44,13 @@ class Layer:
 class UnreadableLayer:
     """A layer whose arrays do not make a pair, and the reason: one line for the user.
 
-    `problems` are more of them, where several files hold data of it.
+    `problems` are more of them, where several files hold data of it. `inputs` are a Layer's.
     """
 
     name: str
     reason: str
     problems: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

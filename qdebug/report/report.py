@@ -53,14 +53,16 @@ class _Channels(Sequence[ChannelReport]):
 class LayerReport:
     """One layer: what it is, its figures, what is wrong with it.
 
-    All but name and diagnosis are None where the layer is unreadable. `scale` and `zero_point` are
-    lists where there is one a channel; then `channels` holds the figures of each.
+    All but name, inputs and diagnosis are None where the layer is unreadable. `inputs` names the
+    layers that feed it, None where unknown. `scale` and `zero_point` are lists where there is one a
+    channel; then `channels` holds the figures of each.
     """
 
     name: str
     op: str | None = None
     kind: str | None = None
     nodes: list[str] | None = None
+    inputs: list[str] | None = None
     dtype: str | None = None
     bits: int | None = None
     narrow_range: bool | None = None
@@ -135,6 +137,7 @@ def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> Laye
         op=layer.op,
         kind=layer.kind,
         nodes=list(layer.nodes) or None,
+        inputs=None if layer.inputs is None else list(layer.inputs),
         dtype=params.dtype,
         bits=params.bits,
         narrow_range=params.narrow_range,
@@ -187,4 +190,5 @@ def _is_constant(layer: LayerReport) -> bool:
 
 def unreadable_report(layer: UnreadableLayer) -> LayerReport:
     """The report of a layer that could not be read."""
-    return LayerReport(name=layer.name, diagnosis=unreadable(layer.reason))
+    inputs = None if layer.inputs is None else list(layer.inputs)
+    return LayerReport(name=layer.name, inputs=inputs, diagnosis=unreadable(layer.reason))

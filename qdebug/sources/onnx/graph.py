@@ -50,7 +50,8 @@ _PROTOBUF_LIMIT = 2**31
 class Node:
     """One operator; an input that is left out is an empty string.
 
-    `inner_quantizers` are tensors quantized in the subgraphs of control flow.
+    Of the subgraphs of control flow, `inner_quantizers` are tensors that are quantized there, and
+    `inner_inputs` all that is read there, tensors of the main graph among them.
     """
 
     op: str
@@ -59,6 +60,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     inner_quantizers: tuple[str, ...] = ()
+    inner_inputs: tuple[str, ...] = ()
 
     def input(self, index: int) -> str:
         """The tensor at this place, an empty string where there is none."""
@@ -273,7 +275,17 @@ def _node(proto: "onnx.NodeProto") -> Node:
             for inner in attribute.g.node
             if inner.op_type == "QuantizeLinear" and inner.input
         ),
+        inner_inputs=tuple(_inner_inputs(proto)),
     )
+
+
+def _inner_inputs(proto: "onnx.NodeProto") -> Iterator[str]:
+    """What the operators in the subgraphs of one operator read."""
+    for attribute in proto.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from inner.input
+                yield from _inner_inputs(inner)
 
 
 def _constant_value(node: Node) -> "onnx.TensorProto | None":

@@ -1,7 +1,7 @@
 """The quantized tensors of an ONNX graph: where their codes are, and what the codes stand for."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ PACKED = "MatMulNBits"
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
 _BIAS = 2
 _INT32 = 6
+
+# Operators whose result is a matter of their input's shape.
+_SHAPES = ("Shape", "Size")
 
 
 @dataclass(frozen=True)
@@ -63,19 +66,66 @@ class Quantized:
         """Its name in this graph, for people."""
         return self.floats or self.codes
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Two QuantizeLinear of one tensor with the same constants make the same codes."""
+        return (self.tensor, *self.scale, self.zero_point)
+
 
 def quantized_tensors(net: Network) -> list[Quantized]:
     """All quantized tensors, each before the next operator's: weights, biases, then its output."""
     found: dict[tuple[str, ...], Quantized] = {}
     for node in net.graph.nodes:
         for tensor in _of_node(net, node):
-            # Two QuantizeLinear of one tensor with the same constants make the same codes.
-            key = (tensor.floats or tensor.codes, *tensor.scale, tensor.zero_point)
-            found.setdefault(key, tensor)
+            found.setdefault(tensor.key, tensor)
     return sorted(
         found.values(),
         key=lambda t: (t.operator.index if t.operator else -1, not t.is_constant, t.place),
     )
+
+
+def feeders(net: Network, layers: Mapping[str, Quantized]) -> dict[str, tuple[str, ...]]:
+    """Layer -> those that its operator reads, or the nearest upstream, in its order.
+
+    What a Shape reads does not count: only its size goes on, not its values.
+    """
+    names = {tensor.key: name for name, tensor in layers.items()}
+    maker = {output: node for node in net.graph.nodes for output in node.outputs}
+    made: dict[str, str] = {}  # codes -> the layer that they are
+    given: dict[Node, dict[str, str]] = {}  # operator -> codes that it takes -> their layer
+    for node in net.graph.nodes:
+        for tensor in _of_node(net, node):
+            name = names.get(tensor.key)
+            if name is not None:
+                own = tensor.codes in node.outputs
+                (made if own else given.setdefault(node, {}))[tensor.codes] = name
+
+    def reads(tensor: str) -> list[tuple[Node, str]]:
+        """What the operator of a tensor reads, the last input first."""
+        node = maker.get(tensor)
+        if node is None or node.op in _SHAPES:
+            return []
+        return [(node, read) for read in reversed((*node.inputs, *node.inner_inputs)) if read]
+
+    def nearest(tensor: str) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        seen: set[tuple[Node, str]] = set()
+        waiting = reads(tensor)
+        while waiting:
+            current = node, read = waiting.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            layer = given.get(node, {}).get(net.origin.get(read, read), made.get(read))
+            if layer is not None:
+                found[layer] = None
+            else:
+                waiting += reads(read)
+        return tuple(found)
+
+    return {
+        name: () if tensor.is_constant else nearest(tensor.codes) for name, tensor in layers.items()
+    }
 
 
 def _of_node(net: Network, node: Node) -> Iterator[Quantized]:

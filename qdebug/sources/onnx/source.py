@@ -23,6 +23,7 @@ from qdebug.sources.onnx.graph import CODE_TYPES, Additions, Graph, read_graph
 from qdebug.sources.onnx.layers import (
     PACKED,
     Quantized,
+    feeders,
     quant_params,
     quantized_tensors,
 )
@@ -76,6 +77,7 @@ class OnnxModels:
         self._floating, self._quantized = floating.graph, quantized.graph
         pairs = self._paired(floating, quantized)
         self._check_same_network(pairs)
+        tensors = {pair.name: pair.tensor for pair in pairs}
         self._pairs: dict[str, Pair] = {}
         self.layers: list[Layer | UnreadableLayer] = []
         run: _Run | None = None
@@ -90,6 +92,8 @@ class OnnxModels:
             run = self._models.run(0, next(iter(self.samples)), pairs)
         for pair in pairs:
             self._add(pair, run)
+        fed_by = feeders(quantized, {name: tensors[name] for name in self._pairs})
+        self.layers = [replace(layer, inputs=fed_by[layer.name]) for layer in self.layers]
         if not self.layers:
             raise QdebugError(self._nothing())
         lonely = [p.name for p in self._pairs.values() if not p.twin and not p.tensor.is_constant]

@@ -21,6 +21,7 @@ FIELDS = (
     "op",
     "kind",
     "nodes",
+    "inputs",
 )
 TENSORS = ("float", "quantized", "model_float")
 KINDS = ("activation", "weight", "bias")

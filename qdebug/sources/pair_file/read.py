@@ -60,6 +60,7 @@ class _Piece:
     op: str | None
     kind: str | None
     nodes: tuple[str, ...]
+    inputs: tuple[str, ...] | None
 
     @property
     def arrays(self) -> list[StoredArray]:
@@ -357,7 +358,8 @@ def _read_piece(
         raise FieldError("kind", found=f"'{shown(kind)}'", expected=" or ".join(KINDS))
     op = _value(file, headers, "op", "U", "text")
     nodes = _texts(file, headers, "nodes")
-    return _Piece(*names, floats, codes, model_floats, params, op, kind, nodes)
+    inputs = _texts(file, headers, "inputs") if "inputs" in headers else None
+    return _Piece(*names, floats, codes, model_floats, params, op, kind, nodes, inputs)
 
 
 def _value(
@@ -423,6 +425,7 @@ def _check_same(piece: _Piece, first: _Piece) -> None:
         "op": (piece.op, first.op),
         "kind": (piece.kind, first.kind),
         "nodes": (" ".join(piece.nodes) or None, " ".join(first.nodes) or None),
+        "inputs": (_listed(piece.inputs), _listed(first.inputs)),
     }
     for field, our, their in (
         ("scale", ours.scale, theirs.scale),
@@ -446,10 +449,15 @@ def _check_same(piece: _Piece, first: _Piece) -> None:
             )
 
 
+def _listed(names: Sequence[str] | None) -> str | None:
+    return None if names is None else str(list(names))
+
+
 def _layer(name: str, pieces: Sequence[_Piece], problems: Sequence[str]) -> Layer:
     first = pieces[0]
     shape = first.floats.shape
-    return Layer(name, first.params, shape, first.op, first.kind, first.nodes, tuple(problems))
+    about = (first.op, first.kind, first.nodes, tuple(problems), first.inputs)
+    return Layer(name, first.params, shape, *about)
 
 
 def _parts(layer: Layer, pieces: Sequence[_Piece]) -> list[Part]:

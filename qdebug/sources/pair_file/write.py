@@ -67,6 +67,7 @@ class PairFileWriter:
         op: str | None = None,
         kind: str | None = None,
         nodes: Sequence[str] = (),
+        inputs: Sequence[str] | None = None,
     ) -> None:
         """Write one layer; `tensors` are ``float``, ``quantized`` and maybe ``model_float``."""
         for field, tensor in tensors.items():
@@ -85,6 +86,8 @@ class PairFileWriter:
                 self._write(name, field, text)
         if nodes:
             self._write(name, "nodes", np.array(nodes, dtype=np.str_))
+        if inputs is not None:
+            self._write(name, "inputs", np.array(inputs, dtype=np.str_))
 
     def add_pair(self, name: str, pair: Pair) -> None:
         """Write one layer that is in memory."""
@@ -153,7 +156,8 @@ def capture(
             for layer in layers:
                 if layer.name not in collected.failed:
                     arrays = collected.tensors[layer.name].arrays()
-                    pairs.add(layer.name, arrays, layer.params, layer.op, layer.kind, layer.nodes)
+                    about = (layer.op, layer.kind, layer.nodes, layer.inputs)
+                    pairs.add(layer.name, arrays, layer.params, *about)
     return problems + list(collected.failed.values())
 
 

@@ -220,6 +220,32 @@ class Graph:
                 unsized.update(operator.outputs)
         return frozenset(sizes)
 
+    def nearest(self, tensor: int, among: Set[int]) -> tuple[int, ...]:
+        """Those of `among` that a tensor's operator reads, or the nearest upstream, in its order.
+
+        What a SHAPE reads does not count: only its size goes on, not its values.
+        """
+        found: dict[int, None] = {}
+        seen: set[int] = set()
+        waiting = self._reads(tensor)
+        while waiting:
+            current = waiting.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if current in among:
+                found[current] = None
+            else:
+                waiting += self._reads(current)
+        return tuple(found)
+
+    def _reads(self, tensor: int) -> list[int]:
+        """What the operator of a tensor reads, the last input first."""
+        operator = self.producer.get(tensor)
+        if operator is None or operator.op in _SHAPES:
+            return []
+        return [read for read in reversed(operator.inputs) if read >= 0]
+
     def without(self, dropped: Set[int]) -> "Graph":
         """The same without the operators of these indices."""
         kept = tuple(operator for operator in self.operators if operator.index not in dropped)

@@ -77,6 +77,18 @@ def unique_names(graph: Graph) -> dict[int, str]:
     return names
 
 
+def feeders(graph: Graph, layers: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """Layer -> those that its operator reads, or the nearest upstream, in its order.
+
+    `layers` are name -> tensor.
+    """
+    names = {tensor: name for name, tensor in layers.items()}
+    return {
+        name: tuple(names[read] for read in graph.nearest(tensor, names.keys()))
+        for name, tensor in layers.items()
+    }
+
+
 def nodes_of(
     operator: Operator | None, operators: Mapping[int, Operator], floats: Graph
 ) -> tuple[str, ...]:

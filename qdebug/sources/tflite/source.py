@@ -15,7 +15,14 @@ from qdebug.measure.slabs import hand_over
 from qdebug.names import printable
 from qdebug.sources.inputs import Inputs, Samples, file_of, read_samples
 from qdebug.sources.tflite.graph import read_model
-from qdebug.sources.tflite.layers import Broken, Constant, Skipped, constants, unique_names
+from qdebug.sources.tflite.layers import (
+    Broken,
+    Constant,
+    Skipped,
+    constants,
+    feeders,
+    unique_names,
+)
 from qdebug.sources.tflite.references import Activation, Runs, activations, input_specs
 from qdebug.sources.tflite.run import Kernels
 from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins
@@ -89,6 +96,9 @@ class LitertModels:
                 found.sort(key=lambda entry: entry[0])
         for _, entry in found:
             self._add(entry, names[entry.tensor])
+        layers = {names[e.tensor]: e.tensor for _, e in found if not isinstance(e, Skipped)}
+        fed_by = feeders(graph, layers)
+        self.layers = [replace(layer, inputs=fed_by[layer.name]) for layer in self.layers]
         self._add_others({entry.tensor for _, entry in found}, names)
         if not self.layers:
             raise QdebugError(self._nothing())
