@@ -16,6 +16,7 @@ from qdebug.render.columns import COLUMNS
 from qdebug.report import json as report_json
 from qdebug.run import session
 from qdebug.sources.pair_file.read import PairFiles
+from tests.pairs import read
 from tests.paths import SAMPLES
 
 Write = Callable[..., Path]
@@ -24,6 +25,14 @@ Fields = dict[str, Any]
 
 DIGITS = SAMPLES / "digits.npz"
 FAULTY = SAMPLES / "digits_faulty.npz"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved report of the faulty network."""
+    path = tmp_path_factory.mktemp("saved") / "faulty.json"
+    path.write_text(report_json.dumps(read(FAULTY)))
+    return path
 
 
 def test_the_table_opens_with_what_was_read_and_closes_with_the_worst(qdebug: Run) -> None:
@@ -94,16 +103,16 @@ def test_rows_can_be_channels(qdebug: Run) -> None:
 
 
 @pytest.mark.parametrize("column", list(COLUMNS))
-def test_every_column_can_be_sorted_by_and_shown(column: str, qdebug: Run) -> None:
-    args = ("report", FAULTY, "--sort", column, "--columns", f"layer,{column}")
+def test_every_column_can_be_sorted_by_and_shown(column: str, saved: Path, qdebug: Run) -> None:
+    args = ("report", saved, "--sort", column, "--columns", f"layer,{column}")
     for form in ("table", "markdown", "csv"):
         assert qdebug(*args, "--format", form).exit_code == 0
 
 
-def test_the_worst_comes_first(qdebug: Run) -> None:
+def test_the_worst_comes_first(saved: Path, qdebug: Run) -> None:
     def sorted_by(column: str) -> list[float]:
         text = qdebug(
-            *("report", FAULTY, "--sort", column, "--columns", column, "--format", "csv")
+            *("report", saved, "--sort", column, "--columns", column, "--format", "csv")
         ).output
         return [float(cell) for cell in text.splitlines()[1:] if cell]
 
@@ -111,7 +120,7 @@ def test_the_worst_comes_first(qdebug: Run) -> None:
         assert sorted_by(column) == sorted(sorted_by(column), key=lambda v, s=sign: s * v)
     errors = [abs(value) for value in sorted_by("mean_error_scale")]
     assert errors == sorted(errors, reverse=True)
-    top = qdebug("report", FAULTY, "--sort", "rmse_scale", "--top", "1", "--format", "csv").output
+    top = qdebug("report", saved, "--sort", "rmse_scale", "--top", "1", "--format", "csv").output
     assert "block_add_1/Add" in top
     assert len(top.splitlines()) == 2
 
@@ -144,11 +153,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_layer_names_are_data(
-    name: str, healthy: Fields, write_pairs: Write, qdebug: Run, tmp_path: Path
-) -> None:
+def test_layer_names_are_data(name: str, healthy: Fields, write_pairs: Write, qdebug: Run) -> None:
     path = write_pairs({name: healthy})
-    (tmp_path / "out").mkdir()
     for form in ("table", "markdown", "csv", "json"):
         result = qdebug("report", path, "--format", form)
         assert result.exit_code == 0
@@ -160,12 +166,21 @@ def test_layer_names_are_data(
             assert json.loads(result.output)["layers"][0]["name"] == name
         if form == "markdown":
             assert len(result.output.splitlines()) == 3
-    drawn = qdebug("plot", "--all", "-m", path, "-o", tmp_path / "out")
-    assert drawn.exit_code == 0, drawn.stderr
-    (picture,) = (tmp_path / "out").iterdir()
-    assert str(picture) == drawn.output.strip()
-    assert qdebug("plot", "--overview", "-m", path, "-o", tmp_path / "o.png").exit_code == 0
     assert qdebug("check", path).exit_code == 0
+
+
+@pytest.mark.slow
+def test_layer_names_are_data_in_pictures_too(
+    healthy: Fields, write_pairs: Write, qdebug: Run, tmp_path: Path
+) -> None:
+    path, out = write_pairs(dict.fromkeys(HOSTILE, healthy)), tmp_path / "out"
+    drawn = qdebug("plot", "--all", "-m", path, "-o", out)
+    assert drawn.exit_code == 0, drawn.stderr
+    written = [Path(line) for line in drawn.output.splitlines()]
+    assert len(written) == len(HOSTILE)
+    assert {picture.parent for picture in written} == {out}
+    assert sorted(written) == sorted(out.iterdir())
+    assert qdebug("plot", "--overview", "-m", path, "-o", tmp_path / "o.png").exit_code == 0
 
 
 def test_source_is_looked_for_where_it_is_left_out(
@@ -234,6 +249,12 @@ def test_a_channel_wise_layer_shows_the_spread_of_its_scales(
 
 
 def test_the_table_and_the_sort_know_verdict_and_cause(qdebug: Run) -> None:
-    text = qdebug("report", SAMPLES / "digits_faulty.npz").output
+    text = qdebug("report", FAULTY).output
     for cause in ("clipping", "bias", "range-waste", "coarse-scale"):
         assert f"  {cause}" in text
+    args = ("report", FAULTY, "--sort", "cause", "--columns", "verdict,cause", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(qdebug(*args).output)))
+    causes = [row["cause"] for row in rows]
+    assert causes == sorted(causes)
+    assert {"clipping", "bias", "range-waste", "coarse-scale", "ok"} <= set(causes)
+    assert {row["verdict"] for row in rows} == {"ok", "warn", "bad"}

@@ -103,6 +103,7 @@ def test_a_query_is_no_glob(server: Server, write_pairs: Write, qdebug: Run) -> 
     """As in a signed URL; a listing would read the whole file for nothing."""
     path = write_pairs({"a": layer(300_000)})
     assert figures(qdebug("report", f"{server.url}/{path.name}?key=[x]", "--format", "json"))
+    assert server.gets(path.name)
     assert None not in server.gets(path.name)
 
 

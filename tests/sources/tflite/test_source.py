@@ -60,6 +60,7 @@ def test_layers_are_in_the_order_in_which_the_model_runs():
 @pytest.mark.parametrize("kernels", ["default", "builtin", "reference"])
 def test_every_kind_of_kernels_gives_sound_figures(kernels):
     report = session.run(digits(kernels=kernels))
+    assert len(report.layers) == 20
     assert all(row.metrics.rmse_scale < 0.6 for row in report.layers)
 
 
