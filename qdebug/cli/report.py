@@ -24,9 +24,9 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
     {SOURCE_HELP}
 
-    rmse/scale is 0.289 for rounding alone, less where floats are exact zeros; "times expected" is
-    how much more it is. [s] means: in steps of the layer's own scale. --columns and --sort take the
-    names of the JSON report's figures.
+    Rounding alone gives an rmse/scale of 0.289, or less where floats are exact zeros. "times
+    expected" is the layer's rmse/scale divided by that value. [s] means steps of the layer's own
+    scale. --columns and --sort take the names of figures in the JSON report.
 
     \b
     Examples:
@@ -43,15 +43,15 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    help="Default: by the ending of -o, else table.",
+    help="Default: by the ending of FILE, else table.",
 )
-@options.output_option("Write to FILE; - is the terminal.")
+@options.output_option("Write to FILE; - is standard output.")
 @options.layer_option
-@click.option("--sort", metavar="COLUMN", help="Sort by a column, the worst first.")
+@click.option("--sort", metavar="COLUMN", help="Sort by a column, worst first.")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the first N layers.")
 @click.option("--columns", "names", metavar="A,B", help="Only these columns, in this order.")
-@click.option("--per-channel", is_flag=True, help="A row a channel where a layer has them.")
-@click.option("--wide", is_flag=True, help="Whole names and all columns on any terminal.")
+@click.option("--per-channel", is_flag=True, help="One row per channel, for layers with channels.")
+@click.option("--wide", is_flag=True, help="Full names and all columns on any terminal.")
 @options.reading_options
 @click.pass_context
 def command(
@@ -72,7 +72,7 @@ def command(
         output = None
     form = form or (_BY_ENDING.get(output.suffix.lower()) if output else None) or "table"
     if form in ("json", "tflite-csv") and (names or per_channel):
-        raise click.UsageError(f"--columns and --per-channel do not go with {form}")
+        raise click.UsageError(f"--columns and --per-channel cannot be used with {form}")
     chosen = None if names is None else [name.strip() for name in names.split(",")]
     view = View(chosen, per_channel, sort, top)
     check_view(view)

@@ -8,7 +8,7 @@ from qdebug.render.columns import View, chosen_columns, rows
 from qdebug.render.table import DEFAULT_COLUMNS, cell, summary
 from qdebug.report.report import Report
 
-# A notebook shows pages of figures, not thousands of rows.
+# Beyond this, a table is too long to read in a notebook.
 _MOST_ROWS = 200
 
 

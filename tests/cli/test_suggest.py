@@ -62,7 +62,7 @@ def test_layers_without_figures_are_named(qdebug: Run, tmp_path: Path) -> None:
     path = saved(tmp_path, layer("a", **figures(0.9, 0.3)), layer("b\x1b"))
     result = qdebug("suggest", path)
     assert result.exit_code == 0
-    assert "1 layers lack figures to judge them by: 'b\\x1b'" in result.stderr
+    assert "1 layer cannot be ranked, because figures are missing: 'b\\x1b'" in result.stderr
 
 
 @pytest.mark.parametrize(
