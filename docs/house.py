@@ -31,9 +31,9 @@ FLOORS = (
 # Modules that share a room without being a package.
 _SHARED = {
     **dict.fromkeys(("__main__",), "cli"),
-    **dict.fromkeys(("__init__", "testing"), "api"),
+    **dict.fromkeys(("__init__", "results", "testing"), "api"),
     "sources.memory": "sources.pair_file",
-    **dict.fromkeys(("errors", "names", "formatting", "output"), "words"),
+    **dict.fromkeys(("arguments", "errors", "names", "formatting", "output"), "words"),
 }
 
 
@@ -90,9 +90,7 @@ def _is_module(name: str) -> bool:
 def upward(arrows: Mapping[tuple[str, str], list[str]]) -> dict[tuple[str, str], list[str]]:
     """The arrows that do not go down at least one floor."""
     floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-    return {
-        ends: modules for ends, modules in arrows.items() if floor[ends[0]] >= floor[ends[1]]
-    }
+    return {ends: modules for ends, modules in arrows.items() if floor[ends[0]] >= floor[ends[1]]}
 
 
 def drawing() -> str:
