@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure.layer import Block
-from qdebug.measure.slabs import array_blocks
+from qdebug.measure.slabs import BLOCK_ELEMENTS
 from qdebug.measure.statistics import Statistics, measure
 
 SOURCE = Path(__file__).resolve().parent / "kernel.c"
@@ -41,7 +41,11 @@ def blocks_in_memory() -> list[Block]:
     """A layer of float32 and int8 with one scale, in blocks as sources cut them."""
     floats = np.random.default_rng(0).standard_normal(ELEMENTS, np.float32)
     codes = np.rint(floats / SCALE).clip(-128, 127).astype(np.int8)
-    return list(array_blocks(floats, codes, axis=None))
+    size = BLOCK_ELEMENTS
+    return [
+        Block(floats[i : i + size].reshape(1, 1, -1), codes[i : i + size].reshape(1, 1, -1))
+        for i in range(0, ELEMENTS, size)
+    ]
 
 
 def compiled(folder: Path) -> Callable[[Block], Sums] | None:

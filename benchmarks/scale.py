@@ -16,16 +16,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from commands import HERE, PYTHON, output
 from pairs import Files, normal, pair, write
 from run import ROOT, TODAY, setting
 from tables import MB, markdown
 
-from qdebug.measure.statistics import no_statistics
-from qdebug.run import engine
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.figures import Figures
+from qdebug.measure.layer import Block, Layer, Part
+from qdebug.run import engine, session
 from qdebug.run.cluster import Cluster, connect
-from qdebug.run.engine import Measured
+from qdebug.run.engine import Gathered
 from qdebug.run.workers import TASK_ELEMENTS, Threads, Workers
 from qdebug.sources.pair_file.read import PairFiles
 
@@ -52,7 +55,7 @@ def overhead(tasks: int, folder: str) -> None:
     some_parts, result = example(Path(folder))
     function = partial(answered, result)
     with connect("local", WORKERS) as cluster:
-        cluster.reduce(function, [some_parts] * 100, Measured.merge)  # all imported and connected
+        cluster.reduce(function, [some_parts] * 100, Gathered.merge)  # all imported and connected
         most = memory()
 
         def watch(done: int) -> None:
@@ -61,22 +64,29 @@ def overhead(tasks: int, folder: str) -> None:
                 most = max(most, memory())
 
         before = loopback(), most, time.process_time(), time.perf_counter()
-        cluster.reduce(function, [some_parts] * tasks, Measured.merge, watch)
+        cluster.reduce(function, [some_parts] * tasks, Gathered.merge, watch)
         after = loopback(), most, time.process_time(), time.perf_counter()
     names = ("bytes", "memory", "busy", "seconds")
     print(json.dumps({name: b - a for name, a, b in zip(names, before, after, strict=True)}))
 
 
-def answered(result: Measured, task: object) -> Measured:
+def answered(result: Gathered[Figures], task: object) -> Gathered[Figures]:
     """A result, for no work; merging takes it in, so each is a copy."""
     return pickle.loads(pickle.dumps(result))  # type: ignore[no-any-return]
 
 
-def example(folder: Path) -> tuple[Any, Measured]:
+def gathered(parts: Sequence[Part]) -> Gathered[Figures]:
+    """What a worker makes of some parts."""
+    layers = {layer.name: layer for part in parts for layer in part.layers}
+    begin = {name: partial(Figures, layer.params) for name, layer in layers.items()}
+    return engine.gather(parts, begin, Threads(1))
+
+
+def example(folder: Path) -> tuple[Any, Gathered[Figures]]:
     """A task of one part, and what it gives."""
     source = PairFiles([str(folder / "tiny.npz")])
     parts = source.parts(source.layers)
-    return parts, engine.measured(parts)
+    return parts, gathered(parts)
 
 
 def loopback() -> int:
@@ -96,9 +106,9 @@ def throughput(workers: int, pattern: str) -> None:
 
     def timed(who: Workers) -> None:
         start = time.perf_counter()
-        engine.run(source, workers=who)
+        session.run(source, workers=who)
         seconds = time.perf_counter() - start
-        tasks = len(list(engine._tasks(source.parts(source.layers), who)))
+        tasks = len(list(engine.tasks_of(source.parts(source.layers), who)))
         print(json.dumps({"seconds": seconds, "tasks": tasks}))
 
     if not workers:
@@ -113,7 +123,7 @@ def throughput(workers: int, pattern: str) -> None:
 def warmed(pattern: str, number: int) -> None:
     """Everything that a worker imports for its first task."""
     source = PairFiles([str(Path(pattern).parent / "tiny.npz")])
-    engine.measured(source.parts(source.layers))
+    gathered(source.parts(source.layers))
 
 
 def directories(pattern: str) -> None:
@@ -124,7 +134,7 @@ def directories(pattern: str) -> None:
         source = PairFiles([pattern], workers=cluster)
         seconds = time.perf_counter() - start
         pieces = sum(map(len, source._pieces.values()))
-        tasks = list(engine._tasks(source.parts(source.layers), cluster))
+        tasks = list(engine.tasks_of(source.parts(source.layers), cluster))
         found = {
             "files": len(source.files),
             "pieces": pieces,
@@ -171,13 +181,17 @@ def sizes(folder: Path) -> Sizes:
     task, result = example(folder)
     many = PairFiles([str(folder / "layers.npz")])
     parts = many.parts(many.layers)
-    wide = {name: no_statistics(CHANNELS) for name in result.layers}
+    params = QuantParams.of(np.ones(CHANNELS), axis=0)
+    wide = {name: Figures(params) for name in result.layers}
+    for figures in wide.values():
+        x = np.zeros((1, CHANNELS, 1))
+        figures.add(Layer("wide", params, (CHANNELS,)), Block(x, x.astype(np.int8)))
     sent = len(pickle.dumps(result))
     return Sizes(
         task=len(pickle.dumps(task)),
         part=len(pickle.dumps(parts)) / len(parts),
         result=sent,
-        channel=(len(pickle.dumps(Measured(wide))) - sent) / (CHANNELS - 1),
+        channel=(len(pickle.dumps(Gathered[Figures](wide))) - sent) / (CHANNELS - 1),
     )
 
 
@@ -336,7 +350,7 @@ def page(quick: bool) -> str:
         date=TODAY,
         setting=setting(PACKAGES),
         workers=WORKERS,
-        figures=no_statistics(1).table.shape[0],
+        figures=Figures(QuantParams.of(1.0)).statistics.table.shape[0],
         size=size,
         task_mb=task_bytes / MB,
         task_elements=Cluster.task_elements / 1e6,

@@ -15,6 +15,10 @@ from tempfile import TemporaryDirectory
 import click
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from house import drawing
+
 from qdebug.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +40,7 @@ SOUND = ROOT / "sample_models/digits.npz"
 
 _WIDTH = 90
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_MERMAID = re.compile(r"^```mermaid\n.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def cli_page() -> str:
@@ -55,7 +60,7 @@ def cli_page() -> str:
 
 
 def refreshed(page: str) -> str:
-    """The page with its console blocks as the commands print them now."""
+    """The page with its console blocks as the commands print them now, and the drawing anew."""
 
     def run(block: re.Match[str]) -> str:
         lines = []
@@ -63,6 +68,7 @@ def refreshed(page: str) -> str:
             lines.append(f"$ {command}\n{output_of(command)}")
         return f"```console\n{''.join(lines)}```"
 
+    page = _MERMAID.sub(lambda _: f"```mermaid\n{drawing()}\n```", page)
     return _CONSOLE.sub(run, page)
 
 

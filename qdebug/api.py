@@ -16,7 +16,7 @@ from qdebug.errors import FieldError, QdebugError, locate
 from qdebug.names import select, shown
 from qdebug.output import whole_file
 from qdebug.results import Layer, PathName, Report, with_session
-from qdebug.run.session import Session
+from qdebug.run.session import Session, hired
 from qdebug.run.workers import Threads, Workers
 from qdebug.sources.memory import MemoryPairs, Pair, checked, floats_of, numbers_of
 from qdebug.sources.open import (
@@ -81,8 +81,6 @@ def analyze(
         QdebugError: what cannot be read, or options that mean nothing for it. A layer that cannot
             be read is in the report with its reason (`Report.complaints`).
     """
-    from qdebug.run.workers import hired
-
     patterns = texts("layers", layers)
     options = Options(keys, inputs, samples, kernels, signature, jobs, scheduler)
     if len(sources) == 1 and isinstance(sources[0], Mapping):

@@ -16,12 +16,12 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from qdebug.arithmetic.affine import QuantParams, QuantScheme, params_from_range, quantize
+from qdebug.measure.figures import Figures
 from qdebug.measure.layer import Layer
 from qdebug.measure.metrics import layer_metrics
-from qdebug.measure.slabs import array_blocks
-from qdebug.measure.statistics import measure, no_statistics
 from qdebug.report.diagnosis import CAUSES, Diagnosis
 from qdebug.report.report import layer_report
+from tests.visits import ArrayPart, blocks_of
 
 Floats = NDArray[np.float64]
 
@@ -204,9 +204,10 @@ def make(rng: np.random.Generator, fault: str) -> Case:
 def diagnosed(case: Case) -> Diagnosis:
     """What qdebug says of the layer."""
     layer = Layer("layer", case.params, case.x.shape)
-    statistics = no_statistics(case.params.channels)
-    for block in array_blocks(case.x, case.codes, axis=case.params.axis):
-        statistics.absorb(measure(block, case.params))
+    figures = Figures(case.params)
+    for _, block in blocks_of(ArrayPart(layer, case.x, case.codes)):
+        figures.add(layer, block)
+    statistics = figures.statistics
     metrics = layer_metrics(statistics, case.params)
     assert metrics.num_elements
     found = layer_report(layer, statistics, metrics).diagnosis

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qdebug.advise.whatif import Alternative, WhatIf
+from qdebug.arithmetic.affine import representable_range
 from qdebug.formatting import percent, significant
+from qdebug.measure.metrics import LOW_SQNR_DB
 
 # A change helps when it takes half of the error power away.
 HELPS_DB = 10 * math.log10(2)
@@ -27,10 +29,6 @@ _SIMPLEST_RANGES = ("affine", "symmetric", "percentile_99.99", "percentile_99.9"
 # others. Over min/max of normal floats the search for the least error gains by luck alone up to
 # 5 dB with 9 floats and 1.2 dB with 100 (60 seeds).
 _FEW_ELEMENTS = 100
-
-# Under this a layer's error is near enough to its signal that more bits are worth their cost; the
-# limit that the cause `carried` has too.
-_LOW_SQNR_DB = 20.0
 
 _INT16_BITS = 16
 
@@ -163,7 +161,7 @@ def _change(found: WhatIf, chosen: Alternative) -> Recommendation:
     label = LABELS[chosen.name]
     if params.channels == 1:
         s, z = float(params.scale[0]), int(params.zero_point[0])
-        low, high = ((q - z) * s for q in (params.qmin, params.qmax))
+        low, high = representable_range(s, z, params.code_range)
         label += f", {low:.3g} to {high:.3g} (scale {significant(s)}, zero point {z})"
     else:
         label += f", a scale for each of {params.channels} channels of axis {params.axis}"
@@ -206,7 +204,7 @@ def _nothing_cheap(found: WhatIf) -> Recommendation:
     rounding = f"what is left is rounding at {bits} bits, SQNR {_db(total.sqnr_db)} dB"
     if wider is None:
         return Recommendation(f"Nothing here helps: {rounding}.")
-    if total.sqnr_db is not None and total.sqnr_db < _LOW_SQNR_DB:
+    if total.sqnr_db is not None and total.sqnr_db < LOW_SQNR_DB:
         change = _change(found, wider)
         by_channel = [each for each in found.alternatives if each.name == "per_channel"]
         if found.layer.kind == "activation" and (best := _simplest(found, by_channel)):

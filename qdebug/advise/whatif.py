@@ -85,7 +85,7 @@ class WhatIf:
     @property
     def symmetric(self) -> bool:
         """Whether the recorded zero points are all the middle code."""
-        return _is_symmetric(self.layer.params)
+        return self.layer.params.symmetric
 
 
 class Look:
@@ -285,7 +285,7 @@ _Plan = tuple[str, str, QuantParams]
 def _plans(layer: Layer, look: Look, metrics: Metrics) -> list[_Plan]:
     """All there is to try."""
     recorded = layer.params
-    symmetric = _is_symmetric(recorded)
+    symmetric = recorded.symmetric
     one = recorded.axis is None
     ends: tuple[Any, Any] = min(metrics.float_min or 0.0, 0.0), max(metrics.float_max or 0.0, 0.0)
     if not one and look.ranges is not None:
@@ -345,8 +345,3 @@ def _quantized(block: Block, params: QuantParams) -> Block:
     scale, zero_point = params.rows(block.first_channel, block.first_channel + x.shape[1])
     codes = codes_of(x, scale, zero_point, (params.qmin, params.qmax))
     return Block(x, codes, first_channel=block.first_channel)
-
-
-def _is_symmetric(params: QuantParams) -> bool:
-    """Whether all zero points are the middle code."""
-    return bool((params.zero_point == (params.qmin + params.qmax + 1) // 2).all())

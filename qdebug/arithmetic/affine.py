@@ -8,7 +8,7 @@ Words and formulas as in TensorFlow Lite's quantization specification
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from qdebug.errors import FieldError
 
 Float64Array = NDArray[np.float64]
+_Floats = TypeVar("_Floats", float, Float64Array)
 Rounding = Literal["half_away", "half_even"]
 
 FLOAT_DTYPES = ("float16", "float32", "float64")
@@ -46,6 +47,27 @@ def code_range(dtype: str, bits: int | None = None, narrow_range: bool = False) 
     signed = not dtype.startswith("u")
     low = -(2 ** (bits - 1)) if signed else 0
     return low + narrow_range, low + 2**bits - 1
+
+
+def middle_code(code_limits: tuple[int, int]) -> int:
+    """The zero point of symmetric codes from qmin to qmax: 0 for signed types.
+
+    >>> middle_code((-128, 127)), middle_code((-127, 127)), middle_code((0, 255))
+    (0, 0, 128)
+    """
+    return (sum(code_limits) + 1) // 2
+
+
+def representable_range(
+    scale: _Floats, zero_point: Any, code_limits: tuple[int, int]
+) -> tuple[_Floats, _Floats]:
+    """The floats D(qmin) and D(qmax) that the least and the largest code stand for.
+
+    >>> representable_range(4.0, -123, (-128, 127))
+    (-20.0, 1000.0)
+    """
+    qmin, qmax = code_limits
+    return (qmin - zero_point) * scale, (qmax - zero_point) * scale
 
 
 @dataclass(frozen=True)
@@ -168,14 +190,24 @@ class QuantParams:
         return self.scale.size
 
     @property
+    def code_range(self) -> tuple[int, int]:
+        """The least and the largest code (qmin, qmax), as `code_range` gives them."""
+        return code_range(self.dtype, self.bits, self.narrow_range)
+
+    @property
     def qmin(self) -> int:
         """The least code."""
-        return code_range(self.dtype, self.bits, self.narrow_range)[0]
+        return self.code_range[0]
 
     @property
     def qmax(self) -> int:
         """The largest code."""
-        return code_range(self.dtype, self.bits, self.narrow_range)[1]
+        return self.code_range[1]
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether all zero points are the middle code."""
+        return bool((self.zero_point == middle_code(self.code_range)).all())
 
     def along(self, ndim: int) -> tuple[Float64Array, NDArray[np.int64]]:
         """Scale and zero point in a shape that broadcasts against a tensor of `ndim` axes."""
@@ -238,7 +270,7 @@ def quantize(
     """
     floats = np.asarray(x, np.float64)
     scale, zero_point = params.along(floats.ndim)
-    codes = codes_of(floats, scale, zero_point, (params.qmin, params.qmax), rounding)
+    codes = codes_of(floats, scale, zero_point, params.code_range, rounding)
     return codes.astype(params.dtype)
 
 
@@ -282,7 +314,7 @@ def params_from_range(
         )
     lows, highs = np.minimum(lows, 0.0), np.maximum(highs, 0.0)
     empty = lows == highs
-    middle = (qmin + qmax + 1) // 2
+    middle = middle_code((qmin, qmax))
     if scheme.symmetric:
         scale = np.maximum(-lows, highs) / (qmax - middle)
     else:

@@ -13,8 +13,8 @@ from qdebug import api
 from qdebug.cli.progress import progress
 from qdebug.errors import QdebugError
 from qdebug.names import printable
-from qdebug.run.session import Session
-from qdebug.run.workers import Workers, hired
+from qdebug.run.session import Session, hired
+from qdebug.run.workers import Workers
 from qdebug.sources.open import Options, check_options, open_source
 
 if TYPE_CHECKING:

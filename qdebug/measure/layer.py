@@ -63,7 +63,7 @@ class Block:
 
     def as_one_channel(self) -> "Block":
         """The same elements as one channel."""
-        if self.floats.shape[1] == 1:
+        if self.floats.shape[1] == 1 and not self.first_channel:
             return self
         model = None if self.model_float is None else self.model_float.reshape(1, 1, -1)
         return Block(self.floats.reshape(1, 1, -1), self.codes.reshape(1, 1, -1), model)

@@ -25,6 +25,10 @@ _STDERR_OF_ONE = math.sqrt(1 / 180) / (2 * REFERENCE)
 # (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_debugger).
 TFLITE_THRESHOLD = 0.7
 
+# Under this SQNR the signal suffers: an error that was carried in is bad, and more bits are worth
+# their cost.
+LOW_SQNR_DB = 20.0
+
 _TOLERATED_SHARE = 0.05
 
 # Above this many bits the share of codes in use says nothing (int32 biases).
@@ -256,6 +260,7 @@ def _metrics(
         # x less its line is e less the line of e: the small e keeps the digits that x would lose.
         eq_moment = scale * t.q_moment - t.xq_moment
         off_line = t.e_moment - eq_moment**2 / t.q_moment
+        cosine = t.xd_product / np.sqrt(x_square) / np.sqrt(t.d_square)
         model_n = np.where(t.model_count > 0, t.model_count, np.nan)
         columns = {
             "num_elements": t.count,
@@ -280,7 +285,7 @@ def _metrics(
             "range_waste_low": np.where(t.count > 0, range_waste_low, np.nan),
             "range_waste_high": np.where(t.count > 0, range_waste_high, np.nan),
             "sqnr_db": 10 * np.log10(x_square / e_square),
-            "cosine_similarity": t.xd_product / np.sqrt(x_square) / np.sqrt(t.d_square),
+            "cosine_similarity": np.clip(cosine, -1, 1),  # its last digits may stray
             "float_min": t.x_min,
             "float_max": t.x_max,
             "float_mean": t.x_sum / n,

@@ -8,14 +8,14 @@ to 1e-9 of a step) holds for every type of floats and codes.
 import math
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import Float64Array, QuantParams, codes_of
+from qdebug.arithmetic.affine import Float64Array, QuantParams, codes_of, representable_range
 from qdebug.measure.layer import Block
 
 # An error under half a step means that the code is Q(x) itself. The margin is for float64's
@@ -28,68 +28,88 @@ _CANCELLED = 1e-6
 
 _SPAN_CHANNELS = 1 << 13
 
-# What is known of each channel: the rows of `Statistics.table`. x: float reference, q: code,
-# d = D(q) = (q - z) * s, e = d - x, m: the float model's own value. Over the finite elements of x
-# only; the model's over those where m is finite too.
-_NAMES = (
-    # Counts of elements.
-    "count",
-    "non_finite",  # NaN or infinite x: left out of everything else
-    "zeros",  # x is exactly zero
-    "clipped",  # x outside [D(qmin) - s/2, D(qmax) + s/2]
-    "saturated",  # q at qmin or qmax
-    # Sums.
-    "x_sum",
-    "x_magnitude",  # |x|
-    "q_sum",
-    "e_sum",
-    "steps_sum",  # e/s
-    "steps_outward",  # e/s away from zero: e/s where x > 0, -e/s where x < 0
-    "steps_square",  # (e/s)^2
-    "quantizer_square",  # ((D(Q(x)) - x) / s)^2
-    "clipped_square",  # of these, where x is clipped
-    "carried_square",  # (q - Q(x))^2
-    "d_square",  # d^2
-    "xd_product",  # x * d
-    # Sums about the mean.
-    "x_moment",  # (x - mean x)^2
-    "q_moment",
-    "e_moment",
-    "xq_moment",  # (x - mean x) * (q - mean q)
-    # Extremes.
-    "x_min",
-    "x_max",
-    "q_min",
-    "q_max",
-    "e_max",  # largest |e|
-    "steps_max",  # largest |e/s|
-    # Against an end-to-end run of the float model.
-    "model_count",
-    "model_square",  # m^2
-    "model_error_square",  # (d - m)^2
-    "model_steps_square",  # ((d - m) / s)^2
-    "inherited_square",  # ((x - m) / s)^2
-)
-_ROW = {name: row for row, name in enumerate(_NAMES)}
+# How a figure of two parts follows from theirs. A moment is a sum of products about two means.
+_Merge = Literal["sum", "least", "most", "moment"]
+
+
+class _Row:
+    """A figure of `Statistics`: its row in the table, and how it is merged.
+
+    `about` are the sums whose means a moment is about.
+    """
+
+    def __init__(self, merge: _Merge = "sum", *about: "_Row") -> None:
+        self.merge, self.about = merge, about
+        self.row = len(_ROWS)
+        _ROWS.append(self)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> "_Row": ...
+    @overload
+    def __get__(self, instance: "Statistics", owner: type) -> Float64Array: ...
+    def __get__(self, instance: "Statistics | None", owner: type) -> "_Row | Float64Array":
+        if instance is None:
+            return self
+        row: Float64Array = instance.table[self.row]
+        return row
+
+
+_ROWS: list[_Row] = []
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """What is known of some channels of a layer; each figure is an attribute of shape (channels,).
 
+    x: float reference, q: code, d = D(q) = (q - z) * s, e = d - x, m: the float model's own value.
+    Over the finite elements of x only; the model's over those where m is finite too. A figure is a
+    view of its row in the table.
+
     Attributes:
-        table: all figures, shape (figures, channels), in the order of `_NAMES`.
+        table: all figures, shape (figures, channels), in the order in which they are declared.
         first_channel: of the layer's channels, the first one that this knows of.
     """
 
     table: Float64Array
     first_channel: int = 0
 
-    def __getattr__(self, name: str) -> Float64Array:
-        if name not in _ROW:
-            raise AttributeError(f"no figure '{name}'")
-        row: Float64Array = self.table[_ROW[name]]
-        return row
+    # Counts of elements.
+    count = _Row()
+    non_finite = _Row()  # NaN or infinite x: left out of everything else
+    zeros = _Row()  # x is exactly zero
+    clipped = _Row()  # x outside [D(qmin) - s/2, D(qmax) + s/2]
+    saturated = _Row()  # q at qmin or qmax
+    # Sums.
+    x_sum = _Row()
+    x_magnitude = _Row()  # |x|
+    q_sum = _Row()
+    e_sum = _Row()
+    steps_sum = _Row()  # e/s
+    steps_outward = _Row()  # e/s away from zero: e/s where x > 0, -e/s where x < 0
+    steps_square = _Row()  # (e/s)^2
+    quantizer_square = _Row()  # ((D(Q(x)) - x) / s)^2
+    clipped_square = _Row()  # of these, where x is clipped
+    carried_square = _Row()  # (q - Q(x))^2
+    d_square = _Row()  # d^2
+    xd_product = _Row()  # x * d
+    # Sums about the mean.
+    x_moment = _Row("moment", x_sum, x_sum)  # (x - mean x)^2
+    q_moment = _Row("moment", q_sum, q_sum)
+    e_moment = _Row("moment", e_sum, e_sum)
+    xq_moment = _Row("moment", x_sum, q_sum)  # (x - mean x) * (q - mean q)
+    # Extremes.
+    x_min = _Row("least")
+    x_max = _Row("most")
+    q_min = _Row("least")
+    q_max = _Row("most")
+    e_max = _Row("most")  # largest |e|
+    steps_max = _Row("most")  # largest |e/s|
+    # Against an end-to-end run of the float model.
+    model_count = _Row()
+    model_square = _Row()  # m^2
+    model_error_square = _Row()  # (d - m)^2
+    model_steps_square = _Row()  # ((d - m) / s)^2
+    inherited_square = _Row()  # ((x - m) / s)^2
 
     @property
     def channels(self) -> int:
@@ -132,25 +152,15 @@ class Statistics:
         return [slice(start, min(start + _SPAN_CHANNELS, self.channels)) for start in starts]
 
 
-_LEAST = ("x_min", "q_min")
-_MOST = ("x_max", "q_max", "e_max", "steps_max")
-# Sum about the mean -> the sums whose means it is about.
-_MOMENTS = {
-    "x_moment": ("x_sum", "x_sum"),
-    "q_moment": ("q_sum", "q_sum"),
-    "e_moment": ("e_sum", "e_sum"),
-    "xq_moment": ("x_sum", "q_sum"),
-}
+def _rows_merged(merge: _Merge) -> list[int]:
+    return [figure.row for figure in _ROWS if figure.merge == merge]
 
 
-def _rows_of(names: Iterable[str]) -> list[int]:
-    return [_ROW[name] for name in names]
-
-
-_LEAST_ROWS, _MOST_ROWS, _MOMENT_ROWS = map(_rows_of, (_LEAST, _MOST, _MOMENTS))
-_SUM_ROWS = _rows_of(name for name in _NAMES if name not in {*_LEAST, *_MOST, *_MOMENTS})
-_COUNT_ROW = _ROW["count"]
-_ABOUT_ROWS = [_rows_of(about) for about in zip(*_MOMENTS.values(), strict=True)]
+_SUM_ROWS, _MOMENT_ROWS = _rows_merged("sum"), _rows_merged("moment")
+_LEAST_ROWS, _MOST_ROWS = _rows_merged("least"), _rows_merged("most")
+# The first and the second sum that each moment is about.
+_ABOUT_ROWS = [[_ROWS[row].about[place].row for row in _MOMENT_ROWS] for place in (0, 1)]
+_COUNT_ROW = Statistics.count.row
 
 
 def side_by_side(parts: Sequence[Statistics]) -> Statistics:
@@ -160,7 +170,7 @@ def side_by_side(parts: Sequence[Statistics]) -> Statistics:
 
 def no_statistics(channels: int, first_channel: int = 0) -> Statistics:
     """The statistics of no elements: merging them changes nothing."""
-    table = np.zeros((len(_NAMES), channels))
+    table = np.zeros((len(_ROWS), channels))
     table[_LEAST_ROWS] = np.inf
     table[_MOST_ROWS] = -np.inf
     return Statistics(table, first_channel)
@@ -190,7 +200,7 @@ def measure(block: Block, params: QuantParams) -> Statistics:
     """The statistics of one block, for the block's own channels."""
     first = block.first_channel
     scale, zero_point = params.rows(first, first + block.floats.shape[1])
-    limits = (params.qmin, params.qmax)
+    limits = params.code_range
 
     def rows() -> tuple[Float64Array, Float64Array, Float64Array | None]:
         model = None if block.model_float is None else _rows(block.model_float, "m")
@@ -339,49 +349,46 @@ def _measure_finite(
             e_outward = _dot(np.sign(x, out=spare), e)
         ideal = codes_of(doubtful, s_here, z_here, limits) - z_here
         e.reshape(-1)[place] = best_error = ideal * s_here - doubtful
-        below = doubtful < (limits[0] - z_here) * s_here - s_here / 2
-        above = doubtful > (limits[1] - z_here) * s_here + s_here / 2
+        low, high = representable_range(s_here, z_here, limits)
         quantizer_square = _dot(e, e) / s**2
         carried_square = _summed(row, (steps_here - ideal) ** 2, channels)
-        outside = below | above
+        outside = (doubtful < low - s_here / 2) | (doubtful > high + s_here / 2)
         clipped = _summed(row, outside, channels)
         clipped_square = _summed(row, np.where(outside, best_error / s_here, 0.0) ** 2, channels)
 
-    figures = {
-        "count": np.full(channels, float(elements)),
-        "non_finite": np.zeros(channels),
-        "zeros": zeros,
-        "clipped": clipped,
-        "saturated": saturated,
-        "x_sum": x_sum,
-        "x_magnitude": x_magnitude,
-        "q_sum": steps_sum + z * elements,
-        "e_sum": e_sum,
-        "steps_sum": e_sum / s,
-        "steps_outward": e_outward / s,
-        "steps_square": steps_square,
-        "quantizer_square": quantizer_square,
-        "clipped_square": clipped_square,
-        "carried_square": carried_square,
-        "d_square": (steps_moment + steps_sum**2 / elements) * s**2,
-        "xd_product": (xq_moment + x_sum * steps_sum / elements) * s,
-        "x_moment": x_moment,
-        "q_moment": steps_moment,
-        "e_moment": e_moment,
-        "xq_moment": xq_moment,
-        "x_min": x_min,
-        "x_max": x_max,
-        "q_min": q_min,
-        "q_max": q_max,
-        "e_max": e_max,
-        "steps_max": e_max / s,
-        "model_count": model_count,
-        "model_square": model_square,
-        "model_error_square": model_error_square,
-        "model_steps_square": model_error_square / s**2,
-        "inherited_square": inherited_square / s**2,
-    }
-    return Statistics(np.array([figures[name] for name in _NAMES]))
+    found = no_statistics(channels)
+    found.count[:] = elements
+    found.zeros[:] = zeros
+    found.clipped[:] = clipped
+    found.saturated[:] = saturated
+    found.x_sum[:] = x_sum
+    found.x_magnitude[:] = x_magnitude
+    found.q_sum[:] = steps_sum + z * elements
+    found.e_sum[:] = e_sum
+    found.steps_sum[:] = e_sum / s
+    found.steps_outward[:] = e_outward / s
+    found.steps_square[:] = steps_square
+    found.quantizer_square[:] = quantizer_square
+    found.clipped_square[:] = clipped_square
+    found.carried_square[:] = carried_square
+    found.d_square[:] = (steps_moment + steps_sum**2 / elements) * s**2
+    found.xd_product[:] = (xq_moment + x_sum * steps_sum / elements) * s
+    found.x_moment[:] = x_moment
+    found.q_moment[:] = steps_moment
+    found.e_moment[:] = e_moment
+    found.xq_moment[:] = xq_moment
+    found.x_min[:] = x_min
+    found.x_max[:] = x_max
+    found.q_min[:] = q_min
+    found.q_max[:] = q_max
+    found.e_max[:] = e_max
+    found.steps_max[:] = e_max / s
+    found.model_count[:] = model_count
+    found.model_square[:] = model_square
+    found.model_error_square[:] = model_error_square
+    found.model_steps_square[:] = model_error_square / s**2
+    found.inherited_square[:] = inherited_square / s**2
+    return found
 
 
 def _summed(row: NDArray[np.intp], values: NDArray[Any], channels: int) -> Float64Array:

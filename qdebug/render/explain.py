@@ -7,7 +7,7 @@ from typing import Any
 
 from qdebug.advise.remedy import LABELS, recommend
 from qdebug.advise.whatif import Alternative, WhatIf
-from qdebug.arithmetic.affine import code_range
+from qdebug.arithmetic.affine import code_range, representable_range
 from qdebug.errors import FieldError
 from qdebug.formatting import percent, significant
 from qdebug.measure.metrics import REFERENCE, Metrics
@@ -148,7 +148,7 @@ def _representable(layer: LayerReport) -> str:
         return ""
     if not codes[0] <= z <= codes[1]:
         return ""
-    return f"{_ends((codes[0] - z) * s, (codes[1] - z) * s)} can be represented"
+    return f"{_ends(*representable_range(s, z, codes))} can be represented"
 
 
 def _diagnosis(layer: LayerReport, width: int) -> list[str]:

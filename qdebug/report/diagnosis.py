@@ -8,8 +8,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from qdebug.arithmetic.affine import QuantScheme, params_from_range
+from qdebug.arithmetic.affine import (
+    QuantScheme,
+    middle_code,
+    params_from_range,
+    representable_range,
+)
 from qdebug.measure.metrics import (
+    LOW_SQNR_DB,
     REFERENCE,
     TFLITE_THRESHOLD,
     Metrics,
@@ -40,8 +46,6 @@ _LEAST_OFFSET = 0.25
 # The line through the codes explains more than an offset alone where what it leaves is less than
 # this share of what the offset leaves.
 _LINE_IS_BETTER = 0.5
-# `carried` hurts where the signal suffers, too.
-_LEAST_CARRIED_SQNR_DB = 20.0
 # Below this cosine floats and codes are hardly of one tensor.
 _SAME_TENSOR = 0.5
 # A step is coarse where the bulk lies within so few steps, though some float is so many times
@@ -91,7 +95,7 @@ class Subject:
     @property
     def scheme(self) -> QuantScheme:
         """How it would be quantized again: symmetric where its zero point is the middle code."""
-        symmetric = self.zero_point == (self.qmin + self.qmax + 1) // 2
+        symmetric = self.zero_point == middle_code((self.qmin, self.qmax))
         return QuantScheme(self.dtype, self.bits, self.narrow_range, symmetric)
 
 
@@ -299,7 +303,7 @@ def _clipping(s: Subject) -> Diagnosis | None:
     if s.scale is not None and s.zero_point is not None:
         assert m.float_min is not None
         assert m.float_max is not None
-        low, high = ((q - s.zero_point) * s.scale for q in (s.qmin, s.qmax))
+        low, high = representable_range(s.scale, s.zero_point, (s.qmin, s.qmax))
         ends = []
         if m.float_max > high + s.scale / 2:
             ends.append(f"above {_g(high)}, the largest representable value")
@@ -331,7 +335,7 @@ def _carried(s: Subject) -> Diagnosis | None:
         )
     if _rmse_scale(m) - m.quantizer_rmse_scale <= tolerated_excess(m):
         return None  # rounding alone, of floats that are not spread evenly between the codes
-    suffers = m.sqnr_db is not None and m.sqnr_db < _LEAST_CARRIED_SQNR_DB
+    suffers = m.sqnr_db is not None and m.sqnr_db < LOW_SQNR_DB
     look = {
         "weight": "the weights were not quantized with the recorded parameters: convert them again",
         "bias": "the bias was not quantized with the recorded scale: convert it again",

@@ -116,7 +116,7 @@ def gather(
         workers: who reads.
         advance: called as work goes on.
     """
-    tasks = list(_tasks(parts, workers))
+    tasks = list(tasks_of(parts, workers))
     if not tasks:
         return Gathered()
     if workers.remote:
@@ -145,7 +145,7 @@ def _advanced(advance: Advance, total: int, done: int) -> None:
     advance(done, total)
 
 
-class _Task(tuple[Part, ...]):
+class Task(tuple[Part, ...]):
     """Parts that one worker reads together; as text, what a message calls them."""
 
     def __str__(self) -> str:
@@ -153,7 +153,7 @@ class _Task(tuple[Part, ...]):
         return f"{self[0]}{others}"
 
 
-def _tasks(parts: Sequence[Part], workers: Workers) -> Iterator[_Task]:
+def tasks_of(parts: Sequence[Part], workers: Workers) -> Iterator[Task]:
     """The parts in their order, several in a task where they are small."""
     most_parts = _MOST_PARTS_SENT if workers.remote else len(parts)
     task: list[Part] = []
@@ -163,10 +163,10 @@ def _tasks(parts: Sequence[Part], workers: Workers) -> Iterator[_Task]:
         size += part.num_elements
         side_by_side = part.waits and not workers.remote
         if side_by_side or size >= workers.task_elements or len(task) == most_parts:
-            yield _Task(task)
+            yield Task(task)
             task, size = [], 0
     if task:
-        yield _Task(task)
+        yield Task(task)
 
 
 def _read(

@@ -1,6 +1,7 @@
 """Session: a source and those who read it. Each sweep visits all data once, for all layers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -139,6 +140,26 @@ def run(
         QdebugError: a glob that names no layer.
     """
     return Session(source, workers, advance).report(patterns)
+
+
+@contextmanager
+def hired(jobs: int | None = None, scheduler: str | None = None) -> Iterator[Workers]:
+    """Threads of this process, or a Dask cluster for as long as the block lasts.
+
+    Args:
+        jobs: threads, or processes of a local cluster; as many as there are cores where None.
+        scheduler: of a cluster: its address, or ``local``; None for threads.
+
+    Raises:
+        QdebugError: the cluster cannot be had.
+    """
+    if scheduler is None:
+        yield Threads(jobs)
+        return
+    from qdebug.run.cluster import connect
+
+    with connect(scheduler, jobs) as cluster:
+        yield cluster
 
 
 def notes_of(source: Source) -> list[str]:

@@ -3,7 +3,6 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import reduce
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -110,26 +109,6 @@ class Threads:
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def hired(jobs: int | None = None, scheduler: str | None = None) -> Iterator[Workers]:
-    """Threads of this process, or a Dask cluster for as long as the block lasts.
-
-    Args:
-        jobs: threads, or processes of a local cluster; as many as there are cores where None.
-        scheduler: of a cluster: its address, or ``local``; None for threads.
-
-    Raises:
-        QdebugError: the cluster cannot be had.
-    """
-    if scheduler is None:
-        yield Threads(jobs)
-        return
-    from qdebug.run.cluster import connect
-
-    with connect(scheduler, jobs) as cluster:
-        yield cluster
 
 
 def default_jobs() -> int:

@@ -89,7 +89,7 @@ def check_options(names: Sequence[str], options: Options) -> None:
         options.refuse(_LIVE, "inputs", "samples", "signature")
         options.refuse(_LITERT, "kernels")
         if options.scheduler not in (None, "local"):
-            options.refuse("threads and scheduler local", "jobs")
+            options.refuse("threads and the scheduler 'local'", "jobs")
     else:
         options.refuse(_PAIR_FILES, "keys", "scheduler")
         if all(name.lower().endswith(".onnx") for name in names):

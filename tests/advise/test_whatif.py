@@ -1,7 +1,7 @@
 """What if: every alternative's figures are those of really quantizing the whole array with it."""
 
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdebug.advise.remedy import recommend
-from qdebug.advise.whatif import WhatIf, channel_axis, predict
+from qdebug.advise.whatif import WhatIf, explore
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure import slabs, summary
-from qdebug.measure.layer import Block, Layer, WholePiece
+from qdebug.measure.layer import Block, Layer, Visitor
 from qdebug.measure.summary import Summarizer
-from qdebug.run import engine
+from qdebug.run.session import Session
 from tests import layers, oracle
 from tests.advise.what_ifs import in_memory, what_ifs
 
@@ -142,9 +142,10 @@ def test_weights_get_symmetric_narrow_codes_for_each_output_channel() -> None:
 def test_channels_are_looked_for_where_a_runtime_has_them(
     shape: tuple[int, ...], known: Fields, axis: int | None
 ) -> None:
-    layer = Layer("layer", QuantParams.of(1.0), shape, **known)
-    assert channel_axis(layer, int(np.prod(shape))) == axis
-    assert channel_axis(Layer("l", QuantParams.of([1.0, 2.0], axis=0), (2,)), 2) == 0
+    x = np.random.default_rng(0).normal(size=shape)
+    found = in_memory(x, QuantParams.of(1.0), **known)
+    axes = [each.params.axis for each in found.alternatives if each.name == "per_channel"]
+    assert axes == ([] if axis is None else [axis])
 
 
 def test_the_recorded_codes_stand_beside_the_recorded_quantizer() -> None:
@@ -258,13 +259,14 @@ def test_no_range_in_the_table_is_better_than_the_least_error_one(
 
 def test_many_channels_have_coarser_bins_and_then_none() -> None:
     x = np.random.default_rng(0).normal(size=(1, 4096, 3))
-    taken = Summarizer(np.abs(x).max((0, 2)), 1 << 20)
-    taken.add(x)
+    taken = Summarizer(np.full(4096, 0.1))
+    for _ in range(8):  # too many to be kept whole
+        taken.add(x)
     found = taken.summary()
     assert found.mantissa_bits == 2
     assert found.rows.size < 1 << 21
     with pytest.raises(ValueError, match="channels"):
-        Summarizer(np.ones(summary.MOST_CHANNELS + 1), 1)
+        Summarizer(np.ones(summary.MOST_CHANNELS + 1))
     scales = np.full(summary.MOST_CHANNELS + 1, 0.1)
     x = np.random.default_rng(0).normal(size=(scales.size, 2))
     predicted = in_memory(x, QuantParams.of(scales, 0, axis=0))
@@ -277,43 +279,38 @@ def test_many_channels_have_coarser_bins_and_then_none() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", [None, 1])
 def test_memory_does_not_grow_with_the_layer(axis: int | None) -> None:
-    """20 million elements, 160 MB as float64: no third of that is held."""
+    """20 million elements, 160 MB as float64: no third of that is held, and two sweeps do."""
     channels = 256
     shape = (20_000_000 // channels, channels)
     scale = 0.05 if axis is None else np.full(channels, 0.05)
     layer = Layer("layer", QuantParams.of(scale, axis=axis), shape, kind="activation")
     count = 0
 
-    def blocks(layer: Layer) -> Iterator[Block]:
-        nonlocal count
-        width = layer.params.channels
-        for seed in range(20_000_000 // (1 << 18)):
-            x = np.random.default_rng(seed).standard_normal(1 << 18, np.float32)
-            count += 1
-            yield Block(
-                x.reshape(-1, width, 1),
-                np.zeros((1 << 18) // width * width, np.int8).reshape(-1, width, 1),
-            )
+    class Part:
+        whole, waits, num_elements = None, False, 1 << 18
+
+        def __init__(self, layer: Layer) -> None:
+            self.layers = [layer]
+
+        def read(self, visitor: Visitor) -> None:
+            nonlocal count
+            for seed in range(20_000_000 // (1 << 18)):
+                x = np.random.default_rng(seed).standard_normal(1 << 18, np.float32)
+                count += 1
+                x = x.reshape(-1, channels, 1)
+                visitor.take(self.layers[0], Block(x, np.zeros(x.shape, np.int8)))
 
     class Source:
         files = problems = notes = skipped = ()
         layers = (layer,)
 
         def parts(self, layers):
-            class Part(WholePiece):
-                num_elements = 1
+            return [Part(layer) for layer in layers]
 
-                def blocks(self, sums):
-                    return ((layer, block) for block in blocks(layer))
-
-            Part.layers = [layer]
-            return [Part()]
-
-    (report,) = engine.run(Source()).layers
     tracemalloc.start()
-    found = predict(layer, report, blocks)
+    found = explore(Session(Source()), ["layer"])[1]["layer"]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.recorded.metrics.num_elements > 19_000_000
-    assert count == 3 * (20_000_000 // (1 << 18))
+    assert count == 2 * (20_000_000 // (1 << 18))
     assert peak < 60e6, peak

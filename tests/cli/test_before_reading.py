@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from qdebug.measure.figures import Figures
-from tests.conftest import SAMPLES
+from tests.paths import SAMPLES
 
 Run = Callable[..., Result]
 DIGITS = str(SAMPLES / "digits.npz")

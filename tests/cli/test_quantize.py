@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 from qdebug.measure.metrics import REFERENCE, Metrics
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.sources.pair_file.read import PairFiles
 
 Run = Callable[..., Result]
@@ -24,7 +24,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def figures(path: Path) -> dict[str, Metrics]:
-    found = {layer.name: layer.metrics for layer in engine.run(PairFiles([str(path)])).layers}
+    found = {layer.name: layer.metrics for layer in session.run(PairFiles([str(path)])).layers}
     return {name: metrics for name, metrics in found.items() if metrics is not None}
 
 

@@ -14,7 +14,7 @@ from click.testing import Result
 from qdebug.measure.metrics import FIGURES
 from qdebug.render.columns import COLUMNS
 from qdebug.report import json as report_json
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.sources.pair_file.read import PairFiles
 from tests.paths import SAMPLES
 
@@ -63,7 +63,7 @@ def test_json_holds_every_figure_and_loads_back_without_loss(qdebug: Run, tmp_pa
         assert (layer["channels"] is None) == (layer["axis"] is None)
         for channel in layer["channels"] or []:
             assert set(channel) == {"scale", "zero_point", *FIGURES}
-    fresh = engine.run(PairFiles([str(DIGITS)]))
+    fresh = session.run(PairFiles([str(DIGITS)]))
     assert report_json.loads(text, "report.json") == fresh
     saved = tmp_path / "report.json"
     saved.write_text(text)
@@ -75,7 +75,7 @@ def test_json_holds_every_figure_and_loads_back_without_loss(qdebug: Run, tmp_pa
 def test_csv_has_every_column_in_full_precision(qdebug: Run) -> None:
     rows = list(csv.DictReader(io.StringIO(qdebug("report", DIGITS, "--format", "csv").output)))
     assert list(rows[0]) == [name for name in COLUMNS if name != "channel"]
-    fresh = engine.run(PairFiles([str(DIGITS)]))
+    fresh = session.run(PairFiles([str(DIGITS)]))
     for row, layer in zip(rows, fresh.layers, strict=True):
         assert layer.metrics is not None
         for figure in FIGURES:

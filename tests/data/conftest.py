@@ -1,3 +1,3 @@
-"""`make_models.py` needs TensorFlow and is no test."""
+"""What makes the models needs TensorFlow and is no test."""
 
-collect_ignore = ["make_models.py"]
+collect_ignore = ["make_models.py", "quantization_debugger/make.py"]

@@ -17,14 +17,14 @@ from qdebug.measure.layer import Block
 from qdebug.measure.metrics import FIGURES, ChannelMetrics, Metrics, layer_metrics
 from qdebug.measure.statistics import Statistics, measure, no_statistics
 from qdebug.report.report import LayerReport
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.sources.npz import array as npy_array
 from qdebug.sources.pair_file.read import PairFiles
 from tests import layers, oracle
 
 
 def figures(path: Path, *more: Path) -> dict[str, LayerReport]:
-    report = engine.run(PairFiles([str(p) for p in (path, *more)]))
+    report = session.run(PairFiles([str(p) for p in (path, *more)]))
     return {layer.name: layer for layer in report.layers}
 
 

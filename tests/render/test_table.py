@@ -4,7 +4,7 @@ import pytest
 
 from qdebug.render.columns import View
 from qdebug.render.table import table
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.sources.pair_file.read import PairFiles
 from tests.paths import SAMPLES
 
@@ -13,7 +13,7 @@ DIGITS = SAMPLES / "digits.npz"
 
 @pytest.mark.parametrize("width", [80, 100, 140, 200])
 def test_the_table_fits_a_terminal(width: int) -> None:
-    fresh = engine.run(PairFiles([str(DIGITS)]))
+    fresh = session.run(PairFiles([str(DIGITS)]))
     text = table(fresh, View(), width)
     body = text.split("\n\n")[1]
     import click

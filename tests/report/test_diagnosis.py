@@ -11,7 +11,7 @@ from click.testing import Result
 from qdebug.measure.metrics import FIGURES, Metrics
 from qdebug.report.diagnosis import CAUSES, Diagnosis, Subject, diagnose, origin
 from qdebug.report.tflite_csv import read_csv
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.sources.pair_file.read import PairFiles
 from tests import faults
 from tests.paths import SAMPLES
@@ -42,7 +42,7 @@ def test_no_false_alarm_on_ten_thousand_healthy_layers() -> None:
 
 
 def diagnoses(path: Path) -> dict[str, Diagnosis]:
-    layers = engine.run(PairFiles([str(path)])).layers
+    layers = session.run(PairFiles([str(path)])).layers
     return {layer.name: layer.diagnosis for layer in layers if layer.diagnosis}
 
 

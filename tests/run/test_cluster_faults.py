@@ -169,7 +169,7 @@ def test_a_scheduler_that_does_not_answer(qdebug: Run, monkeypatch: pytest.Monke
             "--scheduler goes with pair files (.npz)",
         ),
         (("report.json",), "--scheduler goes with tensors: pair files or models"),
-        (("digits.npz", "--jobs", "2"), "--jobs goes with threads and --scheduler local"),
+        (("digits.npz", "--jobs", "2"), "--jobs goes with threads and the scheduler 'local'"),
     ],
 )
 def test_where_a_scheduler_makes_no_sense(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug.run import engine
+from qdebug.run import engine, session
 from qdebug.run.cluster import Cluster, connect
 from qdebug.sources.pair_file.read import PairFiles
 from tests.needs import needs_dask
@@ -28,7 +28,7 @@ Run = Callable[..., Result]
 @slow
 def test_two_processes_give_the_figures_of_one_thread(shards: Path, expected: Any) -> None:
     source = PairFiles([str(shards / "*.npz")])
-    assert len(list(engine._tasks(source.parts(source.layers), Cluster))) >= 4
+    assert len(list(engine.tasks_of(source.parts(source.layers), Cluster))) >= 4
     done = command(str(shards / "*.npz"), "--scheduler", "local", "--jobs", "2")
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
@@ -64,7 +64,7 @@ def test_progress_and_dashboard(
     seen: list[tuple[int, int]] = []
     with connect(address) as connected:
         source = PairFiles([str(shards / "0*.npz")], workers=connected)
-        engine.run(source, ["per*"], lambda done, total: seen.append((done, total)), connected)
+        session.run(source, ["per*"], lambda done, total: seen.append((done, total)), connected)
     assert seen == [(done, 20) for done in range(1, 21)]
     result = qdebug("report", shards / "00.npz", "--scheduler", address)
     assert re.fullmatch(r"Dashboard: http://127\.0\.0\.1:\d+/status\n", result.stderr)
@@ -84,7 +84,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     }
     path = save(tmp_path_factory.mktemp("large") / "large.npz", layers)
     source = PairFiles([str(path)])
-    tasks = list(engine._tasks(source.parts(source.layers), Cluster))
+    tasks = list(engine.tasks_of(source.parts(source.layers), Cluster))
     assert [len(task) for task in tasks] == [3, 2]
     yield path
     path.unlink()

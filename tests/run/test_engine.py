@@ -75,19 +75,19 @@ def test_ctrl_c_ends_threads_in_the_middle_of_a_part() -> None:
     code = """
 import os, signal, threading, time
 import numpy as np
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.measure.layer import Block, Layer, WholePiece
+from qdebug.measure.layer import Block, Layer
 from qdebug.run.workers import Threads
 
-class Endless(WholePiece):
-    num_elements = 1 << 23
+class Endless:
+    whole, waits, num_elements = None, False, 1 << 23
     def __init__(self, name):
         self.layers = [Layer(name, QuantParams.of(1.0), (1,))]
-    def blocks(self, sums):
+    def read(self, visitor):
         while True:
             time.sleep(0.01)
-            yield self.layers[0], Block(np.ones((1, 1, 1)), np.ones((1, 1, 1), np.int8))
+            visitor.take(self.layers[0], Block(np.ones((1, 1, 1)), np.ones((1, 1, 1), np.int8)))
 
 class Source:
     files = problems = notes = skipped = ()
@@ -99,7 +99,7 @@ class Source:
 
 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
-    engine.run(Source(), workers=Threads(2))
+    session.run(Source(), workers=Threads(2))
 except KeyboardInterrupt:
     print("interrupted")
 """
@@ -111,5 +111,5 @@ def test_a_task_is_called_by_its_files_and_layers(write_pairs: WritePairs) -> No
     rng = np.random.default_rng(0)
     path = write_pairs({"a\n": large_layer(rng, 10), "b": large_layer(rng, 10)})
     source = PairFiles([str(path)])
-    (task,) = engine._tasks(source.parts(source.layers), Threads(1))  # type: ignore[arg-type]
+    (task,) = engine.tasks_of(source.parts(source.layers), Threads(1))  # type: ignore[arg-type]
     assert str(task) == f"{path}: layer 'a\\n' and 1 more"

@@ -50,10 +50,10 @@ def test_memory_does_not_grow_with_the_layer(tmp_path: Path) -> None:
     x = np.zeros(40_000_000, np.float32)
     np.savez_compressed(path, **{"l/float": x, "l/quantized": x.astype(np.int8), "l/scale": 0.1})
     peak = (
-        "import resource, sys; from qdebug.run import engine;"
+        "import resource, sys; from qdebug.run import session;"
         "from qdebug.sources.pair_file.read import PairFiles;"
         "start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
-        "assert engine.run(PairFiles([sys.argv[1]])).num_elements == 40_000_000;"
+        "assert session.run(PairFiles([sys.argv[1]])).num_elements == 40_000_000;"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024)"
     )
     run = [sys.executable, "-c", peak, str(path)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from qdebug.run.engine import run
+from qdebug.run.session import run
 from qdebug.sources.pair_file.read import PairFiles
 from qdebug.sources.storage import open_file
 from tests.needs import needs_fsspec, needs_http

@@ -5,7 +5,7 @@ The onnx package is imported only when a model is read.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,9 @@ CODE_TYPES = {
 
 # Elements in one byte, or in one number of a list: those of 2 bits.
 _MOST_IN_ONE = 4
+
+# Decoded constants that are kept.
+_KEPT_BYTES = 1 << 28
 
 # A protobuf file cannot be larger.
 _PROTOBUF_LIMIT = 2**31
@@ -80,6 +83,7 @@ class Graph:
     inputs: Mapping[str, InputSpec]
     outputs: Sequence[str]
     _constants: Mapping[str, "onnx.TensorProto"]
+    _decoded: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -106,11 +110,22 @@ class Graph:
         return tuple(self._constants[tensor].dims)
 
     def constant(self, tensor: str, field: str) -> NDArray[Any]:
-        """A constant's values; narrow integers in NumPy's next wider type.
+        """A constant's values, not to be written to; narrow integers in the next wider type.
+
+        They are decoded once, as long as no more than `_KEPT_BYTES` are kept.
 
         Raises:
             FieldError: they cannot be had; `field` is for the message.
         """
+        if tensor not in self._decoded:
+            values = self._decode(tensor, field)
+            values.flags.writeable = False
+            if sum(kept.nbytes for kept in self._decoded.values()) + values.nbytes > _KEPT_BYTES:
+                return values
+            self._decoded[tensor] = values
+        return self._decoded[tensor]
+
+    def _decode(self, tensor: str, field: str) -> NDArray[Any]:
         import onnx
 
         proto = self.constant_proto(tensor)  # external data is loaded into the copy only

@@ -217,17 +217,14 @@ class OnnxModels:
         """Run each sample once.
 
         Raises:
-            LayerError: a run fails, or the samples cannot be read.
+            LayerError: a run fails.
+            QdebugError: the samples cannot be read.
         """
         assert self.samples is not None
         pairs = [self._pairs[layer.name] for layer in layers]
-        samples = enumerate(self.samples)
-        while True:
+        for number, sample in enumerate(self.samples):
             try:
-                number, sample = next(samples)
                 run = self._models.run(number, sample, pairs)
-            except StopIteration:
-                return
             except QdebugError as error:
                 raise LayerError(str(error)) from None
             for layer, pair in zip(layers, pairs, strict=True):

@@ -111,7 +111,7 @@ class Tensor:
         return None if named is None or self.type == "BFLOAT16" else np.dtype(named)
 
     def constant(self) -> NDArray[Any]:
-        """Its elements as the file has them; those of less than a byte as int8 or uint8.
+        """Its elements as the file has them, not copied; those of less than a byte in one each.
 
         Raises:
             FieldError: more or fewer than its shape says, or a type that NumPy does not have.
@@ -136,7 +136,7 @@ class Tensor:
         dtype = np.dtype(_DTYPES[self.type])
         if self.data.size != size * dtype.itemsize:
             raise self._wrong_size(self.data.size // dtype.itemsize)
-        values = np.frombuffer(self.data.tobytes(), dtype).reshape(self.shape)
+        values = np.ascontiguousarray(self.data).view(dtype).reshape(self.shape)
         if self.type == "BFLOAT16":
             return np.asarray(values.astype(np.uint32) << 16, np.uint32).view(np.float32)
         return values

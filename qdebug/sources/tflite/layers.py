@@ -11,6 +11,7 @@ from qdebug.arithmetic.affine import QuantParams
 from qdebug.errors import FieldError
 from qdebug.measure.layer import Layer
 from qdebug.sources.tflite.graph import (
+    FLOATS,
     PACKED_BITS,
     PASSING,
     VERIFY,
@@ -18,7 +19,6 @@ from qdebug.sources.tflite.graph import (
     Operator,
     Tensor,
 )
-from qdebug.sources.tflite.pairing import constant_values
 
 _BIAS_TYPES = ("INT32", "INT64")
 _INT32 = np.iinfo(np.int32)
@@ -138,6 +138,15 @@ def codes_of_constant(tensor: Tensor) -> NDArray[Any]:
     return codes
 
 
+def _is_readable(tensor: Tensor) -> bool:
+    """Whether a float constant can be read."""
+    try:
+        tensor.constant()
+    except FieldError:
+        return False
+    return tensor.type in FLOATS
+
+
 @dataclass(frozen=True)
 class _Use:
     """Where a constant is read: by which operator, at which of its inputs."""
@@ -196,7 +205,7 @@ def _constant(
         )
     if theirs.quantization is not None:
         return Skipped(index, "in the float model it is quantized too: there is no float reference")
-    if constant_values(floats, partner) is None:
+    if not _is_readable(theirs):
         return Skipped(
             index, f"in the float model it is {theirs.type} that cannot be read as floats"
         )

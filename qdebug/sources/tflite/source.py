@@ -198,15 +198,12 @@ class _ActivationPart:
         """Run each sample once.
 
         Raises:
-            LayerError: a run fails, or the samples cannot be read.
+            LayerError: a run fails.
+            QdebugError: the samples cannot be read.
         """
-        samples = enumerate(self.samples)
-        while True:
+        for number, inputs in enumerate(self.samples):
             try:
-                number, inputs = next(samples)
                 values = self.runs.values(number, inputs, self.activations)
-            except StopIteration:
-                return
             except QdebugError as error:
                 raise LayerError(str(error)) from None
             for activation, value in zip(self.activations, values, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qdebug.errors import QdebugError
-from qdebug.run import engine
+from qdebug.run.session import run
 from tests import oracle
 
 onnx = pytest.importorskip("onnx", reason="needs qdebug[onnx]")
@@ -139,7 +139,7 @@ def assert_figures(layer, expected):
 
 
 def report_of(source, *patterns):
-    return {layer.name: layer for layer in engine.run(source, patterns).layers}
+    return {layer.name: layer for layer in run(source, patterns).layers}
 
 
 def renamed(path, new_name, target):

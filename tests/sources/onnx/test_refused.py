@@ -8,7 +8,7 @@ import pytest
 from qdebug.errors import QdebugError
 from qdebug.measure.layer import Layer, UnreadableLayer
 from qdebug.report.json import dumps
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.sources.onnx.source import OnnxModels
 from tests.sources.onnx.models import (
     CONSTANTS,
@@ -120,7 +120,7 @@ def test_a_sample_that_is_wrong_later_on_is_one_line(opened, tmp_path):
     values[2, 0, 0, 0] = np.inf
     np.save(tmp_path / "x.npy", values)
     source = opened(inputs=tmp_path / "x.npy")
-    assert "sample 2" in message(engine.run, source)
+    assert "sample 2" in message(session.run, source)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_models_changed_at_random_give_a_report_or_one_line(models, opened, tmp_
                 tensor.raw_data = tensor.raw_data[:-1]
         onnx.save(model, tmp_path / "q.onnx")
         try:
-            report = engine.run(opened(tmp_path / "q.onnx", samples=1))
+            report = session.run(opened(tmp_path / "q.onnx", samples=1))
         except QdebugError as error:
             lines = [str(error)]
         else:

@@ -10,7 +10,7 @@ import pytest
 
 from qdebug.errors import QdebugError
 from qdebug.report.json import dumps, loads
-from qdebug.run import engine
+from qdebug.run import session
 from tests import oracle
 from tests.sources.onnx.models import (
     NODE,
@@ -24,6 +24,7 @@ from tests.sources.onnx.models import (
     onnx,
     report_of,
 )
+from tests.visits import blocks_of
 
 
 # What is asked for, and no more
@@ -39,7 +40,7 @@ def test_parts_hold_what_is_asked_for(opened):
     source = opened()
     by_name = {layer.name: layer for layer in source.layers}
     (part,) = source.parts([by_name["r1"], by_name["p"]])
-    blocks = list(part.blocks([]))
+    blocks = blocks_of(part)
     assert [layer.name for layer, _ in blocks] == ["r1", "p"] * SAMPLES
     assert all(block.floats.ndim == 3 for _, block in blocks)
     parts = source.parts([by_name["w1"], by_name["bf"]])
@@ -65,7 +66,7 @@ def test_without_inputs_there_are_weights_and_biases(opened):
 
 
 def test_the_report_goes_to_json_and_back(opened):
-    report = engine.run(opened("qdq-int4-weights"))
+    report = session.run(opened("qdq-int4-weights"))
     assert loads(dumps(report), "r.json") == report
     assert not report.complaints
 

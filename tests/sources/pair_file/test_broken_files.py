@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qdebug.errors import QdebugError
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.run.workers import TASK_ELEMENTS, Threads
 from qdebug.sources.pair_file.read import PairFiles
 from tests.layers import large_layer
@@ -168,7 +168,7 @@ def test_a_file_cut_while_it_is_read_is_an_error(packed: bool, write_pairs: Writ
     )
     source = PairFiles([str(path)])
     os.truncate(path, path.stat().st_size // 2)
-    first, second = engine.run(source, workers=Threads(2)).layers
+    first, second = session.run(source, workers=Threads(2)).layers
     assert first.unreadable is None
     assert second.unreadable is not None
     assert second.unreadable.startswith(f"{path}: layer 'second': ")

@@ -10,6 +10,7 @@ from qdebug.errors import QdebugError
 from qdebug.measure.layer import Layer
 from qdebug.sources.tflite.source import LitertModels
 from tests.paths import DATA, SAMPLES
+from tests.visits import blocks_of
 
 schema = pytest.importorskip(
     "ai_edge_litert.schema_py_generated", reason="needs the extra: pip install 'qdebug[litert]'"
@@ -63,7 +64,7 @@ def arrays(models):
     """Layer name -> floats, codes and model floats of all samples, each (samples, elements)."""
     found = {}
     for part in models.parts([layer for layer in models.layers if isinstance(layer, Layer)]):
-        for layer, block in part.blocks([]):
+        for layer, block in blocks_of(part):
             floats, codes, model = found.setdefault(layer.name, ([], [], []))
             floats.append(block.floats.ravel())
             codes.append(block.codes.ravel())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.sources.tflite.source import LitertModels
 from tests.paths import DATA
 from tests.sources.tflite.models import branch_inputs, branches
@@ -13,7 +13,7 @@ def test_debug_models_are_read_from_their_verify_pairs(tmp_path):
     models = LitertModels([str(DATA / "branches_debug.tflite")], str(inputs))
     twin = branches(tmp_path, "branches_mixed")
     assert models.skipped == []
-    ours, theirs = engine.run(models).layers, engine.run(twin).layers
+    ours, theirs = session.run(models).layers, session.run(twin).layers
     assert [(row.op, row.kind) for row in ours] == [(row.op, row.kind) for row in theirs]
     for our, their in zip(ours, theirs, strict=True):
         assert our.metrics.rmse_scale == pytest.approx(their.metrics.rmse_scale, 1e-3, 1e-6)
@@ -25,8 +25,8 @@ def test_a_debug_model_beside_its_float_model_is_a_quantized_model(tmp_path):
     assert len(models.notes) == 1
     assert "NumericVerify operators are left out" in models.notes[0]
     ours, theirs = (
-        engine.run(models).layers,
-        engine.run(branches(tmp_path, "branches_mixed")).layers,
+        session.run(models).layers,
+        session.run(branches(tmp_path, "branches_mixed")).layers,
     )
     for our, their in zip(ours, theirs, strict=True):
         for figure in ("rmse_scale", "model_rmse_scale"):

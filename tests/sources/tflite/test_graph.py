@@ -7,7 +7,7 @@ import pytest
 
 from qdebug.arithmetic.affine import dequantize, quantize
 from qdebug.measure.layer import UnreadableLayer
-from qdebug.run import engine
+from qdebug.run import session
 from qdebug.sources.tflite.graph import Graph, Tensor
 from qdebug.sources.tflite.source import LitertModels
 from tests.paths import DATA
@@ -33,7 +33,7 @@ def test_several_inputs_and_outputs_are_told_apart(tmp_path):
     models = branches(tmp_path, "branches_int8")
     assert models.skipped == []
     assert len(names(models, "activation")) == 15
-    report = {row.name: row.metrics for row in engine.run(models).layers}
+    report = {row.name: row.metrics for row in session.run(models).layers}
     # left and right read the same image by weights of one shape.
     for side in ("left", "right"):
         weights = report[f"net_1/{side}_1/convolution"]
@@ -79,7 +79,7 @@ def test_int16_activations_and_int64_biases(tmp_path):
     biases = [layer for layer in models.layers if layer.kind == "bias"]
     assert [layer.params.dtype for layer in biases] == ["int32"] * len(biases)
     assert biases
-    report = {row.name: row.metrics for row in engine.run(models).layers}
+    report = {row.name: row.metrics for row in session.run(models).layers}
     assert report["net_1/add_1/Add"].rmse_scale == pytest.approx(0.2887, abs=0.02)
 
 
@@ -159,7 +159,7 @@ def test_int4_weights_are_unpacked(tmp_path):
     made = layer(models, "digits_1/logits_1/MatMul")
     assert (made.params.dtype, made.params.bits, made.params.narrow_range) == ("int8", 4, True)
     np.testing.assert_array_equal(arrays(models)[made.name][1], kept[0])
-    (row,) = (row for row in engine.run(models).layers if row.name == made.name)
+    (row,) = (row for row in session.run(models).layers if row.name == made.name)
     assert row.metrics.rmse_scale == pytest.approx(0.289, abs=0.03)
 
 
@@ -189,7 +189,7 @@ def test_dynamic_range_models_have_weights_only(tmp_path):
     models = source(DATA / "dense_float.tflite", DATA / "dense_dynamic.tflite", inputs)
     assert [layer.kind for layer in models.layers] == ["weight"]
     assert models.skipped == []
-    (row,) = engine.run(models).layers
+    (row,) = session.run(models).layers
     assert row.metrics.rmse_scale == pytest.approx(0.2887, abs=0.02)
 
 
@@ -250,7 +250,7 @@ def test_lengths_that_the_model_leaves_open_are_the_samples(tmp_path):
     models = source(DATA / "anysize_float.tflite", DATA / "anysize_int8.tflite", inputs)
     assert layer(models, "tfl.quantize").shape == (1, 9, 7, 1)
     assert models.notes == []
-    row = engine.run(models).layers[0]
+    row = session.run(models).layers[0]
     assert row.metrics.num_elements == 3 * 9 * 7
 
 
@@ -263,8 +263,8 @@ def test_a_model_without_signatures_is_paired_by_its_tensors(tmp_path, kind):
     inputs, here = branch_inputs(tmp_path), DATA / "branches_float.tflite"
     there = DATA / "branches_int8.tflite"
     models = source(path, there, inputs) if kind.endswith("float") else source(here, path, inputs)
-    expected = engine.run(source(here, there, inputs))
-    assert engine.run(models).layers == expected.layers
+    expected = session.run(source(here, there, inputs))
+    assert session.run(models).layers == expected.layers
 
 
 def test_several_signatures(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qdebug.run import engine
+from qdebug.run import session
 from tests.paths import DATA
 from tests.sources.tflite.models import (
     FLOAT,
@@ -87,7 +87,7 @@ def test_the_two_in_the_wrong_order_are_put_right_with_a_note():
     models = source(INT8, FLOAT, INPUTS, samples=2)
     assert len(models.notes) == 1
     assert "taken in this order" in models.notes[0]
-    assert engine.run(models).layers == engine.run(digits(samples=2)).layers
+    assert session.run(models).layers == session.run(digits(samples=2)).layers
 
 
 def test_quantized_weights_of_the_float_model_are_no_reference(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qdebug.errors import QdebugError
-from qdebug.run import engine
+from qdebug.run import session
 from tests.paths import DATA
 from tests.sources.tflite.models import (
     FLOAT,
@@ -92,7 +92,7 @@ def test_a_scale_that_is_none_makes_an_unreadable_layer(tmp_path):
                 tensor.quantization.scale = np.asarray(tensor.quantization.scale) * -1
 
     path = edited(INT8, tmp_path / "q.tflite", spoil)
-    report = engine.run(source(FLOAT, path))
+    report = session.run(source(FLOAT, path))
     (row,) = (row for row in report.layers if row.name == "digits_1/logits_1/MatMul")
     assert row.metrics is None
     assert "field 'scale': found -0.0" in row.diagnosis.evidence
@@ -112,4 +112,4 @@ def test_broken_models_are_refused_or_reported_never_worse(tmp_path, kind):
         path.write_bytes(bytes(broken))
         pair = (path, INT8) if kind == "float" else (FLOAT, path)
         with contextlib.suppress(QdebugError):
-            engine.run(source(*pair))
+            session.run(source(*pair))

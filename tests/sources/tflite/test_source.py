@@ -3,18 +3,20 @@
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from qdebug.run import engine
+from qdebug.run import session
 from tests.oracle import figures
 from tests.sources.tflite.models import FLOAT, INPUTS, INT8, arrays, digits, layer, source
+from tests.visits import blocks_of
 
 
 def test_the_figures_are_those_of_the_arrays():
     models = digits()
-    report = engine.run(models)
+    report = session.run(models)
     found = arrays(models)
     for row in report.layers:
         floats, codes, model = found[row.name]
@@ -56,7 +58,7 @@ def test_layers_are_in_the_order_in_which_the_model_runs():
 
 @pytest.mark.parametrize("kernels", ["default", "builtin", "reference"])
 def test_every_kind_of_kernels_gives_sound_figures(kernels):
-    report = engine.run(digits(kernels=kernels))
+    report = session.run(digits(kernels=kernels))
     assert all(row.metrics.rmse_scale < 0.6 for row in report.layers)
 
 
@@ -71,22 +73,21 @@ def test_samples_are_the_first():
 def test_only_what_is_asked_for_is_done():
     models = digits()
     (part,) = models.parts([layer for layer in models.layers if layer.kind == "weight"][:1])
-    assert [block.codes.dtype for _, block in part.blocks([])] == [np.int8]
+    assert [block.codes.dtype for _, block in blocks_of(part)] == [np.int8]
     chosen = [layer for layer in models.layers if layer.op == "SOFTMAX"]
     (part,) = models.parts(chosen)
     assert part.layers == chosen
-    assert [layer for layer, _ in part.blocks([])] == chosen * 40
+    assert [layer for layer, _ in blocks_of(part)] == chosen * 40
 
 
 def test_two_passes_at_once_do_not_disturb_each_other():
     models = digits(samples=4)
     chosen = [layer for layer in models.layers if layer.kind == "activation"]
     (part,) = models.parts(chosen)
-    alone = [block.codes.copy() for _, block in part.blocks([])]
-    together = [
-        (first[1].codes.copy(), second[1].codes.copy())
-        for first, second in zip(part.blocks([]), part.blocks([]), strict=True)
-    ]
+    alone = [block.codes for _, block in blocks_of(part)]
+    with ThreadPoolExecutor(2) as pool:
+        passes = [[block.codes for _, block in found] for found in pool.map(blocks_of, [part] * 2)]
+    together = list(zip(*passes, strict=True))
     for codes, (first, second) in zip(alone, together, strict=True):
         np.testing.assert_array_equal(codes, first)
         np.testing.assert_array_equal(codes, second)
@@ -111,10 +112,10 @@ def test_the_runtimes_own_chatter_does_not_reach_the_user():
     ran = fresh(
         f"""
         import sys
-        from qdebug.run import engine
+        from qdebug.run import session
         from qdebug.sources.tflite.source import LitertModels
         models = LitertModels([{str(FLOAT)!r}, {str(INT8)!r}], {str(INPUTS)!r}, samples=2)
-        engine.run(models)
+        session.run(models)
         print("still heard", file=sys.stderr)
         """
     )
@@ -151,7 +152,7 @@ def test_memory_does_not_grow_with_the_samples(tmp_path):
         np.save(tmp_path / "x.npy", np.concatenate([images] * times))
         models = source(FLOAT, INT8, tmp_path / "x.npy")
         tracemalloc.start()
-        engine.run(models)
+        session.run(models)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
