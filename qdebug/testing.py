@@ -50,8 +50,8 @@ def assert_quantized(
     ...
 
     Raises:
-        AssertionError: a limit is exceeded, or there is no finite element; the message says which
-            limit, and the diagnosis.
+        AssertionError: a limit is exceeded, or there is no element; the message says which limit,
+            and the diagnosis.
         QdebugError: the arrays do not make a pair, or no such limit.
     """
     __tracebackhide__ = True
