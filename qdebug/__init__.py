@@ -50,4 +50,4 @@ if not TYPE_CHECKING:  # a name that is misspelt is an error for type checkers, 
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return [*__all__, "__version__"]

@@ -77,6 +77,10 @@ def analyze(
         jobs: threads; as many as there are cores where None.
         scheduler: address of a Dask cluster that reads pair files, or ``local``.
 
+    >>> report = analyze({"conv1": quantize([0.1, 0.2, 0.7]), "conv2": quantize([0.5, 1.0])})
+    >>> [layer.metrics.num_elements for layer in report]
+    [3, 2]
+
     Raises:
         QdebugError: what cannot be read, or options that mean nothing for it. A layer that cannot
             be read is in the report with its reason (`Report.complaints`).
@@ -119,6 +123,13 @@ def load(path: PathName) -> Report:
     """The report that `Report.save` or ``qdebug report --format json`` wrote.
 
     The CSV of TFLite's debugger is read, too.
+
+    >>> import tempfile
+    >>> report = analyze({"conv1": quantize([0.1, 0.2, 0.7])})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report.save(f"{folder}/report.json")
+    ...     load(f"{folder}/report.json") == report
+    True
 
     Raises:
         QdebugError: no such file, or no report.
@@ -253,6 +264,12 @@ def save_pairs(path: PathName, pairs: Mapping[str, Pair], *, compress: bool = Fa
         path: the file.
         pairs: one or more; their order is the layers'.
         compress: deflate the file: smaller, but slower to read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_pairs(f"{folder}/pairs.npz", {"conv1": quantize([0.1, 0.2, 0.7])})
+    ...     "conv1" in analyze(f"{folder}/pairs.npz")
+    True
 
     Raises:
         QdebugError: no mapping of names to pairs, or the file cannot be written.

@@ -164,7 +164,10 @@ class Report(core.Report):
         return next(layer for layer in self.layers if layer.name == found)
 
     def worst(self, n: int = 5) -> list[Layer]:
-        """The `n` layers whose error is the largest multiple of what rounding alone gives."""
+        """The `n` layers whose error is the largest multiple of what rounding alone gives.
+
+        Layers that have no figures are left out.
+        """
         at_least_one("n", n)
         measured = [layer for layer in self.layers if layer.badness >= 0]
         return sorted(measured, key=lambda layer: -layer.badness)[:n]
@@ -186,7 +189,12 @@ class Report(core.Report):
                 ``max_abs_error``. Without any limit ``max_rmse_scale=0.7``.
 
         Returns:
-            What is over a limit; it is true where nothing is, and all could be read.
+            What is over a limit (`failures`); true where nothing is and all could be read.
+
+        >>> import qdebug
+        >>> report = qdebug.analyze({"conv1": qdebug.quantize([0.1, 0.2, 0.7])})
+        >>> bool(report.check(max_rmse_scale=0.5, max_clipped="1%"))
+        True
 
         Raises:
             QdebugError: no such limit or cause, or a bound that is none.
@@ -230,7 +238,7 @@ class Report(core.Report):
     @overload
     def suggest_for(
         self,
-        reader: Literal["names", "tflite", "onnxruntime"],
+        form: Literal["names", "tflite", "onnxruntime"],
         *,
         top: int | None = None,
         budget: float | str | None = None,
@@ -238,18 +246,18 @@ class Report(core.Report):
     @overload
     def suggest_for(
         self,
-        reader: Literal["ai-edge-quantizer"],
+        form: Literal["ai-edge-quantizer"],
         *,
         top: int | None = None,
         budget: float | str | None = None,
     ) -> list[dict[str, Any]]: ...
     def suggest_for(
-        self, reader: str, *, top: int | None = None, budget: float | str | None = None
+        self, form: str, *, top: int | None = None, budget: float | str | None = None
     ) -> list[Any]:
         """The operators to leave in float, as a converter takes them (docs/selective.md).
 
         Args:
-            reader: ``tflite`` for ``QuantizationDebugOptions(denylisted_nodes=...)``,
+            form: ``tflite`` for ``QuantizationDebugOptions(denylisted_nodes=...)``,
                 ``onnxruntime`` for ``quantize_static(nodes_to_exclude=...)``, ``ai-edge-quantizer``
                 for ``Quantizer.load_quantization_recipe``; ``names`` for the layers' own names.
             top: as for `suggest`.
@@ -260,8 +268,8 @@ class Report(core.Report):
         """
         from qdebug.render.suggestions import check_form, values
 
-        check_form(reader, self.sources)
-        return values(reader, self, self.suggest(top=top, budget=budget).candidates)
+        check_form(form, self.sources)
+        return values(form, self, self.suggest(top=top, budget=budget).candidates)
 
     def plot(self, path: PathName | None = None) -> "Picture":
         """A picture of all layers' RMSE/scale against 0.289.
@@ -339,6 +347,12 @@ class Report(core.Report):
             per_channel: a row a channel where a layer has them.
             sort: a column to sort by, the worst first.
             top: only the first so many layers.
+
+        >>> import qdebug
+        >>> report = qdebug.analyze({"conv1": qdebug.quantize([0.1, 0.2, 0.7])})
+        >>> print(report.to_text("csv", columns=["layer", "num_elements"]), end="")
+        layer,num_elements
+        conv1,3
 
         Raises:
             QdebugError: no such form or column.
@@ -459,7 +473,9 @@ def _png(path: PathName | None) -> Path | None:
 def _ending(path: PathName, ending: str) -> Path:
     target = Path(file_name(path))
     if target.suffix.lower() != ending:
-        raise QdebugError(f"{printable(str(target))}: expected a name that ends in {ending}")
+        raise QdebugError(
+            f"found '{printable(str(target))}', expected a name that ends in {ending}"
+        )
     return target
 
 
