@@ -31,9 +31,9 @@ FLOORS = (
 # Modules that share a room without being a package.
 _SHARED = {
     **dict.fromkeys(("__main__",), "cli"),
-    **dict.fromkeys(("__init__", "testing"), "api"),
+    **dict.fromkeys(("__init__", "results", "testing"), "api"),
     "sources.memory": "sources.pair_file",
-    **dict.fromkeys(("errors", "names", "formatting", "output"), "words"),
+    **dict.fromkeys(("arguments", "errors", "names", "formatting", "output"), "words"),
 }
 
 

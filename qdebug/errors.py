@@ -42,6 +42,12 @@ class FieldError(QdebugError):
         super().__init__(f"field '{field}': found {found}, expected {expected}")
 
 
+class UnknownLayerError(QdebugError, KeyError):
+    """A name that is no layer's, asked for as of a mapping."""
+
+    __str__ = Exception.__str__  # KeyError would put the message into quotation marks
+
+
 class LayerError(QdebugError):
     """A layer that cannot be used; the others still can."""
 

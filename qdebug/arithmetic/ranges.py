@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -39,9 +40,12 @@ def fitted(
     array([4.])
 
     Raises:
-        FieldError: a percentage outside 0 to 100.
+        FieldError: a percentage outside 0 to 100, or another word.
     """
-    if isinstance(range_from, float | int):
+    if range_from not in ("minmax", "mse") and not isinstance(range_from, Real):
+        expected = "minmax, mse or a percentage"
+        raise FieldError("range_from", found=f"{range_from!r:.60}", expected=expected)
+    if isinstance(range_from, Real):
         low, high = range_percentile(x, range_from, axis, scheme.symmetric)
     elif range_from == "mse":
         low, high = range_mse(x, scheme, axis)

@@ -10,11 +10,10 @@ import click
 from qdebug.cli import options
 from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
 from qdebug.output import check_writable, whole_file
-from qdebug.render.columns import View, arranged, check_view
-from qdebug.render.table import table
+from qdebug.render.columns import View
+from qdebug.render.forms import FORMS, check_form, pieces
 from qdebug.sources.open import Options
 
-FORMATS = ("table", "markdown", "csv", "json", "tflite-csv")
 _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
 
@@ -42,7 +41,7 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 @click.option(
     "--format",
     "form",
-    type=click.Choice(FORMATS),
+    type=click.Choice(FORMS),
     help="Default: by the ending of FILE, else table.",
 )
 @options.output_option("Write to FILE; - is standard output.")
@@ -75,35 +74,18 @@ def command(
         raise click.UsageError(f"--columns and --per-channel cannot be used with {form}")
     chosen = None if names is None else [name.strip() for name in names.split(",")]
     view = View(chosen, per_channel, sort, top)
-    check_view(view)
+    check_form(form, view)
     if output is not None:
         check_writable(output)
     found = read(*resolve(sources, reading), patterns)
-    if form == "json":
-        from qdebug.report.json import json_pieces
-
-        pieces = json_pieces(arranged(found, view))
-    elif form == "csv":
-        from qdebug.render.csv import csv_text
-
-        pieces = iter([csv_text(found, view)])
-    elif form == "tflite-csv":
-        from qdebug.report.tflite_csv import write_csv
-
-        pieces = iter([write_csv(arranged(found, view))])
-    elif form == "markdown":
-        from qdebug.render.markdown import markdown
-
-        pieces = iter([markdown(found, view)])
-    else:
-        fitted = output is None and sys.stdout.isatty() and not wide
-        width = shutil.get_terminal_size().columns if fitted else None
-        pieces = iter([table(found, view, width)])
+    fitted = output is None and sys.stdout.isatty() and not wide
+    width = shutil.get_terminal_size().columns if fitted else None
+    written = pieces(found, form, view, width)
     if output is None:
-        for text in pieces:
+        for text in written:
             click.echo(text, nl=False, color=False if os.environ.get("NO_COLOR") else None)
     else:
         with whole_file(output) as file:
-            for text in pieces:
+            for text in written:
                 file.write(click.unstyle(text).encode())
     complain(ctx, found.notes, found.complaints)

@@ -6,6 +6,7 @@ layer.
 
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from typing import BinaryIO
 
 import matplotlib as mpl
@@ -33,7 +34,16 @@ WASTE = "#999999"
 _DPI = 100
 
 
-def layer_figure(report: LayerReport, found: Distributions) -> Figure:
+class Picture(Figure):
+    """A figure that a notebook shows, whether pyplot is imported or not."""
+
+    def _repr_png_(self) -> bytes:
+        file = BytesIO()
+        save_png(self, file)
+        return file.getvalue()
+
+
+def layer_figure(report: LayerReport, found: Distributions) -> Picture:
     """The picture of one layer, from its figures and its distributions.
 
     The upper panel overlays floats and codes on one axis, and marks unused codes and clipped
@@ -43,7 +53,7 @@ def layer_figure(report: LayerReport, found: Distributions) -> Figure:
     metrics = report.metrics
     assert metrics is not None, "a layer that was read"
     panels = 3 if report.channels else 2
-    figure = Figure(figsize=(9, 3.2 * panels), dpi=_DPI, layout="constrained")
+    figure = Picture(figsize=(9, 3.2 * panels), dpi=_DPI, layout="constrained")
     axes = figure.subplots(panels, 1)
     figure.suptitle(
         shorten(printable(report.name), 90), fontsize=11, fontweight="bold", parse_math=False
@@ -157,7 +167,7 @@ def _draw_channels(axes: Axes, channels: Sequence[Metrics]) -> None:
     _colour_legend(axes)
 
 
-def overview_figure(report: Report) -> Figure:
+def overview_figure(report: Report) -> Picture:
     """RMSE/scale of all layers as bars against 0.289, coloured by verdict.
 
     Raises:
@@ -173,7 +183,7 @@ def overview_figure(report: Report) -> Figure:
     values = [metrics.rmse_scale or 0.0 for _, metrics in layers]
     # Rows have a fixed height unless the picture would become too tall to open.
     height = min(0.22 * len(layers), 150.0)
-    figure = Figure(figsize=(10, 1.6 + height), dpi=_DPI, layout="constrained")
+    figure = Picture(figsize=(10, 1.6 + height), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     rows = range(len(layers))
     axes.barh(rows, values, color=[_VERDICTS[_verdict(layer)] for layer, _ in layers], height=0.75)

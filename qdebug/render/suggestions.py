@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qdebug.advise.suggest import Suggestion, Suggestions
+from qdebug.arguments import one_of
 from qdebug.errors import QdebugError
 from qdebug.formatting import percent
 from qdebug.names import printable, shorten, shown
@@ -30,11 +31,13 @@ class Form:
     """One way to write a suggestion.
 
     Attributes:
-        text: writes the chosen operators of a report.
-        models: file endings of the models that its consumer takes; empty if it takes any.
+        values: what the reader takes, from the report and the operators chosen.
+        text: the same, written.
+        models: endings of the models that its reader knows; empty where that does not matter.
     """
 
-    text: Callable[[Report, Sequence[Suggestion]], str]
+    values: Callable[[Report, Sequence[Suggestion]], list[Any]]
+    text: Callable[[Sequence[Any]], str]
     models: tuple[str, ...] = ()
 
 
@@ -71,18 +74,18 @@ def _share(value: float) -> str:
     return f"{percent(value):>6} %"
 
 
-def _names(report: Report, kept: Sequence[Suggestion]) -> str:
-    """The layers' names, one per line, as `--layer` of other commands takes them."""
-    return "".join(f"{printable(suggestion.layer)}\n" for suggestion in kept)
+def _names(report: Report, kept: Sequence[Suggestion]) -> list[str]:
+    """The layers' names, as `--layer` of other commands takes them."""
+    return [suggestion.layer for suggestion in kept]
 
 
-def _tflite(report: Report, kept: Sequence[Suggestion]) -> str:
-    """Names of output tensors, which QuantizationDebugOptions looks up in the float model."""
-    return _python_list([name for s in kept for name in s.nodes or (s.layer,)])
+def _tflite(report: Report, kept: Sequence[Suggestion]) -> list[str]:
+    """Output tensors' names: QuantizationDebugOptions compares them with the float model's."""
+    return list(dict.fromkeys(name for s in kept for name in s.nodes or (s.layer,)))
 
 
-def _onnxruntime(report: Report, kept: Sequence[Suggestion]) -> str:
-    """Names of nodes.
+def _onnxruntime(report: Report, kept: Sequence[Suggestion]) -> list[str]:
+    """Node names.
 
     Raises:
         QdebugError: the name of an operator's node is unknown.
@@ -93,17 +96,11 @@ def _onnxruntime(report: Report, kept: Sequence[Suggestion]) -> str:
                 f"layer '{shown(suggestion.layer)}': its node's name is unknown, and ONNX Runtime "
                 "takes no tensor names; expected a report on two ONNX models with named nodes"
             )
-    return _python_list([name for suggestion in kept for name in suggestion.nodes])
+    return list(dict.fromkeys(name for suggestion in kept for name in suggestion.nodes))
 
 
-def _python_list(names: Sequence[str]) -> str:
-    """A Python list, one name per line; in ASCII, so that no name can reorder or hide text."""
-    lines = [f"    {name!a},\n" for name in dict.fromkeys(names)]
-    return f"[\n{''.join(lines)}]\n" if lines else "[]\n"
-
-
-def _ai_edge_quantizer(report: Report, kept: Sequence[Suggestion]) -> str:
-    """A recipe: all operators quantized as in the report, then the exceptions.
+def _ai_edge_quantizer(report: Report, kept: Sequence[Suggestion]) -> list[dict[str, Any]]:
+    """A recipe: all operators as they are quantized in the report, then the exceptions.
 
     The last entry that matches an operator applies. An operator's scope consists of the names of
     its output tensors, each followed by a semicolon.
@@ -125,7 +122,7 @@ def _ai_edge_quantizer(report: Report, kept: Sequence[Suggestion]) -> str:
                 "algorithm_key": "no_quantize",
             }
         )
-    return json.dumps(recipe, indent=2) + "\n"
+    return recipe
 
 
 def _op_config(report: Report) -> dict[str, Any]:
@@ -162,11 +159,26 @@ def _bits(layers: Sequence[LayerReport], known: Sequence[int]) -> int:
     return next((bits for bits, _ in counts.most_common(1) if bits is not None), 8)
 
 
+def _lines_of(names: Sequence[str]) -> str:
+    """A name a line."""
+    return "".join(f"{printable(name)}\n" for name in names)
+
+
+def _python_list(names: Sequence[str]) -> str:
+    """A Python list, a name a line; ASCII, so that no name can reorder or hide what is read."""
+    lines = [f"    {name!a},\n" for name in names]
+    return f"[\n{''.join(lines)}]\n" if lines else "[]\n"
+
+
+def _json(recipe: Sequence[Any]) -> str:
+    return json.dumps(recipe, indent=2) + "\n"
+
+
 FORMS = {
-    "names": Form(_names),
-    "tflite": Form(_tflite, (".tflite", ".csv")),
-    "ai-edge-quantizer": Form(_ai_edge_quantizer, (".tflite", ".csv")),
-    "onnxruntime": Form(_onnxruntime, (".onnx",)),
+    "names": Form(_names, _lines_of),
+    "tflite": Form(_tflite, _python_list, (".tflite", ".csv")),
+    "ai-edge-quantizer": Form(_ai_edge_quantizer, _json, (".tflite", ".csv")),
+    "onnxruntime": Form(_onnxruntime, _python_list, (".onnx",)),
 }
 
 
@@ -174,8 +186,9 @@ def check_form(form: str, sources: Sequence[str]) -> None:
     """Check that a form suits the kind of model these sources come from.
 
     Raises:
-        QdebugError: it does not.
+        QdebugError: it is not, or there is no such form.
     """
+    one_of("form", form, tuple(FORMS))
     chosen = FORMS[form]
     known = sorted({ending for each in FORMS.values() for ending in each.models})
     for source in sources:
@@ -187,8 +200,8 @@ def check_form(form: str, sources: Sequence[str]) -> None:
             )
 
 
-def written(form: str, report: Report, kept: Sequence[Suggestion]) -> str:
-    """The operators in the form named `form`.
+def values(form: str, report: Report, kept: Sequence[Suggestion]) -> list[Any]:
+    """The operators as the reader that `form` names takes them: names, or entries of a recipe.
 
     Raises:
         QdebugError: the report is on another kind of model, or lacks the names that are needed.
@@ -197,4 +210,13 @@ def written(form: str, report: Report, kept: Sequence[Suggestion]) -> str:
     ops = [layer.op for layer in report.layers if layer.op]
     if form == "onnxruntime" and ops and all(op.isupper() for op in ops):
         raise QdebugError(f"found TFLite's operators ({printable(ops[0])}), expected ONNX's")
-    return FORMS[form].text(report, kept)
+    return FORMS[form].values(report, kept)
+
+
+def written(form: str, report: Report, kept: Sequence[Suggestion]) -> str:
+    """The same as text.
+
+    Raises:
+        QdebugError: as `values`.
+    """
+    return FORMS[form].text(values(form, report, kept))

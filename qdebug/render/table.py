@@ -82,7 +82,7 @@ def table(
         tablefmt="simple",
         disable_numparse=True,
     )
-    lines = [_head(report), "", _coloured(text, body), "", *summary(report, width)]
+    lines = [head(report), "", _coloured(text, body), "", *summary(report, width)]
     if left_out:
         lines.append(f"left out to fit {width} columns: {', '.join(left_out)} (--wide shows all)")
     return "\n".join(lines) + "\n"
@@ -118,14 +118,13 @@ def _coloured(text: str, body: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _head(report: Report) -> str:
+def head(report: Report) -> str:
     """The files that were read, and how many layers and elements they have."""
-    first = printable(report.sources[0]) if report.sources else "nothing"
-    count = len(report.sources)
-    files = first if count <= 1 else f"{count} files ({first}, ...)"
-    return (
-        f"{files}: {_count(len(report.layers), 'layer')}, {_count(report.num_elements, 'element')}"
-    )
+    counts = f"{_count(len(report.layers), 'layer')}, {_count(report.num_elements, 'element')}"
+    if not report.sources:  # pairs in memory
+        return counts
+    first, count = printable(report.sources[0]), len(report.sources)
+    return f"{first if count == 1 else f'{count} files ({first}, ...)'}: {counts}"
 
 
 def summary(report: Report, width: int | None = None) -> list[str]:

@@ -1,5 +1,6 @@
 """A Report to JSON and back, without loss (docs/report.md)."""
 
+import dataclasses
 import json
 import sys
 import types
@@ -14,7 +15,8 @@ from qdebug.report.report import ChannelReport, LayerReport, Report
 
 SCHEMA = "qdebug.report/1"
 
-# The fields of a layer that are objects in JSON.
+# The fields of a layer, in order; and those that are objects in JSON.
+_FIELDS = [field.name for field in dataclasses.fields(LayerReport)]
 _PARTS = ("metrics", "diagnosis")
 
 T = TypeVar("T")
@@ -48,8 +50,9 @@ def json_pieces(report: Report) -> Iterator[str]:
 
 
 def _layer_pieces(layer: LayerReport) -> Iterator[str]:
-    parts = {name: value and vars(value) for name, value in vars(layer).items() if name in _PARTS}
-    text = _indented({**vars(layer), **parts, "channels": None}, 2)
+    values = {name: getattr(layer, name) for name in _FIELDS}
+    parts = {name: values[name] and vars(values[name]) for name in _PARTS}
+    text = _indented({**values, **parts, "channels": None}, 2)
     if not layer.channels:
         yield text
         return

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def _bound(value: Any, is_share: bool, is_minimum: bool = False) -> float:
         number, divisor = (value[:-1], 100) if is_share and value[-1:] == "%" else (value, 1)
         with suppress(ValueError):
             bound = float(number) / divisor
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, Real) and not isinstance(value, bool):
         bound = float(value)
     wrong = not abs(bound) < float("inf") or (bound < 0 and not is_minimum)
     if wrong or (is_share and bound > 1):
@@ -141,22 +142,27 @@ def parse_causes(names: Sequence[str], where: str) -> list[str]:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found.
+    """What a check found; true where it passed.
 
     Attributes:
         failures: every figure that is over its limit, in the report's order.
         unknown: a line for each limited figure that the report does not know.
         num_checked: layers that were checked.
+        unreadable: a line for each file or layer that could not be read.
     """
 
     failures: list[Failure]
     unknown: list[str]
     num_checked: int
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """Whether layers were checked, all their limited figures are known, and none is over."""
-        return bool(self.num_checked) and not self.failures and not self.unknown
+        """Whether all could be read, layers were checked, and each is known to be within limits."""
+        return self.num_checked > 0 and not (self.failures or self.unknown or self.unreadable)
+
+    def __bool__(self) -> bool:
+        return self.passed
 
 
 def limits_of(bounds: Mapping[str, Any], flag: Callable[[str], str] = str) -> dict[str, Limit]:
@@ -195,7 +201,8 @@ def check(
     if not general and not causes:
         general = {"max_rmse_scale": Limit("max_rmse_scale", TFLITE_THRESHOLD, "default")}
         causes = {"non-finite": "default"}
-    result = CheckResult([], [], sum(1 for r in report.layers if _is_checked(r, config)))
+    checked = sum(1 for layer in report.layers if _is_checked(layer, config))
+    result = CheckResult([], [], checked, report.complaints)
     for layer in report.layers:
         if layer.metrics is None or not _is_checked(layer, config):
             continue

@@ -105,12 +105,12 @@ class Report:
         sources: the files read.
         layers: one each.
         problems: files that could not be read at all, a line each.
-        notes: what was left out or done otherwise than one would think, a line each.
+        notes: what was left out, and choices that may surprise the user, a line each.
         qdebug_version: of the program that made it.
     """
 
     sources: list[str]
-    layers: list[LayerReport]
+    layers: Sequence[LayerReport]
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     qdebug_version: str = __version__

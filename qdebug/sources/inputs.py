@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qdebug.arguments import as_array
 from qdebug.errors import FieldError, QdebugError
 from qdebug.names import nearest, printable, some
 from qdebug.sources.npz.array import (
@@ -212,8 +213,8 @@ def _arrays_in_memory(
         if len(names) > 1:
             raise QdebugError(_lone_array(_IN_MEMORY, names))
         return [_memory_array(_IN_MEMORY, inputs)][: len(names)]
-    places = _places(_IN_MEMORY, list(inputs), names)
-    given = list(inputs.items())
+    given = [(str(name), values) for name, values in inputs.items()]
+    places = _places(_IN_MEMORY, [name for name, _ in given], names)
     return [
         _memory_array(f"{_IN_MEMORY}: array '{printable(given[place][0])}'", given[place][1])
         for place in places
@@ -221,7 +222,7 @@ def _arrays_in_memory(
 
 
 def _memory_array(where: str, values: ArrayLike) -> _Array:
-    array = np.asarray(values)
+    array = as_array(where, values)
     if not array.ndim:
         raise QdebugError(f"{where}: found a single value, expected samples along the first axis")
     return _Array(where, array.dtype, array.shape, lambda: nullcontext(taking_flat(array)))

@@ -7,38 +7,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qdebug.arguments import as_array, texts, whole
 from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams
-from qdebug.errors import FieldError, locate
+from qdebug.errors import FieldError, QdebugError
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
-from qdebug.measure.slabs import cut, hand_over
+from qdebug.measure.slabs import hand_over
 from qdebug.names import shown
 from qdebug.sources.pair_file.fields import KINDS, check_codes, normal_axis
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A float tensor and the codes it was quantized to.
+    """A float tensor and the codes it was quantized to. The arrays are not copied.
 
     Attributes:
-        floats: the float reference x: float16, float32 or float64, any shape. Integers and other
-            floats become float64.
-        codes: the codes q: int8, uint8, int16, uint16 or int32, of the same shape.
-        scale: above 0; () or (1,) per tensor, (channels,) per channel.
-        zero_point: within the code range; (), (1,) or (channels,).
-        axis: the channel axis, where there is more than one scale; may be negative.
-        bits: bits in use, where the codes' type has more.
-        narrow_range: the lowest code is not used.
-        model_float: the same tensor in an end-to-end run of the float model.
-        op: the operator that makes it, such as ``CONV_2D``.
-        kind: ``activation``, ``weight`` or ``bias``.
+        floats: the float reference x, any shape.
+        codes: the codes q, of the same shape.
+        params: what the codes mean: `scale`, `zero_point`, `axis`, `bits`, `narrow_range`,
+            `dtype`, `qmin` and `qmax`.
+        model_float: the same tensor in a run of the whole float model, where known.
+        op: the operator that makes it, where known.
+        kind: ``activation``, ``weight`` or ``bias``, where known.
         nodes: what the float model calls the operator.
-
-    >>> Pair([0.1, 0.2], np.array([1, 2], np.int8), scale=0.1).params.scale
-    array([0.1])
-
-    Raises:
-        FieldError: the arrays do not make a pair; the message names the field, what was found and
-            what was expected.
     """
 
     floats: NDArray[Any]
@@ -62,25 +52,52 @@ class Pair:
         model_float: ArrayLike | None = None,
         op: str | None = None,
         kind: str | None = None,
-        nodes: Sequence[str] = (),
+        nodes: str | Sequence[str] = (),
     ) -> None:
-        x, q = _floats(floats, "float"), np.asarray(codes)
+        """Check and keep the arrays. Arguments are those of a pair file (docs/pair-file.md).
+
+        Args:
+            floats: float16, float32 or float64; integers and other floats become float64.
+            codes: int8, uint8, int16, uint16 or int32.
+            scale: above 0; () or (1,) per tensor, (channels,) per channel.
+            zero_point: integers within the code range; (), (1,) or (channels,).
+            axis: the channel axis, where there is more than one scale; may be negative.
+            bits: bits in use, where the codes' type has more.
+            narrow_range: the lowest code is not used.
+            model_float: of the type and shape of `floats`.
+            op: such as ``CONV_2D``.
+            kind: ``activation``, ``weight`` or ``bias``.
+            nodes: one name or several.
+
+        >>> pair = Pair([0.1, 0.2], np.array([1, 2], np.int8), scale=0.1)
+        >>> pair
+        <Pair float64 (2,) to int8, scale 0.1, zero point 0>
+        >>> pair.scale
+        array([0.1])
+
+        Raises:
+            QdebugError: the arrays do not make a pair; the message names the field as a pair file
+                does, what was found and what was expected.
+        """
+        x, q = floats_of("float", floats), as_array("field 'quantized'", codes)
         if q.dtype.name not in CODE_DTYPES:
             raise FieldError("quantized", found=str(q.dtype), expected=", ".join(CODE_DTYPES))
-        m = None if model_float is None else _floats(model_float, "model_float")
+        m = None if model_float is None else floats_of("model_float", model_float)
         for field, array in (("quantized", q), ("model_float", m)):
             if array is not None and array.shape != x.shape:
                 raise FieldError(
                     field, found=f"shape {array.shape}", expected=f"{x.shape}, as 'float' has"
                 )
+        if op is not None and not isinstance(op, str):
+            raise FieldError("op", found=f"{op!r:.60}", expected="text")
         if kind is not None and kind not in KINDS:
-            raise FieldError("kind", found=f"'{shown(kind)}'", expected=" or ".join(KINDS))
+            raise FieldError("kind", found=f"'{shown(str(kind))}'", expected=" or ".join(KINDS))
         params = QuantParams.of(
-            scale,
-            zero_point,
+            numbers_of("scale", scale, "biuf", "numbers"),
+            numbers_of("zero_point", zero_point, "iu", "integers"),
             q.dtype.name,
-            axis=normal_axis(axis, x.ndim),
-            bits=bits,
+            axis=normal_axis(whole("field 'axis'", axis), x.ndim),
+            bits=whole("field 'bits'", bits),
             narrow_range=narrow_range,
         )
         if params.axis is not None and x.shape[params.axis] != params.channels:
@@ -92,31 +109,87 @@ class Pair:
         if q.size:
             check_codes(q, params)
         fields = {"floats": x, "codes": q, "params": params, "model_float": m}
-        fields |= {"op": op, "kind": kind, "nodes": tuple(nodes)}
+        fields |= {"op": op, "kind": kind, "nodes": tuple(texts("nodes", nodes))}
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """The steps between codes, of shape (channels,)."""
+        return self.params.scale
 
-def _floats(values: ArrayLike, field: str) -> NDArray[Any]:
+    @property
+    def zero_point(self) -> NDArray[np.int64]:
+        """The codes of 0.0, of shape (channels,)."""
+        return self.params.zero_point
+
+    @property
+    def axis(self) -> int | None:
+        """The channel axis, from 0; None for one scale."""
+        return self.params.axis
+
+    def __repr__(self) -> str:
+        params = self.params
+        steps = f"{params.channels} scales along axis {params.axis}"
+        if params.axis is None:
+            steps = f"scale {params.scale[0]:.7g}, zero point {params.zero_point[0]}"
+        floats = f"{self.floats.dtype} {self.floats.shape}"
+        return f"<Pair {floats} to {params.dtype}, {steps}>"
+
+
+def floats_of(field: str, values: ArrayLike) -> NDArray[Any]:
     """Floats of a type that pair files know.
 
     Raises:
-        FieldError: no numbers.
+        QdebugError: no numbers.
     """
-    array = np.asarray(values)
-    if array.dtype.name in FLOAT_DTYPES:
-        return array
-    if array.dtype.kind not in "biuf":
-        raise FieldError(field, found=str(array.dtype), expected=", ".join(FLOAT_DTYPES))
-    return array.astype(np.float64)
+    array = numbers_of(field, values, "biuf", ", ".join(FLOAT_DTYPES))
+    return array if array.dtype.name in FLOAT_DTYPES else array.astype(np.float64)
+
+
+def numbers_of(field: str, values: ArrayLike, kinds: str, expected: str) -> NDArray[Any]:
+    """An array of numbers of these kinds, as NumPy calls them.
+
+    Raises:
+        QdebugError: something else.
+    """
+    array = as_array(f"field '{field}'", values)
+    if array.dtype.kind not in kinds:
+        raise FieldError(field, found=str(array.dtype), expected=expected)
+    return array
+
+
+def checked(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
+    """Pairs by layer, as a dictionary.
+
+    Raises:
+        QdebugError: something else.
+    """
+    if not isinstance(pairs, Mapping):
+        raise QdebugError(
+            f"found a value of type {type(pairs).__name__}, expected a mapping of layers to pairs"
+        )
+    for name, pair in pairs.items():
+        if not isinstance(name, str):
+            raise QdebugError(f"layer {name!r:.60}: found a name that is no text, expected text")
+        if not isinstance(pair, Pair):
+            raise QdebugError(
+                f"layer '{shown(name)}': found a value of type {type(pair).__name__}, expected a "
+                "qdebug.Pair"
+            )
+    return dict(pairs)
 
 
 class MemoryPairs:
     """The source of pairs that are in memory, by layer."""
 
     def __init__(self, pairs: Mapping[str, Pair]) -> None:
-        """Take the pairs; they are not copied."""
-        self._pairs = dict(pairs)
+        """Take the pairs; they are not copied.
+
+        Raises:
+            QdebugError: no mapping of names to pairs.
+        """
+        self._pairs = checked(pairs)
         self.files: Sequence[str] = []
         self.problems: Sequence[str] = []
         self.notes: Sequence[str] = []
@@ -149,9 +222,4 @@ class _MemoryPart:
         return self.pair.floats.size
 
     def read(self, visitor: Visitor) -> None:
-        pair = self.pair
-        try:
-            cut(self.layer, pair.floats.shape)
-        except FieldError as error:
-            raise locate(error, layer=shown(self.layer.name)) from None
-        hand_over(visitor, self.layer, pair.floats, pair.codes, pair.model_float)
+        hand_over(visitor, self.layer, self.pair.floats, self.pair.codes, self.pair.model_float)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qdebug.arguments import at_least_one, one_of
 from qdebug.errors import OptionError, QdebugError
 from qdebug.measure.layer import Source
 from qdebug.names import printable
@@ -72,8 +73,12 @@ def check_options(names: Sequence[str], options: Options) -> None:
 
     Raises:
         OptionError: one does not.
-        QdebugError: names that do not go together.
+        QdebugError: no name, names that do not go together, or an option of another value than it
+            may have.
     """
+    if not names:
+        raise QdebugError("found no source, expected pair files, two models or a report")
+    _check_values(options)
     if is_saved(names):
         if len(names) > 1:
             raise QdebugError("found a report (.json, .csv) among others, expected it alone")
@@ -94,6 +99,37 @@ def check_options(names: Sequence[str], options: Options) -> None:
                 f"found {' and '.join(map(printable, names))}, expected two models of one kind "
                 "(.tflite or .onnx)"
             )
+
+
+def check_pairs_options(options: Options) -> None:
+    """Check that all options mean something for pairs in memory: `jobs` alone does.
+
+    Raises:
+        OptionError: one does not.
+        QdebugError: as `check_options`.
+    """
+    _check_values(options)
+    options.refuse(_LIVE, "inputs", "samples", "signature")
+    options.refuse(_LITERT, "kernels")
+    options.refuse(_PAIR_FILES, "keys", "scheduler")
+
+
+def _check_values(options: Options) -> None:
+    """Check values that the command line checks by itself, Python and configuration do not.
+
+    Raises:
+        QdebugError: one is not what it may be.
+    """
+    at_least_one("samples", options.samples)
+    at_least_one("jobs", options.jobs)
+    if options.kernels is not None:
+        from qdebug.sources.tflite.run import KERNELS
+
+        one_of("kernels", options.kernels, KERNELS)
+    if options.keys is not None:
+        from qdebug.sources.pair_file.fields import check_keys
+
+        check_keys(options.keys)
 
 
 def open_source(

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.errors import QdebugError
+from qdebug.errors import QdebugError, locate
 from qdebug.measure.layer import Block, Layer, Source, UnreadableLayer
 from qdebug.names import printable, shown
 from qdebug.output import whole_file
@@ -22,6 +23,9 @@ from qdebug.sources.memory import Pair
 
 # Of a layer beside its tensors: headers, directory entries, names, small fields.
 _OVERHEAD_BYTES = 6000
+
+# What a zip has room for, less a field.
+_MOST_NAME_BYTES = 65_535 - len("/narrow_range.npy")
 
 # Bytes that are in memory at a time when an array is copied from a file.
 _COPY_BYTES = 1 << 20
@@ -34,6 +38,22 @@ class SpooledArray:
     path: Path
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+
+
+def _check_name(name: str) -> None:
+    """Check that a zip can hold a layer's name: `zipfile` cuts it at a NUL, without a word.
+
+    Raises:
+        LayerError: it cannot.
+    """
+    with suppress(UnicodeEncodeError):
+        if "\0" not in name and len(name.encode()) <= _MOST_NAME_BYTES:
+            return
+    raise locate(
+        "found a name that no zip can hold, expected Unicode text without a NUL character, of at "
+        f"most {_MOST_NAME_BYTES} bytes",
+        layer=shown(name),
+    )
 
 
 class PairFileWriter:
@@ -69,7 +89,12 @@ class PairFileWriter:
         nodes: Sequence[str] = (),
         inputs: Sequence[str] | None = None,
     ) -> None:
-        """Write one layer; `tensors` are ``float``, ``quantized`` and maybe ``model_float``."""
+        """Write one layer; `tensors` are ``float``, ``quantized`` and maybe ``model_float``.
+
+        Raises:
+            LayerError: a name that no zip can hold.
+        """
+        _check_name(name)
         for field, tensor in tensors.items():
             self._write(name, field, tensor)
         one = params.channels == 1
