@@ -19,7 +19,7 @@ _INDENT = " " * 20
 _WIDTH = 100  # of the text below a table that is not fitted to a terminal
 
 _BASES = {
-    "model": "shares of the error at the last layer, traced back to where it was made",
+    "model": "shares of the error at the model's output, traced back to where it was made",
     "local": "shares of the sum of local noise-to-signal ratios: no run of the float model is here",
     "steps": "shares of squared rmse/scale, the only figure here: nothing tells the signal's size",
 }
