@@ -508,8 +508,16 @@ def _check_codes(block: Block, params: QuantParams) -> None:
 def _layer(name: str, pieces: Sequence[_Piece], problems: Sequence[str]) -> Layer:
     first = pieces[0]
     shape = first.floats.shape
-    about = (first.op, first.kind, first.nodes, tuple(problems), first.inputs)
-    return Layer(name, first.params, shape, *about)
+    return Layer(
+        name,
+        first.params,
+        shape,
+        first.op,
+        first.kind,
+        first.nodes,
+        tuple(problems),
+        inputs=first.inputs,
+    )
 
 
 def _layout(layer: Layer, piece: _Piece) -> tuple[tuple[int, ...], int | None]:
