@@ -5,12 +5,13 @@ and what it is worth on real models.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from qdebug.errors import QdebugError
 from qdebug.measure.metrics import REFERENCE
+from qdebug.report.graph import Graph, graph_of
 from qdebug.report.report import LayerReport, Report
 
 # What shares are made of, the best first; see `suggestions`.
@@ -90,10 +91,14 @@ class _Power:
 
 @dataclass(frozen=True)
 class _Operator:
-    """What a report has of one operator: a tensor that it makes, weights that it reads."""
+    """What a report has of one operator: a tensor that it makes, weights that it reads.
+
+    `place` is the tensor's in the report, -1 where there is none.
+    """
 
     made: LayerReport | None
     weights: Sequence[LayerReport]
+    place: int = -1
 
     @property
     def layer(self) -> LayerReport:
@@ -106,9 +111,12 @@ def suggestions(report: Report) -> Suggestions:
 
     The share of an operator is what it adds to the model's error. On the way to the output each
     layer hands on the error it inherits and adds its own, which is independent, so powers add. Of
-    the error at the last layer own / (own + inherited) was made there; of the rest, the same part
-    of the layer before; and so on back. That is the basis "model"; it needs a run of the float
-    model (`inherited_rmse_scale`) and takes the report's order for a chain.
+    the error at an output own / (own + inherited) was made there. The rest goes to the layers that
+    feed it, in proportion to the error power that each brings, and so on back to the inputs. A
+    layer that several others read gets a part from each of them. Several outputs (layers that feed
+    no other) share equally. A layer without figures hands on all that it gets. `graph_of` says what
+    feeds a layer and how much it brings. That is the basis "model"; it needs a run of the float
+    model (`inherited_rmse_scale`).
 
     Without such a run ("local"): own noise-to-signal ratios, 10^(-sqnr_db / 10), as shares of their
     sum: through a chain they add up to the output's. Without SQNR ("steps", TFLite's CSV): squares
@@ -131,8 +139,9 @@ def suggestions(report: Report) -> Suggestions:
         raise QdebugError(
             "found no operator among the layers, expected activations: a report made with --inputs"
         )
-    basis, powers = _best_basis(operators)
-    shares = _handed_on(powers) if basis == "model" else _of_sum(powers)
+    graph = graph_of(report.layers)
+    basis, powers = _best_basis(operators, graph)
+    shares = _handed_on(operators, powers, graph) if basis == "model" else _of_sum(powers)
     found: dict[tuple[str, ...] | str, Suggestion] = {}
     for operator, power, share in zip(operators, powers, shares, strict=True):
         if power is None or not power.own or not _can_be_left(operator.layer):
@@ -181,8 +190,8 @@ def _operators(report: Report) -> list[_Operator]:
             weights.setdefault(tuple(layer.nodes), []).append(layer)
     operators = [
         # Of several outputs the first has the weights.
-        _Operator(layer, weights.pop(tuple(layer.nodes or ()), []))
-        for layer in report.layers
+        _Operator(layer, weights.pop(tuple(layer.nodes or ()), []), place)
+        for place, layer in enumerate(report.layers)
         if layer.metrics and layer.kind not in ("weight", "bias")
     ]
     return operators + [_Operator(None, readers) for readers in weights.values()]
@@ -195,10 +204,10 @@ def _can_be_left(layer: LayerReport) -> bool:
     return layer.op not in _CONVERSIONS
 
 
-def _best_basis(operators: Sequence[_Operator]) -> tuple[Basis, list[_Power | None]]:
+def _best_basis(operators: Sequence[_Operator], graph: Graph) -> tuple[Basis, list[_Power | None]]:
     """The basis that most operators have the figures for, and their powers."""
     found: dict[Basis, list[_Power | None]] = {
-        "model": _along_the_chain(operators),
+        "model": _through_the_graph(operators, graph),
         "local": [_beside_the_signal(operator) for operator in operators],
         "steps": [_in_steps(operator) for operator in operators],
     }
@@ -206,25 +215,40 @@ def _best_basis(operators: Sequence[_Operator]) -> tuple[Basis, list[_Power | No
     return basis, found[basis]
 
 
-def _along_the_chain(operators: Sequence[_Operator]) -> list[_Power | None]:
-    """Powers in squared steps, with what each layer inherits; of the last one's nothing is kept."""
-    powers: list[_Power | None] = []
-    arriving = 0.0  # noise-to-signal ratio of the layer before, in the whole run
-    for operator in operators:
+def _through_the_graph(operators: Sequence[_Operator], graph: Graph) -> list[_Power | None]:
+    """Powers in squared steps, with what each layer inherits; of an output's nothing is kept."""
+    by_place = {operator.place: operator for operator in operators if operator.made}
+    powers: dict[int, _Power] = {}
+    leaving: dict[int, float] = {}  # noise-to-signal ratio of a layer in the whole run
+    for place in graph.order:
+        arriving = max((leaving[feeder] for feeder in graph.feeders[place]), default=0.0)
+        leaving[place] = arriving
+        operator = by_place.get(place)
+        if operator is None:
+            continue
         power, inherited = _in_steps(operator), _figure(operator, "inherited_rmse_scale")
         if power is None or inherited is None or not _tells_rounding(operator):
-            powers.append(None)
             continue
         inherited *= inherited
         noise = _noise_to_signal(operator.made)
         if noise and power.own:
             ratio = _unseen_weights(operator, power, noise)
             weights = inherited * ratio / (ratio + arriving) if ratio else 0.0
-            arriving = (power.own + inherited) * (noise / power.own)
+            leaving[place] = (power.own + inherited) * (noise / power.own)
             power, inherited = replace(power, own=power.own + weights), inherited - weights
-        powers.append(replace(power, inherited=inherited))
-    last = max((i for i, power in enumerate(powers) if power), default=None)
-    return [replace(p, kept=0.0) if p and i == last else p for i, p in enumerate(powers)]
+        powers[place] = replace(power, inherited=inherited)
+    for place in powers.keys() - _quantized_again(powers, graph):
+        powers[place] = replace(powers[place], kept=0.0)
+    return [powers.get(operator.place) for operator in operators]
+
+
+def _quantized_again(powers: Mapping[int, _Power], graph: Graph) -> set[int]:
+    """Layers that some layer with figures reads, maybe past others that have none."""
+    read: set[int] = set()
+    for place in reversed(graph.order):
+        if place in powers or place in read:
+            read.update(graph.feeders[place])
+    return read
 
 
 def _beside_the_signal(operator: _Operator) -> _Power | None:
@@ -277,16 +301,32 @@ def _figure(operator: _Operator, name: str) -> float | None:
     return None if value is None or abs(value) > _LARGEST_STEPS else float(value)
 
 
-def _handed_on(powers: Sequence[_Power | None]) -> list[float]:
-    """Shares of the last layer's error by where it was made; see `suggestions`."""
-    shares, rest = [], 1.0
-    for power in reversed(powers):
-        own = 0.0
+def _handed_on(
+    operators: Sequence[_Operator], powers: Sequence[_Power | None], graph: Graph
+) -> list[float]:
+    """Shares of the error at the outputs by where it was made; see `suggestions`."""
+    known = {o.place: power for o, power in zip(operators, powers, strict=True) if power}
+    outputs = _outputs(known, graph)
+    rest = dict.fromkeys(outputs, 1 / max(len(outputs), 1))
+    shares: dict[int, float] = {}
+    for place in reversed(graph.order):
+        here, power = rest.pop(place, 0.0), known.get(place)
         if power is not None and power.own:
-            own = rest * power.own / (power.own + power.inherited)
-        shares.append(own)
-        rest -= own
-    return shares[::-1]
+            shares[place] = here * (power.own / (power.own + power.inherited))
+            here = max(here - shares[place], 0.0)
+        for feeder, part in graph.feeders[place].items():
+            rest[feeder] = rest.get(feeder, 0.0) + here * part
+    return [shares.get(operator.place, 0.0) for operator in operators]
+
+
+def _outputs(powers: Mapping[int, _Power], graph: Graph) -> list[int]:
+    """Layers that feed no other, but for those behind which no layer has figures."""
+    feed = {feeder for feeders in graph.feeders for feeder in feeders}
+    told: set[int] = set()
+    for place in graph.order:
+        if place in powers or told.intersection(graph.feeders[place]):
+            told.add(place)
+    return [place for place in graph.order if place in told and place not in feed]
 
 
 def _of_sum(powers: Sequence[_Power | None]) -> list[float]:

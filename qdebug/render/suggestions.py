@@ -20,7 +20,7 @@ _INDENT = " " * 20
 _WIDTH = 100  # of the text below the table, if no terminal sets the width
 
 _BASES = {
-    "model": "shares of the error at the last layer, traced back to where it was made",
+    "model": "shares of the error at the model's output, traced back to where it was made",
     "local": "shares of the sum of local noise-to-signal ratios, without a run of the float model",
     "steps": "shares of squared rmse/scale, the only figure known; the signal's size is not",
 }

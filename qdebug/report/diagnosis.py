@@ -5,7 +5,7 @@ taken.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from qdebug.arithmetic.affine import (
@@ -489,11 +489,22 @@ def _of_channels(
 # --- where a model's error began ------------------------------------------------------------------
 
 
-def origin(metrics: Sequence[Metrics | None], names: Sequence[str], place: int) -> str | None:
+def origin(
+    metrics: Sequence[Metrics | None],
+    names: Sequence[str],
+    place: int,
+    feeders: Sequence[Collection[int]] | None = None,
+) -> str | None:
     """Whether the model's error at a layer was made there or inherited, and since which layer.
 
-    `metrics` and `names` are those of a model's activations in order of execution, None where
-    unreadable. None where the layer has no float model's own run to compare with.
+    None where the layer has no float model's own run to compare with.
+
+    Args:
+        metrics: of all layers; None where unreadable.
+        names: of all layers.
+        place: of the layer.
+        feeders: for each layer, those that feed it, the one that brings most error first. Where
+            None, the layers are a chain.
     """
     here = metrics[place]
     if here is None or here.model_rmse_scale is None or here.inherited_rmse_scale is None:
@@ -507,14 +518,18 @@ def origin(metrics: Sequence[Metrics | None], names: Sequence[str], place: int) 
     )
     if here.inherited_rmse_scale <= here.rmse_scale:
         return said
+    if feeders is None:
+        feeders = [range(max(each - 1, 0), each) for each in range(len(metrics))]
     # Back to where the signal was better, past layers that had lost nearly as much already.
-    first = None
-    for name, earlier in zip(reversed(names[:place]), reversed(metrics[:place]), strict=True):
+    first, at = None, place
+    while feeders[at]:
+        at = next(iter(feeders[at]))
+        earlier = metrics[at]
         if earlier is None or earlier.model_sqnr_db is None:
             continue
         if earlier.model_sqnr_db > here.model_sqnr_db + _NEARLY_DB:
             break
-        first = name
+        first = names[at]
     return said if first is None else f"{said}, seen first at '{first}'"
 
 

@@ -12,6 +12,7 @@ from qdebug.measure.metrics import REFERENCE, ChannelMetrics, Metrics
 from qdebug.measure.statistics import Statistics
 from qdebug.names import shown
 from qdebug.report.diagnosis import ERRORS, Diagnosis, Subject, diagnose, origin, unreadable
+from qdebug.report.graph import graph_of, is_constant
 
 
 @dataclass(frozen=True)
@@ -171,21 +172,21 @@ def _diagnosis(
 
 
 def with_origins(layers: Sequence[LayerReport]) -> list[LayerReport]:
-    """The layers of a model in order; each diagnosis says where the model's error began."""
-    metrics = [None if _is_constant(layer) else layer.metrics for layer in layers]
+    """The layers of a model; each diagnosis says where the model's error began.
+
+    Followed back through the layers that feed it (`graph_of`).
+    """
+    metrics = [None if is_constant(layer) else layer.metrics for layer in layers]
     names = [shown(layer.name) for layer in layers]
+    feeders = graph_of(layers).feeders
     result = []
     for place, layer in enumerate(layers):
-        where = origin(metrics, names, place)
+        where = origin(metrics, names, place, feeders)
         if where and layer.diagnosis:
             evidence = f"{layer.diagnosis.evidence}; {where}"
             layer = replace(layer, diagnosis=replace(layer.diagnosis, evidence=evidence))
         result.append(layer)
     return result
-
-
-def _is_constant(layer: LayerReport) -> bool:
-    return layer.kind in ("weight", "bias")
 
 
 def unreadable_report(layer: UnreadableLayer) -> LayerReport:

@@ -456,8 +456,16 @@ def _listed(names: Sequence[str] | None) -> str | None:
 def _layer(name: str, pieces: Sequence[_Piece], problems: Sequence[str]) -> Layer:
     first = pieces[0]
     shape = first.floats.shape
-    about = (first.op, first.kind, first.nodes, tuple(problems), first.inputs)
-    return Layer(name, first.params, shape, *about)
+    return Layer(
+        name,
+        first.params,
+        shape,
+        first.op,
+        first.kind,
+        first.nodes,
+        tuple(problems),
+        inputs=first.inputs,
+    )
 
 
 def _parts(layer: Layer, pieces: Sequence[_Piece]) -> list[Part]:
