@@ -32,7 +32,6 @@ FLOORS = (
 _SHARED = {
     **dict.fromkeys(("__main__",), "cli"),
     **dict.fromkeys(("__init__", "results", "testing"), "api"),
-    "sources.memory": "sources.pair_file",
     **dict.fromkeys(("arguments", "errors", "names", "formatting", "output"), "words"),
 }
 

@@ -18,7 +18,6 @@ from qdebug.output import whole_file
 from qdebug.results import Layer, PathName, Report, with_session
 from qdebug.run.session import Session, hired
 from qdebug.run.workers import Threads, Workers
-from qdebug.sources.memory import MemoryPairs, Pair, checked, floats_of, numbers_of
 from qdebug.sources.open import (
     Options,
     check_options,
@@ -29,6 +28,7 @@ from qdebug.sources.open import (
     saved_report,
 )
 from qdebug.sources.pair_file.fields import normal_axis
+from qdebug.sources.pair_file.memory import MemoryPairs, Pair, checked, floats_of, numbers_of
 
 if TYPE_CHECKING:
     from qdebug.sources.inputs import Inputs

@@ -19,7 +19,7 @@ from qdebug.errors import QdebugError, locate
 from qdebug.measure.layer import Block, Layer, Source, UnreadableLayer
 from qdebug.names import printable, shown
 from qdebug.output import whole_file
-from qdebug.sources.memory import Pair
+from qdebug.sources.pair_file.memory import Pair
 
 # Of a layer beside its tensors: headers, directory entries, names, small fields.
 _OVERHEAD_BYTES = 6000

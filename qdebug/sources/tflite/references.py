@@ -16,18 +16,11 @@ from qdebug.errors import FieldError, QdebugError
 from qdebug.measure.layer import Layer
 from qdebug.names import printable
 from qdebug.sources.inputs import InputSpec
-from qdebug.sources.tflite.graph import (
-    FLOATS,
-    PACKED_BITS,
-    PASSING,
-    Graph,
-    Model,
-    Read,
-    Shape,
-    rewritten,
-)
+from qdebug.sources.tflite.graph import FLOATS, PACKED_BITS, PASSING, Graph
 from qdebug.sources.tflite.layers import Broken, Skipped, nodes_of, params_of
+from qdebug.sources.tflite.model import Model
 from qdebug.sources.tflite.pairing import constant_values
+from qdebug.sources.tflite.rewrite import Read, Shape, rewritten
 from qdebug.sources.tflite.run import Kernels, Runner
 from qdebug.sources.tflite.twins import Twins
 

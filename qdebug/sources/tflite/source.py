@@ -14,7 +14,6 @@ from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
 from qdebug.measure.slabs import hand_over
 from qdebug.names import printable
 from qdebug.sources.inputs import Inputs, Samples, file_of, read_samples
-from qdebug.sources.tflite.graph import read_model
 from qdebug.sources.tflite.layers import (
     Broken,
     Constant,
@@ -23,6 +22,7 @@ from qdebug.sources.tflite.layers import (
     feeders,
     unique_names,
 )
+from qdebug.sources.tflite.model import read_model
 from qdebug.sources.tflite.references import Activation, Runs, activations, input_specs
 from qdebug.sources.tflite.run import Kernels
 from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins

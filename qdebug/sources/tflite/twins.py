@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from qdebug.errors import QdebugError
 from qdebug.names import printable
-from qdebug.sources.tflite.graph import VERIFY, Graph, Model, Operator
+from qdebug.sources.tflite.graph import VERIFY, Graph, Operator
 from qdebug.sources.tflite.layers import Constant
+from qdebug.sources.tflite.model import Model
 from qdebug.sources.tflite.pairing import Pairing, pair, similarity
 
 # Cosine of two models' weights. The same network: 0.999 for int8, 0.99 for int4. Two trainings of

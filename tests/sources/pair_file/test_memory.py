@@ -7,7 +7,7 @@ import pytest
 
 from qdebug.errors import QdebugError
 from qdebug.run.session import run
-from qdebug.sources.memory import MemoryPairs, Pair
+from qdebug.sources.pair_file.memory import MemoryPairs, Pair
 from tests import oracle
 
 X = np.linspace(-1, 1, 24).reshape(2, 3, 4)
