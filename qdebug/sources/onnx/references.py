@@ -1,8 +1,8 @@
 """References: what a quantized ONNX model computes, and the floats to hold against it.
 
-QDQ models hold their own reference: the input of QuantizeLinear. QOperator nodes, such as
-QLinearConv, hold none. The float operator is put beside each of them, with the float model's weights, and fed
-with the dequantized inputs of the quantized one, as TFLite's NumericVerify does.
+QDQ models hold their own reference: the input of QuantizeLinear. QOperator nodes hold none. The
+float operator is put beside each of them, with the float model's weights, and fed with the
+dequantized inputs of the quantized one, as TFLite's NumericVerify does.
 """
 
 import math
