@@ -54,13 +54,13 @@ def test_figures_are_those_of_quantizing_the_whole_array(
     block: int, write_pairs: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(block)
-    pairs = {f"layer{i}": layers.random_layer(rng, elements=7) for i in range(60)}
+    pairs = {f"layer{i}": layers.random_layer(rng, elements=7) for i in range(30)}
     for fields in pairs.values():
         if rng.random() < 0.7:
             fields["kind"] = str(rng.choice(["activation", "weight", "bias"]))
     monkeypatch.setattr(slabs, "BLOCK_ELEMENTS", block)
     found = what_ifs(write_pairs(pairs))
-    assert len(found) > 50
+    assert len(found) > 25
     for name, each in found.items():
         assert not disagreements(each, pairs[name]["float"]), (name, pairs[name])
 
@@ -70,9 +70,9 @@ def test_a_histogram_chooses_the_range_only_and_all_floats_judge_it(
 ) -> None:
     monkeypatch.setattr(summary, "WHOLE_ELEMENTS", 0)
     rng = np.random.default_rng(5)
-    pairs = {f"layer{i}": layers.random_layer(rng, elements=7) for i in range(60)}
+    pairs = {f"layer{i}": layers.random_layer(rng, elements=7) for i in range(30)}
     found = what_ifs(write_pairs(pairs))
-    assert len(found) > 50
+    assert len(found) > 25
     for name, each in found.items():
         assert not disagreements(each, pairs[name]["float"]), (name, pairs[name])
 
@@ -171,7 +171,8 @@ def test_the_recorded_codes_stand_beside_the_recorded_quantizer() -> None:
 def test_files_orders_and_block_sizes_change_nothing(
     write_pairs: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = np.random.default_rng(2).normal(size=(64, 9, 11, 12)).astype(np.float32)
+    monkeypatch.setattr(summary, "WHOLE_ELEMENTS", 1000)
+    x = np.random.default_rng(2).normal(size=(64, 3, 7, 12)).astype(np.float32)
     q = np.clip(np.rint(x / np.float32(0.02)), -128, 127).astype(np.int8)
     known = {"scale": np.float32(0.02), "zero_point": 1}
     whole = write_pairs({"a": {"float": x, "quantized": q, **known}}, "whole.npz")
@@ -280,7 +281,7 @@ def test_many_channels_have_coarser_bins_and_then_none() -> None:
 # --- bounds ---
 
 
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 
 
 class Large:
@@ -316,7 +317,7 @@ class LargePart:
 @pytest.mark.parametrize("axis", [None, 1])
 def test_memory_does_not_grow_with_the_layer(axis: int | None) -> None:
     peaks = []
-    for count in (2, 8):
+    for count in (4, 8):
         source = Large(count, axis)
         tracemalloc.start()
         found = explore(Session(source), ["layer"])[1]["layer"]
@@ -324,6 +325,4 @@ def test_memory_does_not_grow_with_the_layer(axis: int | None) -> None:
         tracemalloc.stop()
         assert found.recorded.metrics.num_elements == count * BLOCK
         assert source.passes == 2
-    # A byte of each element more would be 1.5 MB; bins, and blocks at work, are 35.
-    assert peaks[1] - peaks[0] < 500_000
-    assert peaks[1] < 40e6
+    assert peaks[1] - peaks[0] < 50_000  # a byte of each element more would be 262 kB

@@ -38,7 +38,9 @@ def test_the_oracle_knows_every_figure() -> None:
     assert set(known) == set(FIGURES)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 10))]
+)
 def test_figures_of_random_layers(seed: int, write_pairs: Callable[..., Path]) -> None:
     """3000 layers of all types, shapes, axes, orders and faults, through real files."""
     rng = np.random.default_rng(seed)
@@ -53,12 +55,13 @@ def test_figures_of_random_layers(seed: int, write_pairs: Callable[..., Path]) -
         assert not wrong, (name, found[name], wrong)
 
 
-@pytest.mark.parametrize("block", [1, 7, 64])
+@pytest.mark.slow
+@pytest.mark.parametrize(("block", "count"), [(1, 40), (7, 100), (64, 150)])
 def test_block_size_changes_nothing(
-    block: int, write_pairs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    block: int, count: int, write_pairs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(100 + block)
-    pairs = {f"layer{i}": layers.random_layer(rng, elements=7) for i in range(150)}
+    pairs = {f"layer{i}": layers.random_layer(rng, elements=7) for i in range(count)}
     monkeypatch.setattr(slabs, "BLOCK_ELEMENTS", block)
     monkeypatch.setattr(npy_array, "BLOCK_ELEMENTS", block)
     found = figures(write_pairs(pairs))
