@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import Float64Array, QuantParams, codes_of
 from qdebug.measure.statistics import Statistics, side_by_side
@@ -180,9 +181,9 @@ def layers_metrics(layers: Sequence[tuple[Statistics, QuantParams]]) -> list[Met
             np.add.reduceat(np.where(seen, waste, 0.0), starts) / np.add.reduceat(seen, starts)
             for waste in _range_waste(layers)
         )
-    scale = [params.scale[0] if params.channels == 1 else np.nan for _, params in layers]
+    one_scale = np.array([params.channels == 1 for _, params in layers])
     pooled = side_by_side([statistics.pooled() for statistics, _ in layers])
-    return _metrics(pooled, np.array(scale), mean_low, mean_high)
+    return _metrics(pooled, one_scale, mean_low, mean_high)
 
 
 class ChannelMetrics(Sequence[Metrics]):
@@ -217,7 +218,8 @@ def _channels(statistics: Statistics, params: QuantParams, channels: slice) -> l
     some_params = replace(
         params, scale=params.scale[channels], zero_point=params.zero_point[channels]
     )
-    return _metrics(some, some_params.scale, *_range_waste([(some, some_params)]))
+    one_scale = np.ones(some.channels, bool)
+    return _metrics(some, one_scale, *_range_waste([(some, some_params)]))
 
 
 def _range_waste(
@@ -244,7 +246,7 @@ def _range_waste(
 
 def _metrics(
     statistics: Statistics,
-    scale: Float64Array,
+    one_scale: NDArray[np.bool_],
     range_waste_low: Float64Array,
     range_waste_high: Float64Array,
 ) -> list[Metrics]:
@@ -257,9 +259,6 @@ def _metrics(
         varies = (t.x_min < t.x_max) & (t.q_min < t.q_max)
         fit_scale = np.where(varies, t.xq_moment / t.q_moment, np.nan)
         fit_zero_point = t.q_sum / n - t.x_sum / n / fit_scale
-        # x less its line is e less the line of e: the small e keeps the digits that x would lose.
-        eq_moment = scale * t.q_moment - t.xq_moment
-        off_line = t.e_moment - eq_moment**2 / t.q_moment
         cosine = t.xd_product / np.sqrt(x_square) / np.sqrt(t.d_square)
         model_n = np.where(t.model_count > 0, t.model_count, np.nan)
         columns = {
@@ -295,7 +294,9 @@ def _metrics(
             "quantized_max": t.q_max,
             "fit_scale": fit_scale,
             "fit_zero_point": fit_zero_point,
-            "fit_rmse_scale": np.sqrt(np.maximum(off_line, 0) / n) / np.abs(fit_scale),
+            "fit_rmse_scale": np.where(
+                one_scale, np.sqrt(t.line_square / n) / np.abs(fit_scale), np.nan
+            ),
             "model_rmse_scale": np.sqrt(t.model_steps_square / model_n),
             "model_sqnr_db": 10 * np.log10(t.model_square / t.model_error_square),
             "inherited_rmse_scale": np.sqrt(t.inherited_square / model_n),

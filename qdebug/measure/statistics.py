@@ -23,8 +23,15 @@ from qdebug.measure.layer import Block
 _SURELY_ROUNDED = 0.49999
 
 # A sum of squares about zero gives the sum about the mean by subtraction, unless that cancels more
-# digits than this share leaves.
-_CANCELLED = 1e-6
+# digits than this share leaves. Codes of more than 16 bits need nearly all digits: over their range
+# lines that differ in the last digits of the slope are steps apart.
+_CANCELLED, _CANCELLED_LONG = 1e-4, 0.25
+_LONG = 1 << 16
+
+# What a line leaves of the squared error follows from sums, too, while rounding makes no more than
+# this share of it, or no more than this part of a step.
+_LOST_SHARE, _LOST_STEPS = 1e-8, 1e-9
+_EPSILON, _TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 
 _SPAN_CHANNELS = 1 << 13
 
@@ -94,11 +101,12 @@ class Statistics:
     model_error_square = _Row()  # (d - m)^2
     model_steps_square = _Row()  # ((d - m) / s)^2
     inherited_square = _Row()  # ((x - m) / s)^2
-    # Sums about means: `_pooled` adds what these are apart.
+    # Sums about means and about the least-squares line: `_pooled` adds what these are apart.
     x_moment = _Row()  # (x - mean x)^2
     q_moment = _Row()
     e_moment = _Row()
     xq_moment = _Row()  # (x - mean x) * (q - mean q)
+    line_square = _Row()  # (x - its least-squares line over q)^2
     # Extremes.
     x_min = _Row("least")
     q_min = _Row("least")
@@ -177,7 +185,9 @@ def _pooled(parts: Float64Array) -> Float64Array:
     """Tables side by side, of shape (figures, parts, channels), merged to (figures, channels).
 
     A sum about the mean of all is the parts' sums about their own means, plus what their means are
-    apart (Chan, Golub, LeVeque: Algorithms for computing the sample variance, 1983).
+    apart (Chan, Golub, LeVeque: Algorithms for computing the sample variance, 1983). Likewise, what
+    the line of all leaves is what the parts' own lines leave, plus what the lines are apart: in
+    slope, and at the parts' means.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # of floats near float64's largest
         table = np.empty((parts.shape[0], parts.shape[2]))
@@ -196,7 +206,17 @@ def _pooled(parts: Float64Array) -> Float64Array:
             (merged.xq_moment, x_apart, q_apart),
         ):
             moment += np.add.reduce(part.count * one * other, axis=0)
+        slope = _slope(merged)
+        lines_apart = part.q_moment * (_slope(part) - slope) ** 2
+        lines_apart += part.count * (x_apart - slope * q_apart) ** 2
+        merged.line_square[:] += np.add.reduce(lines_apart, axis=0)
     return table
+
+
+def _slope(statistics: Statistics) -> Float64Array:
+    """Slope of the least-squares line of x over q; 0 where q is constant."""
+    slope: Float64Array = statistics.xq_moment / np.maximum(statistics.q_moment, _TINY)
+    return slope
 
 
 def measure(block: Block, params: QuantParams) -> Statistics:
@@ -319,8 +339,9 @@ def _measure_finite(
     d = np.multiply(steps, scale, out=_scratch.take("d", x.shape))
     e = np.subtract(d, x, out=_scratch.take("e", x.shape))
     x_sum, steps_sum, e_sum = _sum(x), _sum(steps), _sum(e)
-    x_moment, steps_moment, xq_moment = _moments(x, steps, x_sum, steps_sum)
-    e_moment = _moments(e, e, e_sum, e_sum)[0]
+    cancelled = _CANCELLED_LONG if limits[1] - limits[0] >= _LONG else _CANCELLED
+    x_moment, steps_moment, xq_moment = _moments(x, steps, x_sum, steps_sum, cancelled)
+    e_moment = _moments(e, e, e_sum, e_sum, _CANCELLED)[0]
     e_square = e_moment + e_sum**2 / elements
     q_square = steps_moment + steps_sum**2 / elements
 
@@ -334,6 +355,9 @@ def _measure_finite(
         model_error_square, inherited_square = _dot(error, error), _dot(inherited, inherited)
 
     spare = d  # from here on: one buffer less in the cache
+    line_square = _line_square(
+        e, steps, spare, s, (e_square, e_moment), (q_square, steps_moment), xq_moment
+    )
     x_magnitude, e_outward = x_sum, e_sum
     if (x_min < 0).any():
         np.copyto(spare, x_given < 0)
@@ -388,6 +412,7 @@ def _measure_finite(
         of.q_moment: steps_moment,
         of.e_moment: e_moment,
         of.xq_moment: xq_moment,
+        of.line_square: line_square,
         of.x_min: x_min,
         of.q_min: q_min,
         of.x_max: x_max,
@@ -397,6 +422,36 @@ def _measure_finite(
     }
     table = np.concatenate([figures[row] for row in _ROWS])
     return Statistics(table.reshape(len(_ROWS), channels))
+
+
+def _line_square(
+    e: Float64Array,
+    steps: Float64Array,
+    spare: Float64Array,
+    s: Float64Array,
+    e_squares: tuple[Float64Array, Float64Array],
+    steps_squares: tuple[Float64Array, Float64Array],
+    xq_moment: Float64Array,
+) -> Float64Array:
+    """Sum over each row of (x - its least-squares line over q)^2; about the mean for a constant q.
+
+    e less its own line is the same, and small: it keeps the digits that x would lose. Sums give it,
+    unless rounding them could cost too many of its digits: the recorded scale is wrong and the line
+    nearly exact. Then the line is subtracted element by element. Squares are given about zero and
+    about the mean.
+    """
+    elements = e.shape[1]
+    (e_square, e_moment), (steps_square, steps_moment) = e_squares, steps_squares
+    fit_scale = xq_moment / np.maximum(steps_moment, _TINY)  # 0 for a constant q
+    slope = s - fit_scale  # of the line of e
+    left = e_moment - slope**2 * steps_moment
+    lost = _EPSILON * (e_square + 4 * s * np.abs(slope) * steps_square)
+    if (lost > _LOST_SHARE * left + elements * (_LOST_STEPS * fit_scale) ** 2).any():
+        np.multiply(steps, slope[:, None], out=spare)
+        np.subtract(e, spare, out=spare)
+        spare -= _sum(spare)[:, None] / elements
+        left = _dot(spare, spare)
+    return np.maximum(left, 0.0)
 
 
 def _summed(row: NDArray[np.intp], values: NDArray[Any], channels: int) -> Float64Array:
@@ -418,7 +473,11 @@ def _count(mask: NDArray[np.bool_]) -> Float64Array:
 
 
 def _moments(
-    a: Float64Array, b: Float64Array, a_sum: Float64Array, b_sum: Float64Array
+    a: Float64Array,
+    b: Float64Array,
+    a_sum: Float64Array,
+    b_sum: Float64Array,
+    cancelled: float,
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Sums over each row of (a - mean)^2, (b - mean)^2 and their product."""
     elements = a.shape[1]
@@ -428,7 +487,7 @@ def _moments(
         bb - b_sum**2 / elements,
         ab - a_sum * b_sum / elements,
     )
-    if (moments[0] < _CANCELLED * aa).any() or (moments[1] < _CANCELLED * bb).any():
+    if (moments[0] < cancelled * aa).any() or (moments[1] < cancelled * bb).any():
         centred = a - a_sum[:, None] / elements
         return _products(centred, centred if b is a else b - b_sum[:, None] / elements)
     return moments

@@ -46,6 +46,8 @@ _LEAST_OFFSET = 0.25
 # The line through the codes explains more than an offset alone where what it leaves is less than
 # this share of what the offset leaves.
 _LINE_IS_BETTER = 0.5
+# A difference of squares that is a smaller share of them has lost too many digits.
+_CANCELLED = 1e-6
 # Below this cosine floats and codes are hardly of one tensor.
 _SAME_TENSOR = 0.5
 # A step is coarse where the bulk lies within so few steps, though some float is so many times
@@ -217,16 +219,20 @@ def _wrapped(s: Subject) -> Diagnosis | None:
     )
 
 
-def _offset(m: Metrics) -> tuple[float, float, str]:
+def _offset(s: Subject) -> tuple[float, float, str]:
     """The constant offset in steps that fits the error best, what it leaves of its square, where.
 
     Exact zeros stay exact when codes are rounded down or truncated toward zero, and do not when the
     zero point is off: all are tried, and what leaves the most likely error, rounding's, is taken.
     """
+    m = s.metrics
     assert m.mean_error_scale is not None
     square, mean = _rmse_scale(m) ** 2, m.mean_error_scale
     not_zero = (_expected(m) / REFERENCE) ** 2
-    fits = [(mean, square - mean**2, "everywhere")]
+    left = square - mean**2
+    if left < _CANCELLED * square and m.stddev is not None and s.scale is not None:
+        left = (m.stddev / s.scale) ** 2  # the same, with all its digits
+    fits = [(mean, left, "everywhere")]
     if not_zero * m.num_elements >= 4:  # of a few elements any offset leaves little
         shapes = [(mean, "wherever x is not zero"), (m.outward_error_scale, "away from zero")]
         for shape, where in shapes:
@@ -250,7 +256,7 @@ def _wrong_scale(s: Subject) -> Diagnosis | None:
     m, left = s.metrics, _line_left(s)
     if left is None or m.mean_error_scale is None or not _explains(m, left) or _own_rounding(m):
         return None
-    if left >= _LINE_IS_BETTER * _offset(m)[1]:
+    if left >= _LINE_IS_BETTER * _offset(s)[1]:
         return None
     assert m.fit_scale is not None
     assert m.fit_zero_point is not None
@@ -271,7 +277,7 @@ def _bias(s: Subject) -> Diagnosis | None:
     m = s.metrics
     if m.mean_error_scale is None or _own_rounding(m):
         return None
-    offset, left, where = _offset(m)
+    offset, left, where = _offset(s)
     if abs(offset) < _LEAST_OFFSET or left > 1 or not _explains(m, left):
         return None
     steps = round(offset)
