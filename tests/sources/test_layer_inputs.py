@@ -8,7 +8,7 @@ import pytest
 
 from qdebug.measure.layer import Layer, UnreadableLayer
 from qdebug.report.json import dumps, loads
-from qdebug.run import engine
+from qdebug.run.engine import run
 from qdebug.sources.pair_file.read import PairFiles
 
 TESTS = Path(__file__).parent.parent
@@ -185,7 +185,7 @@ def test_an_unreadable_layer_is_fed_all_the_same(litert, edited):
     source = litert("float", edited("int8", without_sense), kernels="builtin")
     (broken,) = (layer for layer in source.layers if isinstance(layer, UnreadableLayer))
     assert [short(name) for name in broken.inputs] == ["mul", "level"]
-    report = {layer.name: layer for layer in engine.run(source).layers}
+    report = {layer.name: layer for layer in run(source).layers}
     assert report[broken.name].inputs == list(broken.inputs)
 
 
@@ -362,7 +362,7 @@ def test_an_unreadable_layer_of_a_qdq_model_keeps_its_place(net, tmp_path):
     source = net.opened(tmp_path, "b", quantized_output=b)
     assert [layer.name for layer in source.layers if isinstance(layer, UnreadableLayer)] == ["a"]
     assert fed_by(source) == {"x": (), "a": ("x",), "b": ("a",)}
-    assert engine.run(source).layers[1].inputs == ["x"]
+    assert run(source).layers[1].inputs == ["x"]
 
 
 def test_a_weight_shared_by_two_operators_feeds_both(net, tmp_path):
@@ -461,7 +461,7 @@ def test_a_pair_file_and_a_saved_report_keep_them(qdebug, tmp_path):
     assert qdebug("report", *live, "-o", saved).exit_code == 0
     report = loads(saved.read_text(), "report.json")
     assert all(layer.inputs is not None for layer in report.layers)
-    captured = engine.run(PairFiles([str(pairs)]))
+    captured = run(PairFiles([str(pairs)]))
     assert [layer.inputs for layer in captured.layers] == [layer.inputs for layer in report.layers]
     assert loads(dumps(report), "again").layers == report.layers
     with np.load(pairs) as arrays:
@@ -515,7 +515,7 @@ def test_shards_that_agree_are_one_layer(write_pairs, healthy):
 
 
 def test_a_report_without_them_still_loads(write_pairs, healthy):
-    report = engine.run(PairFiles([str(write_pairs({"a": healthy | {"inputs": "b"}}))]))
+    report = run(PairFiles([str(write_pairs({"a": healthy | {"inputs": "b"}}))]))
     values = json.loads(dumps(report))
     assert values["layers"][0].pop("inputs") == ["b"]
     (layer,) = loads(json.dumps(values), "old.json").layers
