@@ -1,10 +1,10 @@
-"""What following `qdebug suggest` gains, against leaving out as many operators at random.
+"""The gain of following `qdebug suggest`, against as many operators drawn at random.
 
 Quantizes a float model of scikit-learn's digits (.tflite with ai-edge-quantizer, .onnx with ONNX
-Runtime), lets qdebug say which K operators to leave in float, quantizes again with that, and
-compares the SQNR of the model's output with the mean, best and worst of other choices of K: all of
-them, or so many drawn at random. The suggestion is made on 40 samples; SQNR is taken over the 320
-others that neither training nor calibration has seen.
+Runtime), takes the K operators that qdebug suggests to leave in float, quantizes again with them,
+and compares the SQNR of the model's output with the mean, best and worst of other choices of K: all
+of them, or `DRAWS` drawn at random. The suggestion is made on 40 samples; SQNR is measured
+on the 320 others. Neither training nor calibration has seen any of them.
 
     pip install -e '.[all]' ai-edge-quantizer==0.10.0 scikit-learn==1.9.1
     python benchmarks/selective.py sample_models/digits_float.tflite --bits 8
@@ -93,7 +93,7 @@ class Litert:
         self.quantized_name = "quantized.tflite"
 
     def leaving(self, operators: Sequence[str]) -> Any:
-        """What the quantizer takes to leave these in float: written here without qdebug."""
+        """The recipe that leaves these operators in float, written without qdebug."""
         import re
 
         return self._base + [
@@ -164,7 +164,7 @@ class Onnx:
         self.quantized_name = "quantized.onnx"
 
     def leaving(self, operators: Sequence[str]) -> Any:
-        """What the quantizer takes to leave these in float."""
+        """The list that leaves these operators in float."""
         return list(operators)
 
     def as_suggested(self, text: str) -> Any:
@@ -219,7 +219,7 @@ def command(*arguments: object) -> None:
 
 
 def without_model_run(report: Report) -> Report:
-    """The report as it is of a pair file without model_float."""
+    """The report that a pair file without model_float would give."""
     return replace(
         report,
         layers=[
@@ -232,7 +232,7 @@ def without_model_run(report: Report) -> Report:
 
 
 def correlations(report: Report, operators: Sequence[str], gains: Sequence[float]) -> str:
-    """Spearman's rank correlation of each way to rank operators with what leaving one gains."""
+    """Spearman's rank correlation of each ranking with the gain of one operator in float."""
     found = suggestions(report).candidates
     local = suggestions(without_model_run(report)).candidates
     ways = {
@@ -247,7 +247,7 @@ def correlations(report: Report, operators: Sequence[str], gains: Sequence[float
 
 
 def study(model: Litert | Onnx, tops: Sequence[int], folder: Path) -> None:
-    """Print what each K gains."""
+    """Print the gain of each K."""
     _, images = split_digits()
     told, held_out = images[:SUGGESTION_SAMPLES], images[SUGGESTION_SAMPLES:]
     reference = model.run(model.path.read_bytes(), held_out)

@@ -1,9 +1,9 @@
 """Train the larger models that selective.py takes, on scikit-learn's digits, into build/selective.
 
 `mlp.onnx`, an ONNX network of five Gemm trained by scikit-learn, needs nothing else. With
-TensorFlow installed (tensorflow-cpu 2.21.0, in a virtual environment of its own, as `make samples`
-makes one) also `blocks-SEED.tflite`, five inverted residual blocks as MobileNetV2 has them, and
-`chain-SEED.tflite`, eight 3x3 convolutions in a row: both end in logits.
+TensorFlow (tensorflow-cpu 2.21.0, in its own virtual environment, as `make samples` creates one)
+the script also trains `blocks-SEED.tflite`, five inverted residual blocks as in MobileNetV2, and
+`chain-SEED.tflite`, eight 3x3 convolutions in a row. Both end in logits.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ EPOCHS = 25
 
 
 def load_data() -> Any:
-    """Training images and labels, then held-out ones, of which training sees nothing."""
+    """Training images and labels, then held-out images and labels."""
     digits = load_digits()
     images = (digits.images[..., np.newaxis] / 16.0).astype(np.float32)
     train, test, labels, test_labels = train_test_split(
