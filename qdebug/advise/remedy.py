@@ -105,8 +105,8 @@ def recommend(found: WhatIf) -> Recommendation:
         return Recommendation("The recorded quantization is exact: nothing to fix.")
     if layer.kind == "bias":
         return Recommendation(
-            "Nothing to choose here: the scale of a bias is the input's scale times the weights'. "
-            "Its error goes away when theirs does."
+            "Nothing to choose here: a bias has the input's scale times the weights'. Its error "
+            "goes away when theirs does."
         )
     if layer.kind == "activation" and layer.op in _FIXED:
         return Recommendation(
