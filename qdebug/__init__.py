@@ -1,12 +1,12 @@
 """Debugger for quantized neural networks: which layers does quantization hurt, and why.
 
-The names below are the library (docs/api.md). Each is imported when it is first used, so that
-``import qdebug`` costs nothing.
+The names below are the public library (docs/api.md). Each is imported when it is first used, so
+``import qdebug`` itself loads nothing.
 """
 
 __version__ = "0.1.0"
 
-TYPE_CHECKING = False  # as type checkers take it; `typing` itself would be an import
+TYPE_CHECKING = False  # type checkers take it for True; `typing` itself would be an import
 if TYPE_CHECKING:
     from qdebug import testing
     from qdebug.api import (
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # a name that is misspelt is an error for type checkers, too
+if not TYPE_CHECKING:  # so that type checkers also report a misspelt name
 
     def __getattr__(name: str) -> object:
         if name not in __all__:

@@ -1,4 +1,4 @@
-"""The front door: what the command line can do, in Python. The command line is a shell on it."""
+"""The public API: everything the command line does, in Python. The command line calls it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -67,14 +67,14 @@ def analyze(
         sources: pair files (.npz), globs or URLs; a float and a quantized model (.tflite, .onnx);
             a saved report (.json) or the CSV of TFLite's debugger; or pairs in memory, by layer.
         inputs: samples to run two models on: a file (.npz, .npy), an array, or an array for each
-            model input; samples along the first axis, in the float model's units. Without them only
-            weights and biases are reported.
-        layers: only the layers that a name or glob names.
-        samples: how many of the samples to take, from the first.
+            model input; samples along the first axis, in the float model's units. Without inputs,
+            only weights and biases are reported.
+        layers: only the layers that match a name or glob.
+        samples: how many of the samples to use, from the first.
         kernels: LiteRT's kernels: ``default``, ``builtin`` or ``reference``.
         signature: of a .tflite model that has several.
         keys: how pair files name their arrays: field -> template, ``{}`` for the layer.
-        jobs: threads; as many as there are cores where None.
+        jobs: threads; None means one per core.
         scheduler: address of a Dask cluster that reads pair files, or ``local``.
 
     >>> report = analyze({"conv1": quantize([0.1, 0.2, 0.7]), "conv2": quantize([0.5, 1.0])})
@@ -82,8 +82,8 @@ def analyze(
     [3, 2]
 
     Raises:
-        QdebugError: what cannot be read, or options that mean nothing for it. A layer that cannot
-            be read is in the report with its reason (`Report.complaints`).
+        QdebugError: the source cannot be read, or an option does not apply to it. A single layer
+            that cannot be read is in the report with its reason (`Report.complaints`).
     """
     patterns = texts("layers", layers)
     options = Options(keys, inputs, samples, kernels, signature, jobs, scheduler)
@@ -105,7 +105,7 @@ def read(
     workers: Workers | None = None,
     advance: Advance | None = None,
 ) -> Report:
-    """As `analyze`, by workers that the caller has hired; `advance` is called as work goes on."""
+    """As `analyze`, with the caller's workers; `advance` is called to report progress."""
     if is_saved(names):
         check_options(names, options)
         saved = saved_report(names[0])
@@ -115,7 +115,7 @@ def read(
         )
     session = Session(open_source(names, options, workers), workers, advance)
     report = session.report(patterns)
-    session.workers = Threads(options.jobs)  # a cluster may be gone when more is asked for
+    session.workers = Threads(options.jobs)  # a cluster may be gone at the next request
     return with_session(report, session)
 
 
@@ -132,7 +132,7 @@ def load(path: PathName) -> Report:
     True
 
     Raises:
-        QdebugError: no such file, or no report.
+        QdebugError: no such file, or it is not a report.
     """
     return with_session(saved_report(file_name(path)))
 
@@ -157,12 +157,12 @@ def compare(
         q: the codes, of an integer type and the same shape.
         scale: above 0; () or (1,) per tensor, (channels,) per channel.
         zero_point: integers; (), (1,) or (channels,).
-        axis: the channel axis, where there is more than one scale.
-        bits: bits in use, where the codes' type has more.
+        axis: the channel axis, if there is more than one scale.
+        bits: bits in use, if fewer than the codes' type has.
         narrow_range: the lowest code is not used.
         model_float: the same tensor in a run of the whole float model.
         kind: ``activation``, ``weight`` or ``bias``: the advice depends on it.
-        name: what messages and pictures call it.
+        name: the layer's name in messages and plots.
 
     >>> import numpy as np
     >>> layer = compare([0.1, 0.26, -0.2], np.array([1, 3, -2], np.int8), scale=0.1)
@@ -178,7 +178,7 @@ def compare(
 
 
 def named_pair(name: str, *arrays: Any, **more: Any) -> Pair:
-    """A pair whose errors say what it is called.
+    """A pair whose errors contain its name.
 
     Raises:
         QdebugError: the arrays do not make a pair.
@@ -201,18 +201,19 @@ def quantize(
     value_range: tuple[float, float] | None = None,
     rounding: Rounding = "half_away",
 ) -> Pair:
-    """Floats and the codes they are quantized to, as a pair.
+    """Quantize floats; return them and their codes as a pair.
 
     Args:
         x: the floats, any shape.
         dtype: type of the codes: int8, uint8, int16, uint16 or int32.
-        bits: bits in use, where the type has more.
+        bits: bits in use, if fewer than the type has.
         symmetric: the zero point is the middle code.
         narrow_range: the lowest code is not used.
-        axis: the channel axis, for a scale a channel.
-        range_from: the range that the codes cover: ``minmax``; ``mse``, with the least mean squared
-            error; or a percentage of the elements, such as 99.9.
-        value_range: the least and the largest float to cover, instead; for tensors with one scale.
+        axis: the channel axis, for one scale per channel.
+        range_from: how to choose the range that the codes cover: ``minmax``; ``mse``, the range
+            with the least mean squared error; or a percentage of the elements, such as 99.9.
+        value_range: the least and the largest float to cover, instead of `range_from`; only for
+            tensors with one scale.
         rounding: ``half_away`` from zero as TFLite, or ``half_even`` as ONNX and NumPy.
 
     >>> pair = quantize([-20.0, 0.0, 1000.0])
@@ -222,7 +223,7 @@ def quantize(
     array([-128, -123,  127], dtype=int8)
 
     Raises:
-        QdebugError: a type, bits or range that cannot be.
+        QdebugError: a type, bits or range that is not possible.
     """
     floats = floats_of("float", x)
     one_of("rounding", rounding, get_args(Rounding))
@@ -250,7 +251,7 @@ def quantize(
 
 
 def _type_name(dtype: DTypeLike) -> str:
-    """The name of a NumPy type; of what is none, its text."""
+    """The name of a NumPy type; of anything else, its text."""
     try:
         return np.dtype(dtype).name
     except TypeError:
@@ -262,7 +263,7 @@ def save_pairs(path: PathName, pairs: Mapping[str, Pair], *, compress: bool = Fa
 
     Args:
         path: the file.
-        pairs: one or more; their order is the layers'.
+        pairs: one or more, in the order of the layers.
         compress: deflate the file: smaller, but slower to read.
 
     >>> import tempfile
@@ -272,7 +273,7 @@ def save_pairs(path: PathName, pairs: Mapping[str, Pair], *, compress: bool = Fa
     True
 
     Raises:
-        QdebugError: no mapping of names to pairs, or the file cannot be written.
+        QdebugError: `pairs` is not a mapping of names to pairs, or the file cannot be written.
     """
     from qdebug.sources.pair_file.write import PairFileWriter
 
@@ -300,14 +301,14 @@ def capture(
         models: a float and a quantized model, or one .tflite in TFLite's debug mode.
         path: the pair file to write.
         inputs: as for `analyze`.
-        layers: only the layers that a name or glob names.
-        samples: how many of the samples to take, from the first.
+        layers: only the layers that match a name or glob.
+        samples: how many of the samples to use, from the first.
         kernels: LiteRT's kernels.
         signature: of a .tflite model that has several.
         compress: deflate the file: smaller, but slower to read.
 
     Returns:
-        What could not be captured, a line each.
+        One line per layer that could not be captured.
 
     Raises:
         QdebugError: the models cannot be read or run, or the file cannot be written.

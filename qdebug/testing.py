@@ -25,19 +25,19 @@ def assert_quantized(
     fail_on: str | Sequence[str] = (),
     **limits: float | str,
 ) -> Layer:
-    """Assert that codes stand for these floats within limits.
+    """Assert that codes represent these floats within limits.
 
     Args:
         x: the float reference, any shape.
         q: the codes, of an integer type and the same shape.
         scale: above 0; () or (1,) per tensor, (channels,) per channel.
         zero_point: integers; (), (1,) or (channels,).
-        axis: the channel axis, where there is more than one scale.
-        name: what messages call the tensor.
-        bits: bits in use, where the codes' type has more.
+        axis: the channel axis, if there is more than one scale.
+        name: the tensor's name in messages.
+        bits: bits in use, if fewer than the codes' type has.
         narrow_range: the lowest code is not used.
         fail_on: causes that the diagnosis may not have (docs/diagnosis.md).
-        limits: as for `qdebug.Report.check`; ``max_rmse_scale=0.7`` where there is none.
+        limits: as for `qdebug.Report.check`; ``max_rmse_scale=0.7`` if none is given.
 
     Returns:
         The figures, for further assertions.
@@ -50,9 +50,9 @@ def assert_quantized(
     ...
 
     Raises:
-        AssertionError: a limit is exceeded, or there is no element; the message says which limit,
+        AssertionError: a limit is exceeded, or there is no element; the message names the limit
             and the diagnosis.
-        QdebugError: the arrays do not make a pair, or no such limit.
+        QdebugError: the arrays do not make a pair, or there is no such limit.
     """
     __tracebackhide__ = True
     causes = parse_causes(texts("fail_on", fail_on), "fail_on")

@@ -158,7 +158,7 @@ def test_what_makes_no_pair_is_named() -> None:
         "layer 'tensor': field 'quantized': found shape (1,), expected (2,)"
     )
     assert "found float64, expected int8" in refused(qdebug.compare, x, x, 0.1)
-    assert "found a name that is no text" in refused(qdebug.compare, x, q, 0.1, name=3)
+    assert "found a name that is not text" in refused(qdebug.compare, x, q, 0.1, name=3)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ PAIR = qdebug.quantize([0.0, 1.0])
         ([PAIR], {}, "found a value of type Pair, expected a path or URL"),
         ([{"a": PAIR}, "a.npz"], {}, "found a value of type dict, expected a path or URL, or"),
         ([{"a": [1.0]}], {}, "layer 'a': found a value of type list, expected a qdebug.Pair"),
-        ([{1: PAIR}], {}, "layer 1: found a name that is no text"),
+        ([{1: PAIR}], {}, "layer 1: found a name that is not text"),
         ([{"a": PAIR}], {"inputs": [1.0]}, "'inputs' goes with a float and a quantized model"),
         ([{"a": PAIR}], {"keys": {"float": "{}_f"}}, "'keys' goes with pair files"),
         ([{"a": PAIR}], {"scheduler": "local"}, "'scheduler' goes with pair files"),

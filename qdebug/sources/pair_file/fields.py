@@ -1,4 +1,4 @@
-"""The fields of a layer in a pair file, and what they must be (docs/pair-file.md)."""
+"""The fields of a layer in a pair file, and checks of their values (docs/pair-file.md)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def normal_axis(axis: int | None, ndim: int) -> int | None:
     """`axis`, counted from 0.
 
     Raises:
-        FieldError: a tensor of `ndim` axes does not have it.
+        FieldError: a tensor with `ndim` axes does not have it.
     """
     if axis is None:
         return None
@@ -41,10 +41,10 @@ def normal_axis(axis: int | None, ndim: int) -> int | None:
 
 
 def check_codes(codes: NDArray[Any], params: QuantParams) -> None:
-    """That no code is outside what type, bits and narrow range allow.
+    """Check that all codes are in the range that type, bits and narrow range allow.
 
     Raises:
-        FieldError: one is.
+        FieldError: one is not.
     """
     if (params.qmin, params.qmax) == code_range(params.dtype):
         return
@@ -77,10 +77,11 @@ def parse_keys(options: Sequence[str]) -> dict[str, str]:
 
 
 def check_keys(keys: Mapping[str, str], flag: str = "keys") -> None:
-    """Check the templates of arrays' names, by field; `flag` is what messages call them.
+    """Check the templates of array names, by field; `flag` is their name in messages.
 
     Raises:
-        QdebugError: no such field, not one ``{}`` in a template, or one template for two fields.
+        QdebugError: no such field, a template without exactly one ``{}``, or one template for two
+            fields.
     """
     if not isinstance(keys, Mapping):
         raise QdebugError(

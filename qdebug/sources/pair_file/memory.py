@@ -23,12 +23,12 @@ class Pair:
     Attributes:
         floats: the float reference x, any shape.
         codes: the codes q, of the same shape.
-        params: what the codes mean: `scale`, `zero_point`, `axis`, `bits`, `narrow_range`,
+        params: how it is quantized: `scale`, `zero_point`, `axis`, `bits`, `narrow_range`,
             `dtype`, `qmin` and `qmax`.
-        model_float: the same tensor in a run of the whole float model, where known.
-        op: the operator that makes it, where known.
-        kind: ``activation``, ``weight`` or ``bias``, where known.
-        nodes: what the float model calls the operator.
+        model_float: the same tensor in a run of the whole float model, if known.
+        op: the operator that makes it, if known.
+        kind: ``activation``, ``weight`` or ``bias``, if known.
+        nodes: the float model's names for the operator.
     """
 
     floats: NDArray[Any]
@@ -61,8 +61,8 @@ class Pair:
             codes: int8, uint8, int16, uint16 or int32.
             scale: above 0; () or (1,) per tensor, (channels,) per channel.
             zero_point: integers within the code range; (), (1,) or (channels,).
-            axis: the channel axis, where there is more than one scale; may be negative.
-            bits: bits in use, where the codes' type has more.
+            axis: the channel axis, if there is more than one scale; may be negative.
+            bits: bits in use, if fewer than the codes' type has.
             narrow_range: the lowest code is not used.
             model_float: of the type and shape of `floats`.
             op: such as ``CONV_2D``.
@@ -76,8 +76,8 @@ class Pair:
         array([0.1])
 
         Raises:
-            QdebugError: the arrays do not make a pair; the message names the field as a pair file
-                does, what was found and what was expected.
+            QdebugError: the arrays do not make a pair; the message gives the field's name in a
+                pair file, what was found and what was expected.
         """
         x, q = floats_of("float", floats), as_array("field 'quantized'", codes)
         if q.dtype.name not in CODE_DTYPES:
@@ -138,20 +138,20 @@ class Pair:
 
 
 def floats_of(field: str, values: ArrayLike) -> NDArray[Any]:
-    """Floats of a type that pair files know.
+    """The values as floats of a type that pair files support.
 
     Raises:
-        QdebugError: no numbers.
+        QdebugError: they are not numbers.
     """
     array = numbers_of(field, values, "biuf", ", ".join(FLOAT_DTYPES))
     return array if array.dtype.name in FLOAT_DTYPES else array.astype(np.float64)
 
 
 def numbers_of(field: str, values: ArrayLike, kinds: str, expected: str) -> NDArray[Any]:
-    """An array of numbers of these kinds, as NumPy calls them.
+    """An array of numbers whose NumPy type is of these kinds.
 
     Raises:
-        QdebugError: something else.
+        QdebugError: it is something else.
     """
     array = as_array(f"field '{field}'", values)
     if array.dtype.kind not in kinds:
@@ -163,7 +163,7 @@ def checked(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
     """Pairs by layer, as a dictionary.
 
     Raises:
-        QdebugError: something else.
+        QdebugError: `pairs` is something else.
     """
     if not isinstance(pairs, Mapping):
         raise QdebugError(
@@ -171,7 +171,7 @@ def checked(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
         )
     for name, pair in pairs.items():
         if not isinstance(name, str):
-            raise QdebugError(f"layer {name!r:.60}: found a name that is no text, expected text")
+            raise QdebugError(f"layer {name!r:.60}: found a name that is not text, expected text")
         if not isinstance(pair, Pair):
             raise QdebugError(
                 f"layer '{shown(name)}': found a value of type {type(pair).__name__}, expected a "
@@ -181,13 +181,13 @@ def checked(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
 
 
 class MemoryPairs:
-    """The source of pairs that are in memory, by layer."""
+    """The source for pairs in memory, by layer."""
 
     def __init__(self, pairs: Mapping[str, Pair]) -> None:
-        """Take the pairs; they are not copied.
+        """Keep the pairs; they are not copied.
 
         Raises:
-            QdebugError: no mapping of names to pairs.
+            QdebugError: `pairs` is not a mapping of names to pairs.
         """
         self._pairs = checked(pairs)
         self.files: Sequence[str] = []

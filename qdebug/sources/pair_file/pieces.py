@@ -1,4 +1,4 @@
-"""Pieces: what one pair file holds of each layer, all but the data read and checked."""
+"""Pieces: one file's share of each layer; everything except the data is read and checked."""
 
 import math
 import zipfile
@@ -18,21 +18,21 @@ from qdebug.sources.npz.member import BrokenMemberError
 from qdebug.sources.pair_file.fields import KINDS, TENSORS, normal_axis
 from qdebug.sources.storage import open_file, prefetch
 
-# Bytes that a member's own header and its array's take, generously; and of an array that is read
-# with them.
+# A generous bound for the bytes of a member's header and its array's header, and the largest array
+# that is fetched together with its headers.
 _HEADERS = 1 << 10
 _SMALL = 1 << 16
 
 # Layers whose headers are fetched together.
 _FETCHED_LAYERS = 256
 
-# What a file must be when it is not.
+# What error messages expect of a file.
 _EXPECTED = "an .npz file as numpy.savez writes it"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one file holds of a layer; `place` is where any process finds the file."""
+    """What one file holds of a layer; `place` is the file's path for any process."""
 
     path: str
     place: str
@@ -47,7 +47,7 @@ class Piece:
 
     @property
     def arrays(self) -> list[StoredArray]:
-        """Floats, codes and, where there are any, the float model's own."""
+        """The floats, the codes and, if present, `model_floats`."""
         arrays = [self.floats, self.codes, self.model_floats]
         return [array for array in arrays if array is not None]
 
@@ -58,15 +58,15 @@ class Piece:
 
     @property
     def seekable(self) -> bool:
-        """Whether all arrays can be read from anywhere on, in the same order."""
+        """Whether all arrays can be read from any element on, in the same order."""
         same = all(array.fortran == self.fortran for array in self.arrays)
         return same and all(array.member.stored for array in self.arrays)
 
 
 def read_file(names: tuple[str, str], templates: Mapping[str, str]) -> dict[str, Piece | str] | str:
-    """What a pair file holds: by layer a piece, or why there is none; or why it is no pair file.
+    """What a pair file holds: per layer a piece or an error; or why it is not a pair file.
 
-    `names` are what the user calls the file, and by what any process finds it.
+    `names` are the user's name for the file, and its path for any process.
     """
     name = shown(names[0]) or "''"
     try:
@@ -91,7 +91,7 @@ def read_file(names: tuple[str, str], templates: Mapping[str, str]) -> dict[str,
 
 
 def _heads(fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> Iterator[tuple[int, int]]:
-    """Start and size of what will be read of a layer: tensors' headers, and all that is small."""
+    """Start and size of what will be read of a layer: tensors' headers, and all small arrays."""
     for field, infos in fields.items():
         for info in infos:
             whole = field not in TENSORS and info.compress_size <= _SMALL
@@ -104,7 +104,7 @@ def _read_layer(
     layer: str,
     fields: Mapping[str, Sequence[zipfile.ZipInfo]],
 ) -> Piece | str:
-    """One file's piece of a layer, or why it is none."""
+    """One file's piece of a layer, or an error message."""
     try:
         return _read_piece(file, names, fields)
     except (FieldError, BrokenMemberError, MemoryError) as error:
@@ -117,9 +117,9 @@ def _members(
     """Layer -> field -> the members of that name (more than one is an error of the layer).
 
     Raises:
-        QdebugError: no layer.
+        QdebugError: there is no layer.
     """
-    # The longest template first: of `{}_scale` and `{}`, the first is meant where both match.
+    # The longest template first: if `{}_scale` and `{}` both match, `{}_scale` wins.
     split = [(field, *template.split("{}")) for field, template in templates.items()]
     split.sort(key=lambda entry: -len(entry[1] + entry[2]))
     layers: dict[str, dict[str, list[zipfile.ZipInfo]]] = {}
@@ -145,7 +145,7 @@ def _members(
 def _read_piece(
     file: BinaryIO, names: tuple[str, str], fields: Mapping[str, Sequence[zipfile.ZipInfo]]
 ) -> Piece:
-    """One file's part of a layer, all but the data checked.
+    """One file's piece of a layer; everything except the data is checked.
 
     Raises:
         FieldError, BrokenMemberError: the arrays do not make a pair.
@@ -200,7 +200,7 @@ def _read_piece(
 def _value(
     file: BinaryIO, headers: Mapping[str, StoredArray], field: str, kinds: str, expected: str
 ) -> Any:
-    """The single value of an optional field, None where it is not there."""
+    """The single value of an optional field, None if it is missing."""
     if field not in headers:
         return None
     array = headers[field]
@@ -213,7 +213,7 @@ def _value(
 
 
 def _texts(file: BinaryIO, headers: Mapping[str, StoredArray], field: str) -> tuple[str, ...]:
-    """The texts of an optional field, none where it is not there."""
+    """The texts of an optional field, none if it is missing."""
     if field not in headers:
         return ()
     array, expected = headers[field], "text: one, or a list"
@@ -233,7 +233,7 @@ def _vector(
     expected: str,
     tensor_shape: tuple[int, ...],
 ) -> NDArray[Any]:
-    """A scale or zero point: one, or as many as some axis of the tensor is long."""
+    """A scale or zero point: one value, or as many as the length of some axis of the tensor."""
     if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
         raise FieldError(field, found=str(array.dtype), expected=expected)
     if len(array.shape) > 1 or math.prod(array.shape) not in (1, *tensor_shape):

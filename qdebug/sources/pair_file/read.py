@@ -27,7 +27,7 @@ from qdebug.sources.pair_file.fields import FIELDS, check_codes
 from qdebug.sources.pair_file.pieces import Piece, read_file
 from qdebug.sources.storage import absolute, expand_url, is_url, open_file, prefetch
 
-# Bytes of a piece that are fetched at once from a URL: what its file has in memory.
+# A piece of at most this many bytes is fetched from a URL at once.
 _FETCHED = 1 << 22
 
 
@@ -44,13 +44,13 @@ class PairFiles:
         keys: Mapping[str, str] | None = None,
         workers: Workers | None = None,
     ) -> None:
-        """Read the directories and parameters of all files that `patterns` name.
+        """Read the directories and parameters of all files that match `patterns`.
 
         Args:
             patterns: files or globs; or URLs, which fsspec reads.
-            keys: field -> template of its arrays' names, ``{}`` for the layer, where it is not
+            keys: field -> template of its arrays' names, with ``{}`` for the layer, if it is not
                 ``{}/field``.
-            workers: who reads them; the calling thread where None.
+            workers: who reads the files; None for the calling thread.
         """
         templates = {field: f"{{}}/{field}" for field in FIELDS} | dict(keys or {})
         self.files: list[str] = _expand(patterns)
@@ -61,10 +61,10 @@ class PairFiles:
         broken: dict[str, list[str]] = {}
         clashing: dict[str, str] = {}
         read = partial(read_file, templates=templates)
-        # Directories of local files are work for the interpreter: threads would only share it.
+        # Reading the directory of a local file is Python work: threads would only wait for the GIL.
         if workers is not None and not (workers.remote or any(map(is_url, self.files))):
             workers = None
-        # Relative paths are this process's: a worker may run elsewhere.
+        # A relative path is valid only in this process: a worker may run elsewhere.
         places = [(path, absolute(path)) for path in self.files]
         for found in workers.map(read, places) if workers else map(read, places):
             if isinstance(found, str):
@@ -86,7 +86,7 @@ class PairFiles:
         self.layers: list[Layer | UnreadableLayer] = []
         for name, pieces in self._pieces.items():
             reasons = broken.get(name, [])
-            if name in clashing:  # nobody knows which of them is meant
+            if name in clashing:  # it is unknown which file is right
                 self.layers.append(UnreadableLayer(name, clashing[name], tuple(reasons)))
             elif pieces:
                 self.layers.append(_layer(name, pieces, reasons))
@@ -94,13 +94,13 @@ class PairFiles:
                 self.layers.append(UnreadableLayer(name, reasons[0], tuple(reasons[1:])))
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
-        """What each file holds of each of these layers, large arrays in several parts."""
+        """Each file's piece of each of these layers, large arrays in several parts."""
         return [part for layer in layers for part in _parts(layer, self._pieces[layer.name])]
 
 
 @dataclass(frozen=True)
 class _FileOfLayer:
-    """What one file holds of one layer: its parts stand and fall together, by its checksums."""
+    """One file's piece of one layer: its checksums accept or reject all its parts together."""
 
     path: str
     layer: str
@@ -117,11 +117,11 @@ class _PiecePart:
 
     Attributes:
         whole: the piece.
-        layer: the layer, cut along its own axis or as it is to be viewed.
+        layer: the layer, cut along its own axis or along that of its `view`.
         piece: where the arrays are.
-        slabs: number of the first slab, and of the first that is not of this part.
-        start: number of the first element.
-        num_elements: how many elements the slabs have.
+        slabs: index of the first slab, and of the first slab after this part.
+        start: index of the first element.
+        num_elements: the number of elements in the slabs.
     """
 
     whole: _FileOfLayer
@@ -143,7 +143,7 @@ class _PiecePart:
         return f"{shown(self.whole.path)}: layer '{shown(self.layer.name)}'"
 
     def read(self, visitor: Visitor) -> list[RangeSum]:
-        """Hand over the slabs; the receipt is the checksums of what was read."""
+        """Pass the slabs to the visitor; the receipt is the checksums of what was read."""
         sums: list[RangeSum] = []
         for block in self._blocks(sums):
             visitor.take(self.layer, block)
@@ -162,7 +162,7 @@ class _PiecePart:
 
 
 def _expand(patterns: Sequence[str]) -> list[str]:
-    """The files that the patterns name, each once, in order."""
+    """The files that match the patterns, each once, in order."""
     paths: dict[str, str] = {}
     for pattern in patterns:
         found = [pattern]
@@ -178,10 +178,10 @@ def _expand(patterns: Sequence[str]) -> list[str]:
 
 
 def _check_same(piece: Piece, first: Piece) -> None:
-    """That two files say the same of one layer.
+    """Check that two files agree on one layer.
 
     Raises:
-        FieldError: the first field in which they differ.
+        FieldError: names the first field in which they differ.
     """
     ours, theirs = piece.params, first.params
     said = {
@@ -236,17 +236,17 @@ def _layer(name: str, pieces: Sequence[Piece], problems: Sequence[str]) -> Layer
 
 
 def _parts(layer: Layer, pieces: Sequence[Piece]) -> list[Part]:
-    """All files' pieces of a layer, cut where their arrays can be read from anywhere."""
+    """All files' pieces of a layer, cut into parts if their arrays are seekable."""
     if layer.view is not None and any(cut(layer, p.floats.shape)[1] is None for p in pieces):
-        layer = replace(layer, view=None)  # not all pieces can be looked at in this way
+        layer = replace(layer, view=None)  # not all pieces can be viewed in this way
     return [part for piece in pieces for part in _piece_parts(layer, piece)]
 
 
 def _layout(layer: Layer, piece: Piece) -> tuple[tuple[int, ...], int | None]:
-    """Shape and channel axis of one file's piece, with the axes as they stand in the file.
+    """Shape and channel axis of one file's piece, with the axes in the order of the file.
 
     Raises:
-        FieldError: it does not have the channels that the layer has.
+        FieldError: its channels are not those of the layer.
     """
     shape = piece.floats.shape
     _, axis = cut(layer, shape)
@@ -264,7 +264,7 @@ def _piece_parts(layer: Layer, piece: Piece) -> list[Part]:
             if element - cuts[-1][1] >= TASK_ELEMENTS and piece.seekable:
                 cuts.append((slab, element))
     except FieldError:
-        pass  # reading it will say so
+        pass  # reading the piece will raise the same error
     if cuts[-1] != (slab, element) or len(cuts) == 1:
         cuts.append((slab, element))
     whole = _FileOfLayer(piece.path, layer.name, len(cuts) - 1)
@@ -275,12 +275,12 @@ def _piece_parts(layer: Layer, piece: Piece) -> list[Part]:
 
 
 def _blocks(part: _PiecePart, sums: list[RangeSum]) -> Iterator[Block]:
-    """The slabs of a part, in the order in which they stand in the file.
+    """The slabs of a part, in the order of the file.
 
-    Where the piece is cut into parts, the checksums of what was read are added to `sums`.
+    If the piece is cut into parts, the checksums of what was read are added to `sums`.
 
     Raises:
-        FieldError: it does not have the channels that the layer has.
+        FieldError: its channels are not those of the layer.
     """
     piece = part.piece
     chosen = islice(slabs(*_layout(part.layer, piece)), *part.slabs)

@@ -1,4 +1,4 @@
-"""Write pair files (docs/pair-file.md): layer by layer, or from a source as its data comes."""
+"""Write pair files (docs/pair-file.md): layer by layer, or from a source as it yields data."""
 
 import math
 import shutil
@@ -21,19 +21,19 @@ from qdebug.names import printable, shown
 from qdebug.output import whole_file
 from qdebug.sources.pair_file.memory import Pair
 
-# Of a layer beside its tensors: headers, directory entries, names, small fields.
+# Bytes of a layer beside its tensors: headers, directory entries, names, small fields.
 _OVERHEAD_BYTES = 6000
 
-# What a zip has room for, less a field.
+# The longest member name in a zip, less the longest field.
 _MOST_NAME_BYTES = 65_535 - len("/narrow_range.npy")
 
-# Bytes that are in memory at a time when an array is copied from a file.
+# Bytes in memory at a time while an array is copied from a file.
 _COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class SpooledArray:
-    """An array whose data, in C order, stands in a file of its own."""
+    """An array whose data is in its own file, in C order."""
 
     path: Path
     dtype: np.dtype[Any]
@@ -41,7 +41,7 @@ class SpooledArray:
 
 
 def _check_name(name: str) -> None:
-    """Check that a zip can hold a layer's name: `zipfile` cuts it at a NUL, without a word.
+    """Check that a zip can hold a layer's name: `zipfile` silently cuts it at a NUL.
 
     Raises:
         LayerError: it cannot.
@@ -89,10 +89,10 @@ class PairFileWriter:
         nodes: Sequence[str] = (),
         inputs: Sequence[str] | None = None,
     ) -> None:
-        """Write one layer; `tensors` are ``float``, ``quantized`` and maybe ``model_float``.
+        """Write one layer; `tensors` are ``float``, ``quantized`` and optionally ``model_float``.
 
         Raises:
-            LayerError: a name that no zip can hold.
+            LayerError: a zip cannot hold the name.
         """
         _check_name(name)
         for field, tensor in tensors.items():
@@ -122,7 +122,7 @@ class PairFileWriter:
         self.add(name, tensors, pair.params, pair.op, pair.kind, pair.nodes)
 
     def _write(self, name: str, field: str, value: ArrayLike | SpooledArray) -> None:
-        info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date: the same bytes every time
+        info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date, so the bytes are reproducible
         info.compress_type = self._method
         with self._archive.open(info, "w", force_zip64=True) as member:
             if isinstance(value, SpooledArray):
@@ -146,15 +146,15 @@ def capture(
 ) -> list[str]:
     """Write the layers of these names to a pair file, in the source's order.
 
-    Live models give all layers of one sample before the next sample's, a pair file holds all
-    samples of one layer together: each tensor is collected in a temporary file beside `path` first.
-    Samples stand behind each other along the first axis.
+    Live models yield all layers of one sample before the next sample, but a pair file holds all
+    samples of one layer together. So each tensor is first collected in a temporary file beside
+    `path`. Samples are stacked along the first axis.
 
     Returns:
-        What could not be captured, a line each; the other layers are in the file.
+        One line per layer that could not be captured; the other layers are in the file.
 
     Raises:
-        QdebugError: the source breaks off, the file cannot be written, or there is no room for it.
+        QdebugError: the source fails, the file cannot be written, or the disk is too full.
     """
     chosen = [layer for layer in source.layers if layer.name in names]
     layers = [layer for layer in chosen if isinstance(layer, Layer)]
@@ -187,7 +187,7 @@ def capture(
 
 
 class _Collector:
-    """The visitor that keeps all tensors in files of their own."""
+    """The visitor that collects each tensor in its own file."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class _Collector:
 
 
 def size_of(source: Source, layers: Sequence[Layer]) -> int:
-    """About how many bytes `capture` writes, at most, before anything is deflated."""
+    """An upper estimate of the bytes that `capture` writes without compression."""
     size = 0
     for part in source.parts(layers):
         elements = [math.prod(layer.shape) for layer in part.layers]
@@ -248,13 +248,13 @@ class _Collected:
                 self._arrays[field] = replace(array, dtype=values.dtype, shape=(count,))
 
     def arrays(self) -> dict[str, SpooledArray]:
-        """The tensors with their shapes; `model_float` only where it is there for every sample."""
+        """The tensors with their shapes; `model_float` only if every sample has it."""
         count = self._arrays["float"].shape[0]
         params, shape = self._layer.params, self._layer.shape
         if params.axis == 0 and count > math.prod(shape):
             raise QdebugError(
-                f"layer '{shown(self._layer.name)}': has a scale for each index of axis 0, along "
-                "which samples are stacked: capture one sample (--samples 1), or other layers"
+                f"layer '{shown(self._layer.name)}': has a scale per index of axis 0, but samples "
+                "are stacked along axis 0: capture one sample (--samples 1), or other layers"
             )
         return {
             field: replace(array, shape=_stacked(self._layer.shape, count))
@@ -264,7 +264,7 @@ class _Collected:
 
 
 def _stacked(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """The shape of all samples behind each other; flat where their shapes differ."""
+    """The shape of all stacked samples; flat if their shapes differ."""
     sample = math.prod(shape[1:])
     if shape and sample and count % sample == 0:
         return (count // sample, *shape[1:])

@@ -1,4 +1,4 @@
-"""The graph of a TFLite model: tensors, operators, and how they hang together. Knows no file."""
+"""The graph of a TFLite model: tensors, operators and their connections. Knows no file."""
 
 import math
 from collections.abc import Sequence, Set
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from qdebug.errors import FieldError
 
-# Operators that change how a value is written, not the value.
+# Operators that change a value's representation, not the value.
 PASSING = ("QUANTIZE", "DEQUANTIZE", "FAKE_QUANT")
 VERIFY = "NumericVerify"
 
-# Operators whose result is a matter of their input's shape; those that reckon with sizes.
+# Operators whose result depends only on their input's shape; operators used to compute with sizes.
 _SHAPES = ("SHAPE", "RANK")
 _ARITHMETIC = frozenset(
     """ADD SUB MUL DIV FLOOR_DIV FLOOR_MOD MAXIMUM MINIMUM NEG CAST STRIDED_SLICE SLICE PACK UNPACK
     CONCATENATION GATHER RESHAPE SQUEEZE EXPAND_DIMS REDUCE_PROD REDUCE_MAX REDUCE_MIN SUM FILL
     RANGE EQUAL NOT_EQUAL LESS GREATER SELECT SELECT_V2 BROADCAST_ARGS""".split()  # noqa: SIM905
 )
-# Operators whose result's size is a matter of values: always; where all but the first input are not
+# Operators whose output size depends on values: always; if an input after the first is not
 # constant.
 _DATA_SIZED = frozenset(
     """WHERE UNIQUE NON_MAX_SUPPRESSION_V4 NON_MAX_SUPPRESSION_V5 WHILE IF CALL STABLEHLO_WHILE
@@ -49,7 +49,7 @@ _DTYPES = {
     "UINT64": "<u8",
     "BOOL": "?",
 }
-# Types of which several codes share a byte, the first in the lowest bits.
+# Types that pack several codes into a byte, the first in the lowest bits.
 PACKED_BITS = {"INT4": 4, "INT2": 2, "UINT4": 4}
 CODES = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "INT64", *PACKED_BITS)
 FLOATS = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
@@ -59,7 +59,7 @@ FLOATS = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
 class Quantization:
     """How a tensor is quantized; `axis` is the quantized dimension.
 
-    `unread` says why the codes cannot be read, where the model has a scheme of another kind.
+    `unread` says why the codes cannot be read, if the model uses an unsupported scheme.
     """
 
     scale: NDArray[np.float64]
@@ -83,12 +83,12 @@ class Tensor:
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The type of its elements as NumPy has it, where it does."""
+        """The NumPy type of its elements, if there is one."""
         named = _DTYPES.get(self.type)
         return None if named is None or self.type == "BFLOAT16" else np.dtype(named)
 
     def constant(self) -> NDArray[Any]:
-        """Its elements as the file has them, not copied; those of less than a byte in one each.
+        """Its elements as stored, not copied; packed codes are unpacked to one byte each.
 
         Raises:
             FieldError: more or fewer than its shape says, or a type that NumPy does not have.
@@ -139,7 +139,7 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A subgraph of a model: tensors, and operators in the order in which they run.
+    """A subgraph of a model: tensors, and operators in execution order.
 
     `input_names` and `output_names` are the signature's, or the tensors' own.
     """
@@ -158,7 +158,7 @@ class Graph:
 
     @cached_property
     def root(self) -> tuple[int, ...]:
-        """Tensor -> the first that has its value: that before QUANTIZE and DEQUANTIZE."""
+        """Tensor -> the first tensor with its value: the one before QUANTIZE and DEQUANTIZE."""
         root = list(range(len(self.tensors)))
         for operator in self.operators:
             if operator.op in PASSING and operator.inputs and operator.inputs[0] >= 0:
@@ -171,7 +171,7 @@ class Graph:
         return tensor >= 0 and self.tensors[tensor].data is not None
 
     def is_computed(self, tensor: int) -> bool:
-        """Whether the tensor's value comes from the model's inputs: no constant and no state."""
+        """Whether the tensor is computed or a graph input: neither a constant nor state."""
         return tensor >= 0 and (tensor in self.producer or tensor in self.inputs)
 
     def is_quantized(self, tensor: int) -> bool:
@@ -180,7 +180,7 @@ class Graph:
 
     @cached_property
     def sizes(self) -> frozenset[int]:
-        """Computed tensors that depend on nothing but the shapes of the graph's inputs."""
+        """Computed tensors that depend only on the shapes of the graph's inputs."""
         sizes, unsized = set[int](), set[int]()
         for operator in self.operators:
             reads = [tensor for tensor in operator.inputs if tensor >= 0]
@@ -198,9 +198,9 @@ class Graph:
         return frozenset(sizes)
 
     def nearest(self, tensor: int, among: Set[int]) -> tuple[int, ...]:
-        """Those of `among` that a tensor's operator reads, or the nearest upstream, in its order.
+        """The tensors of `among` nearest upstream of a tensor, in its operator's input order.
 
-        What a SHAPE reads does not count: only its size goes on, not its values.
+        The input of a SHAPE does not count, because SHAPE uses only its size, not its values.
         """
         found: dict[int, None] = {}
         seen: set[int] = set()
@@ -217,7 +217,7 @@ class Graph:
         return tuple(found)
 
     def _reads(self, tensor: int) -> list[int]:
-        """What the operator of a tensor reads, the last input first."""
+        """The inputs of a tensor's operator, the last first."""
         operator = self.producer.get(tensor)
         if operator is None or operator.op in _SHAPES:
             return []
@@ -229,7 +229,7 @@ class Graph:
         return replace(self, operators=kept)
 
     def after(self, operators: Set[int]) -> set[int]:
-        """These operators, by index, and all that need what they compute."""
+        """These operators, by index, and all operators that depend on their outputs."""
         found, computed = set(operators), set[int]()
         for operator in self.operators:
             if operator.index in found or computed.intersection(operator.inputs):
@@ -238,7 +238,7 @@ class Graph:
         return found
 
     def needed(self, tensors: Sequence[int]) -> set[int]:
-        """Indices of the operators that these tensors come from, however far back."""
+        """Indices of all operators that these tensors depend on."""
         wanted, needed = set(tensors), set()
         for operator in reversed(self.operators):
             if wanted.intersection(operator.outputs):

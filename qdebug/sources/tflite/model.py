@@ -1,4 +1,4 @@
-"""TFLite files: a model, and the graph of it that is looked at. Runs nothing."""
+"""TFLite files: a model and its chosen graph. Runs nothing."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from qdebug.sources.tflite.graph import CODES, Graph, Operator, Quantization, Te
 
 IDENTIFIER = b"TFL3"
 
-# What reading a flatbuffer raises that is not what its offsets say.
+# Exceptions from reading a flatbuffer whose offsets are wrong.
 BROKEN = (
     struct.error,
     ValueError,
@@ -30,14 +30,14 @@ BROKEN = (
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A TFLite file: the graph that is looked at, and all that is needed to write it again.
+    """A TFLite file: its chosen graph, and everything that is needed to write it again.
 
     Attributes:
-        path: by the name the user gave it.
+        path: the user's name for the file.
         content: the file's bytes.
         graph: of the chosen signature, or the first.
-        others: name and number of quantized tensors of the other graphs that have some.
-        notes: what the user should know of the choice: a line each.
+        others: name and number of quantized tensors of each other graph that has some.
+        notes: what the user should know about the choice, one line each.
     """
 
     path: str
@@ -53,7 +53,8 @@ def read_model(path: str, signature: str | None = None) -> Model:
     """Read a .tflite file: the graph of `signature`, or the first.
 
     Raises:
-        QdebugError: no such file or signature, no TFLite model, or ai-edge-litert is missing.
+        QdebugError: no such file or signature, the file is not a TFLite model, or ai-edge-litert
+            is missing.
     """
     try:
         from ai_edge_litert import schema_py_generated as schema
@@ -110,7 +111,7 @@ def read_model(path: str, signature: str | None = None) -> Model:
 
 
 def _embed(objects: Any, content: bytes) -> None:
-    """Bring in what large models keep behind the flatbuffer itself."""
+    """Load the buffers that large models store after the flatbuffer itself."""
     for buffer in objects.buffers or []:
         if buffer.offset > 1:
             data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
@@ -118,7 +119,7 @@ def _embed(objects: Any, content: bytes) -> None:
 
 
 def _text(text: Any) -> str:
-    """A name in the file: bytes that are no UTF-8 stay apart as escapes."""
+    """A name in the file; bytes that are not UTF-8 become escapes, so names stay different."""
     if text is None:
         return ""
     return text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else str(text)

@@ -1,7 +1,7 @@
-"""TFLite models, written again for a run. Knows no interpreter.
+"""TFLite models, rewritten for a run. Knows no interpreter.
 
-Models are only ever run as this module writes them: what reaches the runtime is then a sound
-flatbuffer, whatever the file was.
+The runtime gets only models that this module has written, so it always gets a valid flatbuffer,
+even if the file was broken.
 """
 
 import copy
@@ -16,7 +16,7 @@ from qdebug.names import printable
 from qdebug.sources.tflite.graph import Graph
 from qdebug.sources.tflite.model import BROKEN, IDENTIFIER, Model
 
-# What one operator reads, by operator and tensor.
+# One read: the operator's index and the index of the tensor that it reads.
 Read = tuple[int, int]
 Shape = tuple[int, ...]
 
@@ -29,24 +29,24 @@ def rewritten(
     cuts: Mapping[Read, int] | None = None,
     fed: Mapping[int, Shape] | None = None,
 ) -> tuple[bytes, dict[tuple[int, int], int]]:
-    """A flatbuffer of `graph`, which is the model's own or that without some operators.
+    """A flatbuffer of `graph`: the model's own graph, or that graph without some operators.
 
-    All that an operator computes is an output: delegates keep no value that nobody reads.
+    All tensors that operators compute become outputs, because delegates discard unread values.
 
     Args:
-        model: where the graph is from.
+        model: the model that the graph is from.
         graph: the operators to keep.
         shapes: the shapes of the graph's inputs.
-        constants: tensors that become constants; operators that compute nothing else are left out.
+        constants: tensors that become constants; operators that compute nothing else are dropped.
         cuts: (operator, tensor that it reads) -> a key: the operator reads a fresh graph input
             instead, one for each tensor and key.
-        fed: key -> the shape of what these inputs are fed with.
+        fed: key -> the shape of these inputs.
 
     Returns:
         The flatbuffer, and (tensor, key) -> the fresh input. No other tensor changes its index.
 
     Raises:
-        QdebugError: the flatbuffer would be larger than there can be.
+        QdebugError: the flatbuffer would be larger than the format allows.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -103,7 +103,7 @@ def rewritten(
     builder = flatbuffers.Builder(len(model.content))
     try:
         builder.Finish(objects.Pack(builder), IDENTIFIER)
-    except (*BROKEN, RuntimeError) as error:  # beyond 2 GB, for one
+    except (*BROKEN, RuntimeError) as error:  # more than 2 GB, for example
         raise QdebugError(
             f"{printable(model.path)}: cannot be rewritten for a run: {printable(str(error))}"
         ) from None
@@ -111,7 +111,7 @@ def rewritten(
 
 
 def _bring_forward(objects: Any, place: int) -> None:
-    """Make the graph at `place` the first, which is the one that an interpreter runs."""
+    """Make the graph at `place` the first, because an interpreter runs the first."""
     if not place:
         return
     objects.subgraphs[0], objects.subgraphs[place] = objects.subgraphs[place], objects.subgraphs[0]
@@ -123,7 +123,7 @@ def _bring_forward(objects: Any, place: int) -> None:
 
 
 def _redirected(operator: Any, moved: Mapping[int, int]) -> Any:
-    """The operator with the graphs that it calls at their new places."""
+    """The operator, with the new indices of the graphs that it calls."""
     redirected = copy.copy(operator)
     for field in ("builtinOptions", "builtinOptions2"):
         options = copy.copy(getattr(operator, field, None))
