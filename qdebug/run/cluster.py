@@ -186,7 +186,7 @@ class Cluster:
         if isinstance(error, KilledWorker):
             return QdebugError(
                 f"{run.described(error.task)}: {error.allowed_failures + 1} workers ended while "
-                f"they had it, the last at {error.last_worker.address}; out of memory?"
+                f"running it, the last at {error.last_worker.address}; out of memory?"
             )
         if isinstance(error, QdebugError):
             return None

@@ -156,7 +156,7 @@ class _Remote(io.RawIOBase):
             self._heads[first] = self._whole(data, first, end)
 
     def _bytes(self, start: int, stop: int) -> bytes:
-        """The start of a range, as far as it is kept; else fetch the range with read-ahead."""
+        """The kept bytes at the start of a range; if there are none, fetch it with read-ahead."""
         if kept := self._kept(start, stop):
             return kept
         before = (data for first, data in self._spans.items() if first + len(data) == start)
@@ -171,7 +171,7 @@ class _Remote(io.RawIOBase):
         return data[start - first : stop - first]
 
     def _kept(self, start: int, stop: int) -> bytes:
-        """The bytes of a range that are kept, from its start on; empty if its start is not."""
+        """The kept bytes at the start of a range; empty if there are none."""
         for kept in (self._heads, self._spans):
             for first, data in kept.items():
                 if first <= start < first + len(data):
@@ -179,7 +179,7 @@ class _Remote(io.RawIOBase):
         return b""
 
     def _whole(self, data: Any, start: int, stop: int) -> bytes:
-        """The bytes that were fetched for a range.
+        """The bytes fetched for a range, checked for their number.
 
         Raises:
             OSError: there are more, as from a server without byte ranges, or fewer.

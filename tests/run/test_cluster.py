@@ -133,7 +133,7 @@ def test_tasks_errors_are_raised_as_they_are(local: Cluster) -> None:
 def test_a_task_that_kills_its_workers_is_named(local: Cluster) -> None:
     with pytest.raises(QdebugError) as info:
         local.map(dies, ["sound", "poison\x1b[2J"])
-    assert str(info.value).startswith("task poison\\x1b[2J: 4 workers ended while they had it")
+    assert str(info.value).startswith("task poison\\x1b[2J: 4 workers ended while running it")
     assert local.map(dies, ["sound"]) == ["sound"]
 
 

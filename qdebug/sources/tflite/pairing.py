@@ -93,7 +93,7 @@ class _Matcher:
         our_names: Sequence[str],
         their_names: Sequence[str],
     ) -> None:
-        """Pair the graphs' inputs or outputs by signature names, if both signatures have them."""
+        """Pair the graphs' inputs or outputs by signature names, if both have the same names."""
         named = dict(zip(their_names, theirs, strict=True))
         if len(named) == len(ours) and set(named) == set(our_names):
             self.match_in_order(ours, [named[name] for name in our_names])
