@@ -262,14 +262,18 @@ def _wrong_scale(s: Subject) -> Diagnosis | None:
     assert m.fit_zero_point is not None
     assert s.scale is not None
     zero_point = round(m.fit_zero_point)
+    advice = "quantize with the recorded scale"
+    if s.qmin <= zero_point <= s.qmax:
+        advice = f"record scale {_g(m.fit_scale, 6)} and zero point {zero_point}, or {advice}"
+    else:
+        advice += f": zero point {zero_point} of that line is outside {s.qmin} to {s.qmax}"
     return Diagnosis(
         _hurts(m),
         "wrong-scale",
         f"the codes lie on a line with scale {_g(m.fit_scale)} and zero point "
         f"{_g(m.fit_zero_point)}, {_g(m.fit_rmse_scale)} steps of it beside the floats; recorded "
         f"are {_g(s.scale)} and {s.zero_point}",
-        f"record scale {_g(m.fit_scale, 6)} and zero point {zero_point}, or quantize with the "
-        "recorded scale",
+        advice,
     )
 
 
@@ -292,8 +296,20 @@ def _bias(s: Subject) -> Diagnosis | None:
         advice = f"the codes are rounded {side}: round to the nearest instead of truncating"
     elif s.zero_point is None:
         advice = f"the recorded zero points are {-steps:+d} off"
-    else:
+    elif s.qmin <= s.zero_point + steps <= s.qmax:
         advice = f"the zero point is {-steps:+d} off: {s.zero_point + steps} would fit"
+    else:
+        advice = (
+            f"the codes are {abs(steps)} too {'low' if steps < 0 else 'high'}, and no zero point "
+            f"makes up for it ({s.zero_point + steps} is outside {s.qmin} to {s.qmax}): quantize "
+            "the floats again"
+        )
+        if m.float_min is not None and m.float_max is not None:
+            again = params_from_range(m.float_min, m.float_max, s.scheme)
+            advice += (
+                f", with scale {_g(float(again.scale[0]))} and zero point {again.zero_point[0]} "
+                f"for [{_g(m.float_min)}, {_g(m.float_max)}]"
+            )
     return Diagnosis(_hurts(m), "bias", evidence, advice)
 
 
