@@ -8,26 +8,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.figures import Figures
 from qdebug.measure.layer import Layer
 from qdebug.measure.metrics import Metrics, layer_metrics
-from qdebug.measure.slabs import array_blocks
-from qdebug.measure.statistics import measure, no_statistics
 from qdebug.report.diagnosis import Diagnosis
 from qdebug.report.report import layer_report
+from tests.visits import ArrayPart, blocks_of
 
 LEAST, MOST = -(2**31), 2**31 - 1
 
 
 def found(x: Any, codes: Any, scale: float, parts: int = 1) -> tuple[Metrics, Diagnosis]:
-    """Figures and diagnosis of a layer that comes in so many parts."""
+    """Figures and diagnosis of a layer that comes in `parts` parts."""
     params = QuantParams.of(scale, 0, codes.dtype.name)
-    statistics = no_statistics(1)
+    figures = Figures(params)
     pieces = zip(np.array_split(x, parts), np.array_split(codes, parts), strict=True)
+    layer = Layer("layer", params, x.shape)
     for floats, some in pieces:
-        for block in array_blocks(floats, some, axis=None):
-            statistics = statistics.merged(measure(block, params))
+        for _, block in blocks_of(ArrayPart(layer, floats, some)):
+            figures.add(layer, block)
+    statistics = figures.statistics
     metrics = layer_metrics(statistics, params)
-    diagnosis = layer_report(Layer("layer", params, x.shape), statistics, metrics).diagnosis
+    diagnosis = layer_report(layer, statistics, metrics).diagnosis
     assert diagnosis is not None
     return metrics, diagnosis
 

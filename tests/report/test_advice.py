@@ -5,23 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qdebug.api import compare
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.measure.layer import Layer
-from qdebug.measure.metrics import FIGURES, Metrics, layer_metrics
-from qdebug.measure.slabs import array_blocks
-from qdebug.measure.statistics import measure, no_statistics
+from qdebug.measure.metrics import FIGURES, Metrics
 from qdebug.report.diagnosis import Diagnosis, Subject, diagnose
-from qdebug.report.report import layer_report
 
 X = np.random.default_rng(0).uniform(0.1, 6, 5000)
 
 
 def diagnosed(x: Any, codes: Any, params: QuantParams) -> Diagnosis:
-    statistics = no_statistics(1)
-    for block in array_blocks(x, codes.astype(params.dtype), axis=None):
-        statistics.absorb(measure(block, params))
-    metrics = layer_metrics(statistics, params)
-    found = layer_report(Layer("layer", params, x.shape), statistics, metrics).diagnosis
+    found = compare(x, codes.astype(params.dtype), params.scale, params.zero_point).diagnosis
     assert found is not None
     return found
 
@@ -29,13 +22,13 @@ def diagnosed(x: Any, codes: Any, params: QuantParams) -> Diagnosis:
 @pytest.mark.parametrize(
     ("dtype", "off", "advice"),
     [
-        ("int8", -3, "the codes are 3 too low, and no zero point makes up for it (-131 is outside "
+        ("int8", -3, "the codes are 3 too low, and no zero point can correct that (-131 is outside "
             "-128 to 127): quantize the floats again, with scale 0.0235 and zero point -128 for "
             "[0.101, 6]"),
-        ("uint8", -1, "the codes are 1 too low, and no zero point makes up for it (-1 is outside "
+        ("uint8", -1, "the codes are 1 too low, and no zero point can correct that (-1 is outside "
             "0 to 255): quantize the floats again, with scale 0.0235 and zero point 0 for "
             "[0.101, 6]"),
-        ("int8", 3, "the zero point is -3 off: -125 would fit"),
+        ("int8", 3, "the zero point is off by -3: -125 would fit"),
     ],
 )  # fmt: skip
 def test_no_zero_point_outside_the_codes_is_advised(dtype: str, off: int, advice: str) -> None:
@@ -51,8 +44,8 @@ def test_floats_are_quantized_again_where_nobody_knows_them() -> None:
     figures |= {"num_elements": 1000, "rmse_scale": 3.01, "mean_error_scale": -3.0}
     found = diagnose(Subject(Metrics(**figures), "int8", 8, -128, 127, 0.1, -128))
     assert found.advice == (
-        "the codes are 3 too low, and no zero point makes up for it (-131 is outside -128 to 127): "
-        "quantize the floats again"
+        "the codes are 3 too low, and no zero point can correct that "
+        "(-131 is outside -128 to 127): quantize the floats again"
     )
 
 
