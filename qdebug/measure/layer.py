@@ -58,7 +58,7 @@ class Block:
     """A slab of a layer that fits the cache: arrays of shape (outer, channels, inner).
 
     `first_channel` is the layer's channel at index 0 of the slab's channel axis; a layer with one
-    scale has one channel. `model_float` is the same slab in a whole run of the float model.
+    scale has one channel. `model_float` is the same slab of a whole float run, None if unknown.
     """
 
     floats: NDArray[Any]
