@@ -1,4 +1,4 @@
-"""Graph: the layers that feed each layer of a report, and which of them brings how much error."""
+"""Graph: the layers that feed each layer of a report, and how much error each contributes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,31 +9,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qdebug.report.report import LayerReport
 
-# Operators that hand on their inputs' errors in the tensors' own unit: element by element, or side
-# by side. In all others, products above all, an input's error counts beside its own signal. A Relu
-# or Clip has several inputs only where an operator before it has no layer: most often an Add.
+# Operators that pass on their inputs' errors in the tensors' own unit: element by element, or side
+# by side. In all others, mostly products, an input's error counts relative to its own signal. A
+# Relu or Clip has several inputs only if an operator before it, usually an Add, has no layer.
 _SUMS = frozenset(
     """ADD SUB ADD_N MAXIMUM MINIMUM SELECT SELECT_V2
     Add Sub Sum Mean Max Min Where Relu Clip LeakyRelu""".split()  # noqa: SIM905
 )
 _JOINS = frozenset(("CONCATENATION", "PACK", "Concat"))
 
-# Figures beyond this (in dB; in steps and scales) are no measurements. Powers of what lies below,
-# and their sums, stay finite.
+# Larger figures (in dB; in steps and scales) are not measurements. Powers of smaller ones, and
+# their sums, stay finite.
 _LARGEST_DB = 1000.0
 _LARGEST = 1e50
 
 
 @dataclass(frozen=True)
 class Graph:
-    """How the activations of a report are connected; layers are their places in the report.
+    """How the activations of a report are connected; a layer is its index in the report.
 
-    Weights and biases are left out: their error is that of the operator that reads them.
+    Weights and biases are left out, because their error belongs to the operator that reads them.
 
     Attributes:
-        feeders: for each layer, those that feed it -> the part of the error that each brings, the
-            largest first; parts sum to 1.
-        order: all layers, each behind those that feed it.
+        feeders: for each layer, the layers that feed it -> the part of the error that each
+            contributes, the largest first; parts sum to 1.
+        order: all layers, each after those that feed it.
     """
 
     feeders: Sequence[Mapping[int, float]]
@@ -41,15 +41,15 @@ class Graph:
 
 
 def graph_of(layers: Sequence["LayerReport"]) -> Graph:
-    """The graph that the layers' `inputs` describe; where these are unknown, the report's order.
+    """The graph that the layers' `inputs` describe; if they are unknown, the report's order.
 
-    A layer whose inputs are unknown is fed by the activation before it in the report. So is one
-    whose activations are not in the report, which may show some layers only.
+    A layer whose inputs are unknown is taken to be fed by the activation before it in the report.
+    So is a layer whose feeding activations are not in the report, which may show only some layers.
 
-    The error power that a layer brings is that of a whole run (`model_float`): beside its signal,
-    10^(-model_sqnr_db / 10); for sums and concatenations in its own unit, (model_rmse_scale *
-    scale)^2, of a concatenation times its elements. One that lacks these figures brings as much as
-    the worst that feeds it.
+    A layer's error power is that of a whole run (`model_float`), relative to its signal:
+    10^(-model_sqnr_db / 10). For sums and concatenations it is in the tensor's own unit,
+    (model_rmse_scale * scale)^2, for a concatenation times the number of elements. A layer that
+    lacks these figures contributes as much as the worst layer that feeds it.
     """
     feeders = _named_feeders(layers)
     try:
@@ -66,7 +66,7 @@ def graph_of(layers: Sequence["LayerReport"]) -> Graph:
 
 @dataclass(frozen=True)
 class _Noise:
-    """Error power of a layer in a whole run: beside its signal; of an element; of all elements."""
+    """Error power of a layer in a whole run: relative to its signal, per element, and total."""
 
     relative: float = 0.0
     element: float = 0.0
@@ -79,7 +79,7 @@ def is_constant(layer: "LayerReport") -> bool:
 
 
 def _named_feeders(layers: Sequence["LayerReport"]) -> list[list[int]]:
-    """The activations that each layer names, or the one before it."""
+    """The activations that feed each layer: those that it names, else the one before it."""
     places: dict[str, int] = {}
     for place, layer in enumerate(layers):
         places.setdefault(layer.name, place)
@@ -95,7 +95,7 @@ def _named_feeders(layers: Sequence["LayerReport"]) -> list[list[int]]:
 
 
 def _in_a_row(layers: Sequence["LayerReport"]) -> list[list[int]]:
-    """The activation before each, as in a chain."""
+    """The activation before each layer, as in a chain."""
     feeders: list[list[int]] = []
     before: list[int] = []
     for place, layer in enumerate(layers):
@@ -123,7 +123,7 @@ def _noises(
 
 
 def _noise(layer: "LayerReport") -> _Noise | None:
-    """The layer's own, None where its figures do not tell."""
+    """The layer's own error power, None if it lacks the figures."""
     metrics = layer.metrics
     if metrics is None or metrics.model_rmse_scale is None or layer.scale is None:
         return None
@@ -142,7 +142,7 @@ def _noise(layer: "LayerReport") -> _Noise | None:
 def _parts(
     layer: "LayerReport", feeders: Sequence[int], noises: Sequence[_Noise]
 ) -> dict[int, float]:
-    """What each brings as a share of what all bring; alike where nobody tells."""
+    """The share of the error that each feeder contributes; equal shares if none is known."""
     if layer.op in _JOINS:
         powers = [noises[feeder].total for feeder in feeders]
     elif layer.op in _SUMS:

@@ -1,4 +1,4 @@
-"""The quantized tensors of an ONNX graph: where their codes are, and what the codes stand for."""
+"""The quantized tensors of an ONNX graph: their codes, scales and zero points."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from qdebug.errors import FieldError
 from qdebug.sources.onnx.graph import CODE_TYPES, Graph, Node
 from qdebug.sources.onnx.network import Network, Operator, form_of
 
-# An operator whose weights are packed in a layout of its own.
+# An operator that packs its weights in its own layout.
 PACKED = "MatMulNBits"
 
 # Operators whose third operand is a bias.
@@ -21,7 +21,7 @@ _BIASED = ("Conv", "ConvTranspose", "Gemm")
 _BIAS = 2
 _INT32 = 6
 
-# Operators whose result is a matter of their input's shape.
+# Operators whose result depends only on their input's shape.
 _SHAPES = ("Shape", "Size")
 
 
@@ -31,14 +31,15 @@ class Quantized:
 
     Attributes:
         codes: the tensor that holds the codes.
-        floats: what was quantized to them in this graph: a QuantizeLinear's input; else empty.
-        scale: constants whose product is the scale; none where it is not constant.
+        floats: the input of the QuantizeLinear that makes the codes; empty if there is none.
+        scale: constants whose product is the scale; empty if it is not constant.
         zero_point: a constant, or empty for 0.
-        axis: of a scale and zero point that are vectors.
-        block: along that axis, so many elements share a scale; 0 where all do.
-        code_type: protobuf's number.
+        axis: the axis of a scale or zero point that is a vector.
+        block: the number of elements along that axis that share a scale; 0 if all do.
+        code_type: protobuf's number of the code type.
         is_constant: a weight or a bias: its values are in the model.
-        operator: what takes a constant, what makes anything else; None where nothing does.
+        operator: the operator that reads a constant or makes any other tensor; None if there is
+            none.
         place: of a constant among that operator's operands.
     """
 
@@ -63,7 +64,7 @@ class Quantized:
 
     @property
     def tensor(self) -> str:
-        """Its name in this graph, for people."""
+        """Its name in this graph, for messages."""
         return self.floats or self.codes
 
     @property
@@ -85,9 +86,9 @@ def quantized_tensors(net: Network) -> list[Quantized]:
 
 
 def feeders(net: Network, layers: Mapping[str, Quantized]) -> dict[str, tuple[str, ...]]:
-    """Layer -> those that its operator reads, or the nearest upstream, in its order.
+    """Layer -> the layers nearest upstream, in its operator's input order.
 
-    What a Shape reads does not count: only its size goes on, not its values.
+    The input of a Shape does not count, because Shape uses only its size, not its values.
     """
     names = {tensor.key: name for name, tensor in layers.items()}
     maker = {output: node for node in net.graph.nodes for output in node.outputs}
@@ -101,7 +102,7 @@ def feeders(net: Network, layers: Mapping[str, Quantized]) -> dict[str, tuple[st
                 (made if own else given.setdefault(node, {}))[tensor.codes] = name
 
     def reads(tensor: str) -> list[tuple[Node, str]]:
-        """What the operator of a tensor reads, the last input first."""
+        """The inputs of a tensor's operator, the last first."""
         node = maker.get(tensor)
         if node is None or node.op in _SHAPES:
             return []
@@ -129,7 +130,7 @@ def feeders(net: Network, layers: Mapping[str, Quantized]) -> dict[str, tuple[st
 
 
 def _of_node(net: Network, node: Node) -> Iterator[Quantized]:
-    """The quantized tensors that one node tells of."""
+    """The quantized tensors that one node defines."""
     if node.op in ("QuantizeLinear", "DequantizeLinear"):
         if len(node.inputs) < 2 or not node.outputs:
             return
@@ -206,7 +207,7 @@ def _quantized(
 
 
 def _code_type(graph: Graph, codes: str, zero_point: str, output_type: int) -> int:
-    """The type of codes: their own, their zero point's, or QuantizeLinear's: uint8 if not said."""
+    """The code type: of the codes, of their zero point, or of QuantizeLinear (default uint8)."""
     for tensor in (codes, zero_point):
         if tensor and graph.is_constant(tensor):
             return graph.code_type(tensor)
@@ -217,7 +218,7 @@ def _code_type(graph: Graph, codes: str, zero_point: str, output_type: int) -> i
 
 
 def _operand_scale(net: Network, node: Node, place: int, index: int) -> tuple[tuple[str, ...], str]:
-    """The constants that make up an operand's scale, and its zero point."""
+    """The constants whose product is an operand's scale, and its zero point."""
     if node.op == "MatMulIntegerToFloat":
         return (node.input(2 + place),), node.input(4 + place)
     if node.op == "DynamicQuantizeMatMul":
@@ -232,9 +233,9 @@ def _operand_scale(net: Network, node: Node, place: int, index: int) -> tuple[tu
 
 
 def _factor(net: Network, product: str) -> tuple[str, ...]:
-    """The constant that an integer product is multiplied with in the end: the weights' scale.
+    """The constant that an integer product is finally multiplied by: the weights' scale.
 
-    It is written product * (input scale * weight scale), the input's not being constant.
+    The graph computes product * (input scale * weight scale); the input scale is not constant.
     """
     for node in net.graph.nodes:
         if node.op == "Mul" and product in (net.origin.get(name) for name in node.inputs):
@@ -248,7 +249,7 @@ def _factor(net: Network, product: str) -> tuple[str, ...]:
 
 
 def _operand_axis(node: Node, place: int) -> int:
-    """The channel axis of a weight: of its output channels."""
+    """The channel axis of a weight: the axis of its output channels."""
     if node.op == "QGemm" and place == 1:
         return 0 if node.attributes.get("transB") else 1
     if "MatMul" in node.op:
@@ -260,7 +261,7 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
     """How codes of this shape are quantized.
 
     Raises:
-        FieldError: constants that do not make scale and zero point of such a tensor.
+        FieldError: the constants are not a valid scale and zero point for this shape.
     """
     if tensor.code_type not in CODE_TYPES:
         raise FieldError(
@@ -312,10 +313,10 @@ def _squeezed(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def rows_of_blocks(values: NDArray[Any], axis: int, block: int) -> NDArray[Any]:
-    """A tensor with a scale for so many elements along `axis`, as (blocks, elements).
+    """A tensor with one scale per `block` elements along `axis`, as (blocks, elements).
 
     Raises:
-        FieldError: the axis is not made of whole blocks.
+        FieldError: the length of the axis is not a multiple of the block size.
     """
     if block <= 0 or not values.size or values.shape[axis] % block:
         raise FieldError(

@@ -1,8 +1,8 @@
-"""References: what a quantized ONNX model computes, and the floats to hold against it.
+"""References: what a quantized ONNX model computes, and the floats to compare it with.
 
-QDQ models hold their own reference: the input of QuantizeLinear. QOperator nodes hold none. The
-float operator is put beside each of them, with the float model's weights, and fed with the
-dequantized inputs of the quantized one, as TFLite's NumericVerify does.
+QDQ models hold their own reference: the input of QuantizeLinear. QOperator nodes hold none. For
+each of them the float operator is added, with the float model's weights and the dequantized inputs
+of the quantized node, as TFLite's NumericVerify does.
 """
 
 import math
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-# Weights disagree when they are more than a step apart for half of the elements (rounding, or a
-# coarse type, explains less) and with an error power above a tenth of the signal's (less may be a
-# wrong scale, which is for the report to say). So many elements are looked at.
+# Two weights disagree if half of their elements differ by more than `_DISAGREE_STEPS` (rounding or
+# a coarse type explains less) and the error power exceeds `_DISAGREE_POWER` of the signal power (a
+# smaller error may be a wrong scale, which the report shows). At most `_LOOKED_AT` elements are
+# compared.
 _DISAGREE_STEPS = 1.0
 _DISAGREE_POWER = 0.1
 _LOOKED_AT = 1 << 16
 
 
 class UnlikePartnerError(FieldError):
-    """A partner of another type or shape: not a partner after all."""
+    """A partner with another type or shape, so it is not a partner."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class Match:
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """The tensors of one match, from one run: all of one shape."""
+    """The tensors of one match from one run, all with the same shape."""
 
     floats: Array
     codes: Array
@@ -61,10 +62,10 @@ class Arrays:
 
 
 def constant_shape(match: Match, quantized: Graph, floating: Graph) -> tuple[int, ...]:
-    """The shape of a weight or bias, nothing being read.
+    """The shape of a weight or bias, without reading its values.
 
     Raises:
-        UnlikePartnerError: the float one's is another.
+        UnlikePartnerError: the float one has another shape.
     """
     shape = quantized.constant_shape(match.tensor.floats or match.tensor.codes)
     if match.partner and not match.tensor.floats:
@@ -78,10 +79,10 @@ def constant_shape(match: Match, quantized: Graph, floating: Graph) -> tuple[int
 def constant_arrays(match: Match, quantized: Graph, floating: Graph) -> Arrays:
     """A weight or bias.
 
-    Where a block of elements shares a scale, the arrays are of shape (blocks, elements).
+    If blocks of elements share a scale, the arrays have shape (blocks, elements).
 
     Raises:
-        FieldError: values that cannot be had.
+        FieldError: the values cannot be decoded.
         QdebugError: the runtime fails.
     """
     tensor = match.tensor
@@ -98,14 +99,14 @@ def constant_arrays(match: Match, quantized: Graph, floating: Graph) -> Arrays:
 
 
 def _codes_of_stored(tensor: Quantized, graph: Graph) -> Array:
-    """What the model's own QuantizeLinear makes of floats that it holds."""
+    """The codes that the model's own QuantizeLinear computes from float constants."""
     alone = with_operator_only(graph, tensor.codes, tensor.floats)
     session = Session(alone, [tensor.codes], narrow_codes([tensor]))
     return session.run({}, [tensor.codes])[tensor.codes]
 
 
 def narrow_codes(tensors: Iterable[Quantized]) -> dict[str, str]:
-    """Codes whose type NumPy does not have -> the type that holds them."""
+    """Codes of a type that NumPy does not have -> the type that holds them."""
     return {
         tensor.codes: CODE_TYPES[tensor.code_type][0]
         for tensor in tensors
@@ -123,14 +124,14 @@ def _partner_values(match: Match, floating: Graph) -> Array:
 def activation_arrays(
     match: Match, quantized: Mapping[str, Array], floating: Mapping[str, Array], graph: Graph
 ) -> Arrays:
-    """An activation, from what both models computed; `graph` is the float one.
+    """An activation, from the values of both models; `graph` is the float one.
 
-    The float model's ReLU may be gone from the quantized one because the codes' range does its
-    work; then it is applied to the local reference, which is what comes before it.
+    If the code range does the work of the float model's ReLU, the quantized model has no ReLU. The
+    local reference is then the value before the ReLU, so the ReLU is applied to it here.
 
     Raises:
-        UnlikePartnerError: the float model's tensor is of another type or shape.
-        FieldError: what was quantized is.
+        UnlikePartnerError: the float model's tensor has another type or shape.
+        FieldError: the tensor that was quantized has.
     """
     tensor, partner = match.tensor, match.partner
     codes = quantized[tensor.codes]
@@ -159,7 +160,7 @@ def _check_alike(
 
 
 def _clamp(absorbed: Iterable[Operator], graph: Graph) -> tuple[float, float]:
-    """The range that the last of the absorbed operators leave: ReLU's and Clip's."""
+    """The range of values that the trailing absorbed ReLU and Clip operators allow."""
     low, high = -math.inf, math.inf
     for operator in absorbed:
         if operator.op == "Relu":
@@ -184,7 +185,7 @@ def _bound(operator: Operator, place: int, name: str, default: float, graph: Gra
 
 
 def disagreement(match: Match, quantized: Graph, floating: Graph) -> float | None:
-    """How many steps apart, in the middle, weights are that are not the same; None if they are."""
+    """The median distance in steps of weights that disagree; None if they agree."""
     tensor = match.tensor
     try:
         theirs = _partner_values(match, floating)
@@ -195,7 +196,7 @@ def disagreement(match: Match, quantized: Graph, floating: Graph) -> float | Non
         if tensor.block:
             theirs, ours = (rows_of_blocks(v, tensor.axis, tensor.block) for v in (theirs, ours))
     except FieldError:
-        return None  # the layer itself will say so
+        return None  # reading the layer will raise the same error
     steps = np.broadcast_to(params.along(ours.ndim)[0], ours.shape)
     values = ours if tensor.floats else dequantize(ours, params)
     x, d, s = (v.reshape(-1)[:: max(1, v.size // _LOOKED_AT)] for v in (theirs, values, steps))
@@ -205,17 +206,17 @@ def disagreement(match: Match, quantized: Graph, floating: Graph) -> float | Non
     return middle if differ else None
 
 
-# Attributes that quantized operators have and float ones do not need, with the value that says so.
+# Attributes of quantized operators that a float operator does not need if they have this value.
 _IDLE_ATTRIBUTES = {"channels_last": 0}
 
-# Since this operator set Softmax works on one axis; before, on all from its axis on.
+# Since this operator set, Softmax works on one axis; before, on all axes from its axis on.
 _SOFTMAX_SET = 13
 
 
 def with_local_references(
     net: Network, floating: Graph, matches: Sequence[Match]
 ) -> tuple[list[Match], Additions]:
-    """The matches, those without a float tensor in the graph given one, and what makes it."""
+    """The matches, each with a float tensor in the graph, and the nodes that compute it."""
     import onnx
 
     builder = _Builder(net, floating, matches)
@@ -237,7 +238,7 @@ def with_local_references(
 
 
 class _Builder:
-    """Makes float operators for quantized ones."""
+    """Builds float operators for quantized ones."""
 
     def __init__(self, net: Network, floating: Graph, matches: Sequence[Match]) -> None:
         self._graph = net.graph
@@ -249,7 +250,7 @@ class _Builder:
         self._taken = set(net.origin)
 
     def beside(self, operator: Operator) -> Additions | None:
-        """The float operator and what feeds it; None where there is no such operator."""
+        """The float operator and its inputs; None if there is no such operator."""
         from onnx import helper, numpy_helper
 
         form = form_of(operator.node)
@@ -280,7 +281,7 @@ class _Builder:
         )
 
     def _values(self, codes: str) -> NDArray[np.float32] | None:
-        """A weight or bias: the float model's own, else what the codes stand for."""
+        """A weight or bias: the float model's own, else the dequantized codes."""
         match = self._constants.get(codes)
         if match is None:
             return None
@@ -292,7 +293,7 @@ class _Builder:
         return np.ascontiguousarray(floats, np.float32)
 
     def _attributes(self, operator: Operator) -> dict[str, Any] | None:
-        """The float operator's attributes; None where it does not have one that matters."""
+        """The float operator's attributes; None if it lacks one that matters."""
         from onnx import defs
 
         version = next(
@@ -312,7 +313,7 @@ class _Builder:
         return kept if kept.keys() <= known.keys() else None
 
     def _new(self, tensor: str) -> str:
-        """A name that no tensor has yet."""
+        """A name that is not in use yet."""
         name = f"{tensor}/float"
         while name in self._taken:
             name += "_"

@@ -1,7 +1,7 @@
 """ONNX models: the layers of a float .onnx and its quantized twin, run on samples.
 
-QDQ models hold their own reference: QuantizeLinear's input. Elsewhere the float model's tensor is
-the reference. docs/models.md says what the figures then mean.
+QDQ models hold their own reference: QuantizeLinear's input. In other models the float model's
+tensor is the reference. docs/models.md says what the figures then mean.
 """
 
 import math
@@ -44,15 +44,15 @@ from qdebug.sources.onnx.run import Session, Tensors
 
 
 class OnnxModels:
-    """The source of a float and a quantized ONNX model that get the same inputs.
+    """The source of a float and a quantized ONNX model, which get the same inputs.
 
     Attributes:
         files: the files read, by the names the user gave them.
-        problems: always empty: without both models there is nothing to report.
-        layers: in the order of execution: an operator's weights, its bias, what it computes.
-        skipped: name and reason of each quantized tensor that is no layer.
-        notes: what the user should know of how the files were taken: a line each.
-        samples: what the models are run on; None where no inputs were given.
+        problems: always empty, because without both models there is nothing to report.
+        layers: in the order of execution: an operator's weights, its bias, its output.
+        skipped: name and reason of each quantized tensor that is not a layer.
+        notes: what the user should know about how the files were used, one line each.
+        samples: what the models are run on; None if no inputs were given.
     """
 
     def __init__(
@@ -62,12 +62,11 @@ class OnnxModels:
 
         Args:
             models: a float and a quantized .onnx.
-            inputs: the samples, a file (.npz or .npy) or arrays; weights and biases only where
-                None.
-            samples: how many samples to take, from the first; all where None.
+            inputs: the samples, a file (.npz or .npy) or arrays; None for weights and biases only.
+            samples: how many samples to use, from the first; None for all.
 
         Raises:
-            QdebugError: files that cannot be read or run, or models that are no such match.
+            QdebugError: a file cannot be read or run, or the models are not such a pair.
         """
         self.files: Sequence[str] = [*models, *file_of(inputs)]
         self.problems: Sequence[str] = []
@@ -106,7 +105,7 @@ class OnnxModels:
             )
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
-        """Each constant by itself; the activations together, for they come from the same runs."""
+        """A part for each constant, and one for all activations, because they share the runs."""
         made = [layer for layer in layers if not self._matches[layer.name].tensor.is_constant]
         parts: list[Part] = [
             _Part([layer], partial(self._read_constant, layer))
@@ -119,7 +118,7 @@ class OnnxModels:
         return parts
 
     def _matched(self, floating: Network, quantized: Network) -> list[Match]:
-        """The quantized tensors that can be layers; the others are skipped."""
+        """The quantized tensors that can be layers; the others go to `skipped`."""
         partner_of = partners(quantized, floating)
         shown = printable(floating.graph.path)
         self.skipped += _in_subgraphs(quantized.graph)
@@ -141,7 +140,7 @@ class OnnxModels:
         return matches
 
     def _nothing(self) -> str:
-        """The error of a pair without layers."""
+        """The error message for a pair without layers."""
         shown = printable(self._quantized.path)
         if self.skipped:
             name, reason = self.skipped[0]
@@ -154,10 +153,10 @@ class OnnxModels:
         )
 
     def _check_same_network(self, matches: Sequence[Match]) -> None:
-        """That most weights are the float model's.
+        """Check that most weights agree with the float model's.
 
         Raises:
-            QdebugError: they are not, or nothing but inputs has a partner.
+            QdebugError: they do not, or only inputs have a partner.
         """
         theirs, ours = printable(self._floating.path), printable(self._quantized.path)
         if not any(match.partner and match.tensor.operator for match in matches):
@@ -184,7 +183,7 @@ class OnnxModels:
             )
 
     def _add(self, match: Match, run: "_Run | None") -> None:
-        """Make a layer of a match, or say why it is none; `run` has the shapes of activations."""
+        """Add the layer of a match, or the reason to skip it; `run` has the activations' shapes."""
         try:
             shape = self._shape(match, run)
         except UnlikePartnerError as error:
@@ -240,7 +239,7 @@ class OnnxModels:
                 except FieldError as error:
                     located = self._located(f"sample {number}: {error}", layer.name)
                     visitor.fail(layer, str(located))
-            del run  # the next one takes as much memory
+            del run  # free its memory before the next run
 
     def _made(self, match: Match, run: "_Run") -> Arrays:
         return activation_arrays(match, run.quantized, run.floating, self._floating)
@@ -251,7 +250,7 @@ class OnnxModels:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Layers whose data comes together."""
+    """Layers whose data is read together."""
 
     layers: Sequence[Layer]
     read_into: Callable[[Visitor], None]
@@ -269,7 +268,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Run:
-    """What both models made of one sample."""
+    """The values of both models for one sample."""
 
     number: int
     quantized: Tensors
@@ -291,11 +290,11 @@ class _Models:
 
     @property
     def specs(self) -> list[InputSpec]:
-        """What a sample is made of: the float model's inputs."""
+        """The inputs of a sample: those of the float model."""
         return [spec for spec, _ in self._inputs]
 
     def run(self, number: int, sample: Sequence[NDArray[Any]], matches: Sequence[Match]) -> _Run:
-        """What these matches need of a sample; not run again where the last run has it all."""
+        """The values that these matches need; reuses the last run if it has all of them."""
         wanted, wanted_of_float = _wanted_of_quantized(matches), _wanted_of_float(matches)
         last, self._last = self._last, None
         if (
@@ -304,7 +303,7 @@ class _Models:
             or not last.quantized.keys() >= set(wanted)
             or not last.floating.keys() >= set(wanted_of_float)
         ):
-            del last  # before the next one takes as much memory
+            del last  # free its memory before the next run
             feeds, quantized_feeds = self._feeds(sample)
             last = _Run(
                 number,
@@ -315,7 +314,7 @@ class _Models:
         return last
 
     def _feeds(self, sample: Sequence[NDArray[Any]]) -> tuple[Tensors, Tensors]:
-        """A sample as the float model takes it, and as the quantized one does."""
+        """A sample as inputs of the float model, and of the quantized one."""
         feeds, quantized_feeds = {}, {}
         for values, (spec, quantized) in zip(sample, self._inputs, strict=True):
             feeds[spec.name] = values
@@ -329,7 +328,7 @@ class _Models:
 
 
 def _wanted_of_quantized(matches: Sequence[Match]) -> list[str]:
-    """The quantized model's tensors that these matches' arrays are made of."""
+    """The quantized model's tensors that the arrays of these matches need."""
     return [
         tensor
         for match in matches
@@ -347,12 +346,12 @@ def _wanted_of_float(matches: Sequence[Match]) -> list[str]:
 
 
 def _inputs(floating: Graph, quantized: Graph) -> list[tuple[InputSpec, InputSpec]]:
-    """The inputs of both models: of the same name, else by their order.
+    """The inputs of both models, paired by name, else by order.
 
-    The float model's take on what only the quantized one says of their shape.
+    Shape information that only the quantized model has is copied to the float model's inputs.
 
     Raises:
-        QdebugError: one model has more of them.
+        QdebugError: one model has more inputs than the other.
     """
     theirs, ours = floating.inputs, quantized.inputs
     if len(theirs) != len(ours):
@@ -373,10 +372,10 @@ def _inputs(floating: Graph, quantized: Graph) -> list[tuple[InputSpec, InputSpe
 def _input_params(
     inputs: Sequence[tuple[InputSpec, InputSpec]], quantized: Graph, matches: Sequence[Match]
 ) -> dict[str, QuantParams]:
-    """How inputs are quantized that the quantized model takes as codes.
+    """How to quantize the inputs that the quantized model takes as codes.
 
     Raises:
-        QdebugError: it does not say how.
+        QdebugError: the model does not say how.
     """
     by_codes = {match.tensor.codes: match.tensor for match in matches}
     params = {}
@@ -394,10 +393,10 @@ def _input_params(
 
 
 def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
-    """The float network, the quantized one, and a note where they were given the other way round.
+    """The float network, the quantized one, and a note if they were given in reverse order.
 
     Raises:
-        QdebugError: a file that cannot be read, or not one of either.
+        QdebugError: a file cannot be read, or the files are not one of each kind.
     """
     shown = [printable(path) for path in models]
     if len(models) != 2:
@@ -421,7 +420,7 @@ def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
 
 
 def _nodes(tensor: Quantized, partner_of: Mapping[str, Partner]) -> tuple[str, ...]:
-    """Names of the float nodes that do the work of a tensor's operator; none where one has none."""
+    """Names of the float nodes that do the work of a tensor's operator; none if one is unnamed."""
     outputs = tensor.operator.outputs if tensor.operator else ()
     for partner in (partner_of[output] for output in outputs if output in partner_of):
         if partner.operator:
@@ -433,20 +432,20 @@ def _nodes(tensor: Quantized, partner_of: Mapping[str, Partner]) -> tuple[str, .
 
 
 def _unusable(tensor: Quantized) -> str:
-    """Why a quantized tensor can be no layer, empty where it can."""
+    """Why a quantized tensor cannot be a layer, empty if it can."""
     if tensor.operator and tensor.operator.node.op == PACKED and tensor.is_constant:
         return f"weights packed for {PACKED} are not read (in QDQ form, they are)"
     if not tensor.scale:
-        return "its scale is made while the model runs, for each input anew"
+        return "its scale is computed at run time, for each input"
     if tensor.code_type not in CODE_TYPES:
-        return f"its codes are no integers (ONNX type {tensor.code_type})"
+        return f"its codes are not integers (ONNX type {tensor.code_type})"
     if tensor.block and not tensor.is_constant:
-        return f"every {tensor.block} of its elements have a scale of their own"
+        return f"each block of {tensor.block} elements has its own scale"
     return ""
 
 
 def _in_subgraphs(graph: Graph) -> list[tuple[str, str]]:
-    """What is quantized within control flow."""
+    """Tensors that are quantized inside control flow."""
     found = []
     for node in graph.nodes:
         for name in node.inner_quantizers:
@@ -455,7 +454,7 @@ def _in_subgraphs(graph: Graph) -> list[tuple[str, str]]:
 
 
 def _unique(name: str, taken: Container[str]) -> str:
-    """The name, with a number where it is taken."""
+    """The name, with a number if it is taken."""
     unique, count = name, 1
     while unique in taken:
         count += 1
