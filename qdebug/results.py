@@ -216,7 +216,7 @@ class Report(core.Report):
         """The operators to leave in float, the one that helps most first.
 
         Args:
-            top: only so many.
+            top: at most this many.
             budget: only the fewest that together remove this share of what all suggested operators
                 remove: 0.8 or "80%". That is the default without `top`.
 
@@ -346,7 +346,7 @@ class Report(core.Report):
             columns: only these columns, in this order.
             per_channel: a row a channel where a layer has them.
             sort: a column to sort by, the worst first.
-            top: only the first so many layers.
+            top: at most this many layers.
 
         >>> import qdebug
         >>> report = qdebug.analyze({"conv1": qdebug.quantize([0.1, 0.2, 0.7])})

@@ -77,14 +77,14 @@ class LayerReport:
 
     @property
     def above_rounding(self) -> bool:
-        """Whether the error is more than rounding, of whatever floats, explains."""
+        """Whether the error is more than rounding explains, whatever the floats."""
         if self.diagnosis is None or self.diagnosis.cause is None:
             return self.metrics is not None and self.metrics.exceeds_reference
         return self.diagnosis.cause in ERRORS
 
     @property
     def badness(self) -> float:
-        """How many times its expected error the layer shows; infinite for zeros that have some."""
+        """The layer's error over its expected error; infinite for zeros that have an error."""
         if self.metrics is None or self.metrics.rmse_scale is None:
             return -math.inf
         if self.metrics.rmse_scale_expected is None:
@@ -94,7 +94,7 @@ class LayerReport:
 
     @property
     def unreadable(self) -> str | None:
-        """Why the layer could not be read, None where it could."""
+        """Why the layer could not be read; None if it could."""
         return self.diagnosis.evidence if self.diagnosis and self.metrics is None else None
 
 
@@ -104,10 +104,10 @@ class Report:
 
     Attributes:
         sources: the files read.
-        layers: one each.
-        problems: files that could not be read at all, a line each.
-        notes: what was left out, and choices that may surprise the user, a line each.
-        qdebug_version: of the program that made it.
+        layers: one report per layer.
+        problems: files that could not be read at all, one line each.
+        notes: what was left out, and choices that may surprise the user, one line each.
+        qdebug_version: the version that made the report.
     """
 
     sources: list[str]
@@ -123,12 +123,12 @@ class Report:
 
     @property
     def complaints(self) -> list[str]:
-        """What could not be read, files and layers, a line each; empty where all could."""
+        """Files and layers that could not be read, one line each; empty if all could."""
         return self.problems + [layer.unreadable for layer in self.layers if layer.unreadable]
 
 
 def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> LayerReport:
-    """The report of a layer from its statistics, and from its figures as a whole."""
+    """The report of a layer from its statistics and the figures of the whole layer."""
     params = layer.params
     per_channel = params.channels > 1
     scales, zero_points = params.scale.tolist(), params.zero_point.tolist()
@@ -174,7 +174,7 @@ def _diagnosis(
 def with_origins(layers: Sequence[LayerReport]) -> list[LayerReport]:
     """The layers of a model; each diagnosis says where the model's error began.
 
-    Followed back through the layers that feed it (`graph_of`).
+    The error is followed back through the layers that feed each layer (`graph_of`).
     """
     metrics = [None if is_constant(layer) else layer.metrics for layer in layers]
     names = [shown(layer.name) for layer in layers]
