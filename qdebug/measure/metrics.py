@@ -119,7 +119,7 @@ class Metrics:
     model_sqnr_db: float | None
     """sqnr_db of D(q) against the float model's own run, in dB."""
     inherited_rmse_scale: float | None
-    """rmse_scale of x against the float model's own run, in steps: the error in the layer's inputs."""
+    """rmse_scale of x against the float model's own run, in steps: error in the layer's inputs."""
 
     @property
     def rmse_scale_ratio(self) -> float | None:

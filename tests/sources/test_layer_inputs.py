@@ -8,7 +8,7 @@ import pytest
 
 from qdebug.measure.layer import Layer, UnreadableLayer
 from qdebug.report.json import dumps, loads
-from qdebug.run.engine import run
+from qdebug.run.session import run
 from qdebug.sources.pair_file.read import PairFiles
 
 TESTS = Path(__file__).parent.parent
