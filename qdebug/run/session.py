@@ -123,7 +123,7 @@ class Session:
                 problems.extend(why)
                 return layer_report(layer, statistics.pop(layer.name), metrics[layer.name])
             problems.extend(why[1:])
-            return unreadable_report(UnreadableLayer(layer.name, why[0]))
+            return unreadable_report(UnreadableLayer(layer.name, why[0], inputs=layer.inputs))
 
         layers = with_origins([reported(layer) for layer in chosen])
         return Report(list(self.source.files), layers, problems, notes_of(self.source))
