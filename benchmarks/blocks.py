@@ -1,9 +1,9 @@
-"""Block size against time: why `qdebug.measure.slabs.BLOCK_ELEMENTS` is what it is.
+"""Time against block size: the measurement behind `qdebug.measure.slabs.BLOCK_ELEMENTS`.
 
     python benchmarks/blocks.py
 
-One thread, then two at once, measure blocks of each size that are in memory; nanoseconds an element
-of all of them. Blocks that are too small keep two threads waiting for the interpreter.
+For each size, one thread and then two threads measure blocks in memory. Prints nanoseconds per
+element over all threads. If blocks are too small, two threads wait for the interpreter lock.
 """
 
 import os
@@ -19,19 +19,19 @@ from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure.layer import Block
 from qdebug.measure.statistics import measure
 
-ELEMENTS = 1 << 24  # a thread
+ELEMENTS = 1 << 24  # per thread
 PARAMS = QuantParams.of(8 / 255)
 
 
 def block(size: int, seed: int) -> Block:
-    """Normal floats in int8."""
+    """Normally distributed floats, quantized to int8."""
     x = np.random.default_rng(seed).normal(size=size).astype(np.float32)
     codes = np.clip(np.rint(x / PARAMS.scale[0]), -128, 127).astype(np.int8)
     return Block(x.reshape(1, 1, -1), codes.reshape(1, 1, -1))
 
 
 def nanoseconds(size: int, jobs: int) -> float:
-    """Time an element of so many threads at once, the least of three."""
+    """Time per element with `jobs` threads at once, the least of three."""
 
     def work(values: Block) -> None:
         for _ in range(ELEMENTS // size):

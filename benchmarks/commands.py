@@ -1,4 +1,4 @@
-"""Whole commands, each in a fresh process: how long they take and how much memory."""
+"""Whole commands, each in a fresh process: the time and the memory they take."""
 
 import os
 import shutil
@@ -16,18 +16,18 @@ PYTHON = sys.executable
 
 Command = Sequence[object]
 
-# An installed package has its byte code beside it; a checkout must be allowed to write its own.
+# An installed package comes with its byte code; a checkout must be allowed to write it.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took.
+    """The time and memory of a command.
 
     Attributes:
         seconds: wall clock from start to end, the least of all repetitions.
-        inside: the same without the interpreter's start and imports, where the command says so.
-        peak: bytes of memory, the most of all repetitions.
+        inside: the same without the interpreter's start and imports, if the command reports it.
+        peak: bytes of memory, the maximum of all repetitions.
     """
 
     seconds: float
@@ -35,7 +35,7 @@ class Cost:
     peak: int
 
     def best(self, other: "Cost") -> "Cost":
-        """Both repetitions as one."""
+        """The better of two repetitions: least times, highest peak."""
         inside = [seconds for seconds in (self.inside, other.inside) if seconds is not None]
         return Cost(
             min(self.seconds, other.seconds),
@@ -45,7 +45,7 @@ class Cost:
 
 
 def compete(contenders: Mapping[str, Command], repetitions: int) -> dict[str, Cost]:
-    """The cost of each; they take turns, so that what else the machine does hits all of them."""
+    """The cost of each; they take turns, so that other work on the machine affects all of them."""
     costs: dict[str, Cost] = {}
     for _ in range(repetitions):
         for name, command in contenders.items():
@@ -67,33 +67,33 @@ def _run(command: Command) -> Cost:
 
 
 def _inside(messages: str) -> float | None:
-    """What peers.py writes last."""
+    """The seconds on the last line that peers.py writes."""
     label, _, seconds = (messages.splitlines() or [""])[-1].partition(" ")
     return float(seconds) if label == "inside" else None
 
 
 def report(*arguments: object) -> Command:
-    """`qdebug report` to JSON, with the core dependencies alone."""
+    """`qdebug report` to JSON, with only the core dependencies."""
     return (PYTHON, HERE / "plain.py", "qdebug", "report", *arguments, "--format", "json")
 
 
 def fast_report(*arguments: object) -> Command:
-    """`qdebug report` to JSON, with whatever packages are installed."""
+    """`qdebug report` to JSON, with all packages that are installed."""
     return (PYTHON, "-m", "qdebug", "report", *arguments, "--format", "json")
 
 
 def peer(name: str, *arguments: object) -> Command:
-    """What peers.py calls by this name."""
+    """The measurement that peers.py knows by this name."""
     return (PYTHON, HERE / "plain.py", "peers", name, *arguments)
 
 
 def python(code: str) -> Command:
-    """A few words of Python."""
+    """A line of Python code."""
     return (PYTHON, "-c", code)
 
 
 def script() -> str:
-    """The command that users type."""
+    """The `qdebug` command that users type."""
     found = shutil.which("qdebug", path=str(Path(PYTHON).parent))
     assert found is not None, f"no qdebug beside {PYTHON}: pip install -e ."
     return found
@@ -105,7 +105,7 @@ def takes_jobs() -> bool:
 
 
 def fast_packages(path: Path) -> str:
-    """The packages of the extra "fast" that qdebug uses to read this file; empty where none."""
+    """The packages of the extra "fast" that qdebug uses to read this file; may be empty."""
     code = (
         "import sys; from qdebug.cli import main; main(sys.argv[1:], standalone_mode=False);"
         f"print(*[name for name in {FAST_PACKAGES} if name in sys.modules])"
@@ -115,7 +115,7 @@ def fast_packages(path: Path) -> str:
 
 
 def output(*command: object) -> str:
-    """What it prints."""
+    """What a command prints."""
     words = list(map(str, command))
     done = subprocess.run(words, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True, text=True)
     return done.stdout

@@ -1,5 +1,5 @@
-/* The sums that qdebug's statistics take of a block, in one loop: float32 values, int8 codes, one
-   scale. Built with -ffast-math so that the compiler may add in any order, as SIMD must. */
+/* The sums that qdebug's statistics take over a block, in one loop: float32 values, int8 codes, one
+   scale. Built with -ffast-math so that the compiler may add in any order, as SIMD requires. */
 
 #include <math.h>
 #include <stddef.h>

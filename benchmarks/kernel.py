@@ -1,4 +1,4 @@
-"""A compiled kernel beside qdebug's statistics: the same sums of the same blocks, in kernel.c."""
+"""A compiled kernel, kernel.c, against qdebug's statistics: the same sums of the same blocks."""
 
 import ctypes
 import shutil
@@ -38,7 +38,7 @@ class Sums(ctypes.Structure):
 
 
 def blocks_in_memory() -> list[Block]:
-    """A layer of float32 and int8 with one scale, in blocks as sources cut them."""
+    """A layer of float32 and int8 with one scale, cut into blocks as by a source."""
     floats = np.random.default_rng(0).standard_normal(ELEMENTS, np.float32)
     codes = np.rint(floats / SCALE).clip(-128, 127).astype(np.int8)
     size = BLOCK_ELEMENTS
@@ -49,7 +49,7 @@ def blocks_in_memory() -> list[Block]:
 
 
 def compiled(folder: Path) -> Callable[[Block], Sums] | None:
-    """kernel.c, or None where there is no C compiler."""
+    """kernel.c, compiled; None if there is no C compiler."""
     if shutil.which(COMPILER[0]) is None:
         return None
     library = folder / "kernel.so"
@@ -72,12 +72,12 @@ def compiled(folder: Path) -> Callable[[Block], Sums] | None:
 
 
 def statistics(block: Block) -> Statistics:
-    """What qdebug itself takes."""
+    """The statistics that qdebug itself takes."""
     return measure(block, PARAMS)
 
 
 def check_agreement(ours: Statistics, theirs: Sums) -> None:
-    """That both compute the same, so that their times can be compared."""
+    """Check that both compute the same, so that their times can be compared."""
     found: NDArray[np.float64] = np.array([getattr(theirs, name) for name in SUMS])
     unit = dict.fromkeys(("steps", "x_steps"), SCALE) | {"steps_square": SCALE**2}
     found *= [unit.get(name, 1.0) for name in SUMS]
@@ -95,7 +95,7 @@ def check_agreement(ours: Statistics, theirs: Sums) -> None:
 
 
 def rate(work: Callable[[Block], object], blocks: Sequence[Block]) -> float:
-    """Elements per second on one core, the best of some repetitions."""
+    """Elements per second on one core, the best of `REPETITIONS`."""
     best = float("inf")
     for _ in range(REPETITIONS):
         start = time.perf_counter()

@@ -2,8 +2,9 @@
 
     python -I -S launch.py MESSAGES COMMAND...
 
-A process of its own, because Linux counts the starter's peak as the child's too: this one's is no
-more than a bare interpreter's. The command's stdout goes to /dev/null, its stderr to MESSAGES.
+This is a separate process because Linux counts the parent's peak memory as the child's too; this
+one's peak is only that of a bare interpreter. The command's stdout goes to /dev/null, its stderr to
+MESSAGES.
 """
 
 import os

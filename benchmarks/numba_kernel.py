@@ -1,7 +1,7 @@
-"""The loop of kernel.c with Numba: what it takes to import, to load from the cache, and to run.
+"""The loop of kernel.c in Numba: the time to import it, to load it from the cache, and to run it.
 
-Prints seconds to import Numba, seconds until a kernel compiled by an earlier run has measured its
-first block, and elements per second from then on. The first run of all compiles.
+Prints the seconds to import Numba, the seconds until a kernel compiled by an earlier run has
+measured its first block, and the elements per second after that. The very first run compiles.
 """
 
 import math
@@ -13,7 +13,7 @@ from kernel import PARAMS, SCALE, blocks_in_memory, rate
 from qdebug.measure.layer import Block
 
 start = time.perf_counter()
-import numba  # noqa: E402 - it is what is timed
+import numba  # noqa: E402 - this import is timed
 
 IMPORTING = time.perf_counter() - start
 

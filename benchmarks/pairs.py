@@ -1,4 +1,4 @@
-"""The pair files that are measured, written once and kept."""
+"""The pair files for the benchmarks, written once and kept."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 Array = NDArray[Any]
 Fields = dict[str, Array]
 
-SPREAD = 4.0  # the scale covers -4 to 4; of 16 000 normal numbers one lies outside
+SPREAD = 4.0  # the scale covers -4 to 4; one of 16 000 normal numbers lies outside
 
 
 def normal(*shape: int, seed: int = 0) -> Array:
@@ -19,7 +19,7 @@ def normal(*shape: int, seed: int = 0) -> Array:
 
 
 def pair(floats: Array, codes: DTypeLike = np.int8, axis: int | None = None) -> Fields:
-    """A layer of these floats: one scale, or one for each channel along `axis`."""
+    """A layer of these floats, with one scale or one scale per channel along `axis`."""
     info = np.iinfo(codes)
     step = 2 * SPREAD / (float(info.max) - float(info.min))
     if axis is None:
@@ -34,7 +34,7 @@ def pair(floats: Array, codes: DTypeLike = np.int8, axis: int | None = None) -> 
 
 
 def activation(floats: Array) -> Fields:
-    """A layer after ReLU: half of it is zeros, and runs of equal codes compress."""
+    """A layer after ReLU: half of it is zeros, and runs of equal codes compress well."""
     positive = np.maximum(floats, 0)
     scale = SPREAD / 255
     codes = (np.rint(positive / scale) - 128).clip(-128, 127).astype(np.int8)
@@ -47,7 +47,7 @@ def activation(floats: Array) -> Fields:
 
 
 def in_shape(elements: int, channels: int, axis: str | None) -> tuple[tuple[int, ...], int | None]:
-    """A shape of so many elements with the channels `first`, in the `middle` or `last`; and where.
+    """A shape of `elements` with the channels `first`, in the `middle` or `last`, and their axis.
 
     Without an axis there is one scale for all.
     """
@@ -69,9 +69,9 @@ def write(path: Path, layers: Mapping[str, Fields], compressed: bool = False) ->
 
 
 class Files:
-    """Input files by name, in one folder; each is written when it is first asked for.
+    """Input files by name, in one folder; each is written when it is first requested.
 
-    `share` of all sizes is taken, for a quick try.
+    All sizes are multiplied by `share`, for a quick trial.
     """
 
     def __init__(self, folder: Path, share: float) -> None:
@@ -79,16 +79,16 @@ class Files:
         folder.mkdir(parents=True, exist_ok=True)
 
     def elements(self, full: int) -> int:
-        """So many elements, or the share of them; a power of two stays one."""
+        """`full` elements times the share; a power of two stays one."""
         return int(full * self._share)
 
     def tiny(self, compressed: bool = False) -> Path:
-        """One layer of 64 elements: `qdebug report` of it is all start-up."""
+        """One layer of 64 elements: its report is almost only start-up."""
         name = "tiny-compressed" if compressed else "tiny"
         return self._kept(name, lambda: {"layer": pair(normal(64))}, compressed)
 
     def stored(self, compressed: bool = False) -> Path:
-        """8 layers of (64, 131072) float32 and int8: 335 MB where not compressed."""
+        """8 layers of (64, 131072) float32 and int8: 335 MB if not compressed."""
         return self._kept(
             "compressed" if compressed else "stored",
             lambda: {
@@ -126,7 +126,7 @@ class Files:
         return self._fortran("fortran", codes_too=True)
 
     def mixed_order(self) -> Path:
-        """The same with the codes in C order, so that one array has to be brought in order."""
+        """The same with the codes in C order, so that one array has to be reordered."""
         return self._fortran("mixed-order", codes_too=False)
 
     def _fortran(self, name: str, codes_too: bool) -> Path:
@@ -143,7 +143,7 @@ class Files:
         return self._kept("many", lambda: {f"layer{i}": pair(normal(100)) for i in range(layers)})
 
     def samples(self, inputs: Path, count: int) -> Path:
-        """The samples of `inputs`, over and over until there are `count`."""
+        """The samples of `inputs`, repeated until there are `count`."""
 
         def write_samples(path: Path) -> None:
             with np.load(inputs) as file:

@@ -1,11 +1,11 @@
-"""What is measured beside qdebug's commands; each prints the seconds it took without imports.
+"""What qdebug's commands are compared with; each prints its seconds without imports.
 
 python peers.py load FILE
 """
 
 import sys
 import time
-import zipfile  # noqa: F401 - numpy.load would import it while it is timed
+import zipfile  # noqa: F401 - numpy.load would import it during the measurement
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Compare = Callable[[Array, Array], object]  # of the float and the dequantized tensor
 
-# peer -> the package it comes from
+# peer -> its package
 PACKAGES = {"onnxruntime": "onnxruntime", "ai-edge-quantizer": "ai_edge_quantizer"}
 
 
 def tflite_formulas() -> Compare:
-    """The figures that TFLite's debugger takes of each tensor of differences."""
+    """The figures that TFLite's debugger computes for each tensor of differences."""
 
     def compare(floats: Array, dequantized: Array) -> object:
         difference = dequantized - floats
@@ -37,7 +37,7 @@ def tflite_formulas() -> Compare:
 
 
 def onnxruntime() -> Compare:
-    """The one figure of ONNX Runtime's debugger, SQNR."""
+    """The only figure of ONNX Runtime's debugger: SQNR."""
     from onnxruntime.quantization import qdq_loss_debug
 
     sqnr: Compare = qdq_loss_debug.compute_signal_to_quantization_noice_ratio
@@ -59,7 +59,7 @@ def ai_edge_quantizer() -> Compare:
 
 
 def pairs(path: str) -> Iterator[tuple[Array, Array]]:
-    """Float and dequantized tensor of each layer with one scale, one layer in memory at a time."""
+    """The float and dequantized tensors of each layer with one scale, one layer at a time."""
     with np.load(path) as file:
         for key in file.files:
             layer, _, field = key.rpartition("/")
@@ -71,25 +71,25 @@ def pairs(path: str) -> Iterator[tuple[Array, Array]]:
 
 
 def load(path: str) -> None:
-    """All arrays, one in memory at a time."""
+    """Load all arrays, one in memory at a time."""
     with np.load(path) as file:
         for key in file.files:
             file[key]
 
 
 def load_all(path: str) -> None:
-    """All arrays, and all kept."""
+    """Load all arrays and keep them."""
     with np.load(path) as file:
         dict(file)
 
 
 def reading() -> Callable[[str], None]:
-    """What qdebug does before it computes: open, read, check CRC-32, cut into blocks."""
+    """The work before qdebug computes: open, read, check CRC-32, cut into blocks."""
     from qdebug.measure.layer import Block, Layer
     from qdebug.sources.pair_file.read import PairFiles
 
     class Nobody:
-        """A visitor that looks at nothing."""
+        """A visitor that ignores all data."""
 
         def take(self, layer: Layer, block: Block) -> None:
             pass
@@ -120,7 +120,7 @@ def compare_models(floats: str, quantized: str, inputs: str, count: int, threads
 
 
 def comparing(make: Callable[[], Compare]) -> Callable[[str], None]:
-    """A function that compares all pairs of a file."""
+    """A function that applies a comparison to all pairs of a file."""
     compare = make()
 
     def run(path: str) -> None:
@@ -130,7 +130,7 @@ def comparing(make: Callable[[], Compare]) -> Callable[[str], None]:
     return run
 
 
-# Each returns what is timed, after importing what that needs.
+# Each imports what it needs, then returns the function to time.
 TIMED: dict[str, Callable[[], Callable[[str], None]]] = {
     "load": lambda: load,
     "load-all": lambda: load_all,
@@ -142,7 +142,7 @@ TIMED: dict[str, Callable[[], Callable[[str], None]]] = {
 
 
 def main() -> None:
-    """Do one of them."""
+    """Run one of the measurements."""
     name, path, *more = sys.argv[1:]
     if name == "compare-models":
         quantized, inputs, count, threads = more

@@ -1,7 +1,7 @@
-"""Measure everything and write docs/performance.md anew, from the template beside this file.
+"""Measure everything and rewrite docs/performance.md from the template beside this file.
 
 make bench
-python benchmarks/run.py --quick    # small files, to try it; prints the page
+python benchmarks/run.py --quick    # small files, for a trial; prints the page
 """
 
 import argparse
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as `qdebug.cli` does, for what runs in here
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as `qdebug.cli`, for work in this process
 
 import tables
 from pairs import Files
@@ -37,7 +37,7 @@ def processor() -> str:
 
 
 def system() -> str:
-    """The operating system, as it calls itself."""
+    """The operating system's own name."""
     try:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except OSError:
@@ -45,7 +45,7 @@ def system() -> str:
 
 
 def setting(names: Sequence[str]) -> str:
-    """The machine and the versions, in words."""
+    """The machine and the versions, as Markdown."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = []
     for name in names:
@@ -60,7 +60,7 @@ def setting(names: Sequence[str]) -> str:
 
 
 def verdicts(targets: Sequence[tables.Target]) -> str:
-    """All targets, and below them the reasons that measured parts give for those not met."""
+    """All targets, then the reasons for missed ones, as far as measurements show them."""
     rows = [
         (
             target.what,
@@ -77,12 +77,12 @@ def verdicts(targets: Sequence[tables.Target]) -> str:
         tables.markdown(("", "target", "found", ""), rows),
     ]
     if reasons:
-        told.append("What the measured parts say of those not met:\n\n" + "\n".join(reasons))
+        told.append("Why targets are not met, from measured parts:\n\n" + "\n".join(reasons))
     return "\n\n".join(told)
 
 
 def page(quick: bool) -> str:
-    """Measure, and fill the template in."""
+    """Measure, and fill in the template."""
     rounds = 1 if quick else 5
     share = 1 / 16 if quick else 1.0
     files = Files(ROOT / "build/bench" / ("quick" if quick else "full"), share)
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="small files, once: to try the suite; prints the page, whose figures mean little",
+        help="small files, once, to try the suite; prints the page, whose figures mean little",
     )
     quick = parser.parse_args().quick
     text = page(quick)

@@ -1,7 +1,7 @@
-"""Measure reports on a cluster of two processes here, and write docs/scale.md anew.
+"""Measure reports on a cluster of two processes on this machine, and rewrite docs/scale.md.
 
 make bench-scale
-python benchmarks/scale.py --quick    # small files, few tasks, to try it; prints the page
+python benchmarks/scale.py --quick    # small files, few tasks, for a trial; prints the page
 """
 
 import argparse
@@ -39,7 +39,7 @@ PACKAGES = ("qdebug", "numpy", "dask", "distributed", "fsspec")
 WORKERS = 2
 CHANNELS = 512
 
-# What the estimate is for, and what it takes for granted.
+# What the estimate is for, and its assumptions.
 TERABYTE = 1e12
 MANY_WORKERS = 100
 STORAGE = 100 * MB  # bytes per second that each worker gets from the storage
@@ -47,15 +47,15 @@ ASSUMED_FILES, ASSUMED_LAYERS = 2000, 100
 ELEMENT_BYTES = 5  # float32 and int8
 
 
-# Each of the functions that follow runs in a process of its own, for its memory, and prints JSON.
+# Each of the functions below runs in its own process, to measure its memory, and prints JSON.
 
 
 def overhead(tasks: int, folder: str) -> None:
-    """What tasks without work cost: real ones' size, with a real result."""
+    """What tasks without work cost: they have the size and the result of real ones."""
     some_parts, result = example(Path(folder))
     function = partial(answered, result)
     with connect("local", WORKERS) as cluster:
-        cluster.reduce(function, [some_parts] * 100, Gathered.merge)  # all imported and connected
+        cluster.reduce(function, [some_parts] * 100, Gathered.merge)  # import and connect first
         most = memory()
 
         def watch(done: int) -> None:
@@ -71,37 +71,37 @@ def overhead(tasks: int, folder: str) -> None:
 
 
 def answered(result: Gathered[Figures], task: object) -> Gathered[Figures]:
-    """A result, for no work; merging takes it in, so each is a copy."""
+    """A result without work; merging changes it, so each is a copy."""
     return pickle.loads(pickle.dumps(result))  # type: ignore[no-any-return]
 
 
 def gathered(parts: Sequence[Part]) -> Gathered[Figures]:
-    """What a worker makes of some parts."""
+    """What a worker gathers from some parts."""
     layers = {layer.name: layer for part in parts for layer in part.layers}
     begin = {name: partial(Figures, layer.params) for name, layer in layers.items()}
     return engine.gather(parts, begin, Threads(1))
 
 
 def example(folder: Path) -> tuple[Any, Gathered[Figures]]:
-    """A task of one part, and what it gives."""
+    """A task of one part, and its result."""
     source = PairFiles([str(folder / "tiny.npz")])
     parts = source.parts(source.layers)
     return parts, gathered(parts)
 
 
 def loopback() -> int:
-    """What this machine has sent to itself so far."""
+    """The bytes that this machine has sent to itself so far."""
     counters = psutil.net_io_counters(pernic=True)
     return sum(counters[name].bytes_sent for name in ("lo", "lo0") if name in counters)
 
 
 def memory() -> int:
-    """What this process has, in bytes."""
+    """The memory of this process, in bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 def throughput(workers: int, pattern: str) -> None:
-    """Seconds for all tasks of real files; with no workers, on one thread of this process."""
+    """Seconds for all tasks of real files; with 0 workers, on one thread of this process."""
     source = PairFiles([pattern])
 
     def timed(who: Workers) -> None:
@@ -121,13 +121,13 @@ def throughput(workers: int, pattern: str) -> None:
 
 
 def warmed(pattern: str, number: int) -> None:
-    """Everything that a worker imports for its first task."""
+    """Make a worker import everything that its first task needs."""
     source = PairFiles([str(Path(pattern).parent / "tiny.npz")])
     gathered(source.parts(source.layers))
 
 
 def directories(pattern: str) -> None:
-    """Reading the directories of many files, a task each, and making tasks of what they hold."""
+    """Read the directories of many files, one task each, and make tasks from their contents."""
     with connect("local", WORKERS) as cluster:
         cluster.map(partial(warmed, pattern), list(range(4 * WORKERS)))
         before, busy, start = memory(), time.process_time(), time.perf_counter()
@@ -147,15 +147,15 @@ def directories(pattern: str) -> None:
 
 
 def least(rounds: int, function: Callable[..., None], *arguments: object) -> dict[str, float]:
-    """The least of each figure in several rounds: others use this machine, too."""
+    """The least of each figure over several rounds, because others use this machine too."""
     found = [alone(function, *arguments) for _ in range(rounds)]
     return {name: min(it[name] for it in found) for name in found[0]}
 
 
 def alone(function: Callable[..., None], *arguments: object) -> dict[str, float]:
-    """What one of these prints, in a process of its own."""
+    """The figures that one of these functions prints in its own process."""
     code = (
-        "import qdebug.cli, sys;"  # it tells NumPy to leave threads to qdebug
+        "import qdebug.cli, sys;"  # makes NumPy leave threads to qdebug
         f"sys.path.insert(0, {str(HERE)!r}); import scale;"
         f"scale.{function.__name__}(*{arguments!r})"
     )
@@ -168,16 +168,16 @@ def alone(function: Callable[..., None], *arguments: object) -> dict[str, float]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes as they are sent."""
+    """Sizes in bytes, as sent."""
 
     task: int  # of one part
-    part: float  # one more part in a task
+    part: float  # each further part in a task
     result: int  # a layer of one channel
-    channel: float  # each channel more
+    channel: float  # each further channel
 
 
 def sizes(folder: Path) -> Sizes:
-    """What is sent for a task and its result."""
+    """The sizes of a task and its result."""
     task, result = example(folder)
     many = PairFiles([str(folder / "layers.npz")])
     parts = many.parts(many.layers)
@@ -198,7 +198,7 @@ def sizes(folder: Path) -> Sizes:
 def overheads(
     counts: Sequence[int], folder: Path, rounds: int
 ) -> tuple[str, list[dict[str, float]]]:
-    """A table of tasks without work, and what it is made of."""
+    """A table of tasks without work, and the measurements behind it."""
     found = [least(rounds, overhead, count, str(folder)) for count in counts]
     rows = [
         (
@@ -212,14 +212,14 @@ def overheads(
         for count, it in zip(counts, found, strict=True)
     ]
     headers = (
-        *("tasks", "tasks/s", "ms a task", "of it client and scheduler at work, ms"),
-        *("bytes a task", "more memory in client and scheduler, MB"),
+        *("tasks", "tasks/s", "ms per task", "of which client and scheduler are busy, ms"),
+        *("bytes per task", "added memory in client and scheduler, MB"),
     )
     return markdown(headers, rows), found
 
 
 def rates(patterns: dict[str, str], rounds: int) -> tuple[str, float, float]:
-    """A table of MB/s; that of a worker among two on stored files; seconds that a task takes."""
+    """A table of MB/s; MB/s of one worker of two on stored files; seconds that a task takes."""
     rows, rate, each = [], 0.0, 0.0
     for name, pattern in patterns.items():
         folder, names = os.path.split(pattern)
@@ -232,7 +232,7 @@ def rates(patterns: dict[str, str], rounds: int) -> tuple[str, float, float]:
             rows.append((f"{name}: {who}", f"{best['tasks']:.0f}", f"{speed:.0f}", f"{per:.0f}"))
             if name == "stored" and workers == WORKERS:
                 rate, each = per, best["seconds"] * workers / best["tasks"]
-    return markdown(("", "tasks", "MB/s", "MB/s a worker"), rows), rate, each
+    return markdown(("", "tasks", "MB/s", "MB/s per worker"), rows), rate, each
 
 
 def estimate(sizes: Sizes, each: dict[str, float], listing: dict[str, float], rate: float) -> str:
@@ -275,7 +275,7 @@ def estimate(sizes: Sizes, each: dict[str, float], listing: dict[str, float], ra
             f"{steps['schedule']:.0f} s",
         ),
         (
-            "all: directories, then the longer of reading + measuring and scheduling",
+            "total: directories, then the longer of reading + measuring and scheduling",
             f"{total:.0f} s",
         ),
         (
@@ -292,10 +292,10 @@ def estimate(sizes: Sizes, each: dict[str, float], listing: dict[str, float], ra
 
 
 class Shards(Files):
-    """Folders of files that a cluster reads."""
+    """Folders of files for a cluster to read."""
 
     def folder_of(self, name: str, fill: Callable[[Path], None]) -> Path:
-        """A folder, filled when it is first asked for."""
+        """A folder, filled when it is first requested."""
         folder = self._folder / name
         if not folder.exists():
             unfinished = self._folder / f"unfinished-{name}"
@@ -329,7 +329,7 @@ class Shards(Files):
 
 
 def page(quick: bool) -> str:
-    """Measure, and fill the template in."""
+    """Measure, and fill in the template."""
     shards = Shards(
         ROOT / "build/bench" / ("scale-quick" if quick else "scale"), 0.05 if quick else 1
     )
@@ -345,7 +345,7 @@ def page(quick: bool) -> str:
     )
     listing = least(1 if quick else 3, directories, str(small / "shard-*.npz"))
     task_bytes = Cluster.task_elements * ELEMENT_BYTES
-    busiest = task_bytes / STORAGE + task_bytes / (rate * MB)  # seconds of a task there
+    busiest = task_bytes / STORAGE + task_bytes / (rate * MB)  # seconds per task, assumed storage
     return TEMPLATE.read_text().format(
         date=TODAY,
         setting=setting(PACKAGES),
@@ -383,7 +383,7 @@ def page(quick: bool) -> str:
 def main() -> None:
     """Write the page, or show it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="prints a page that means little")
+    parser.add_argument("--quick", action="store_true", help="small files; figures mean little")
     quick = parser.parse_args().quick
     text = page(quick)
     if quick:

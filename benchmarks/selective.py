@@ -1,10 +1,10 @@
-"""What following `qdebug suggest` gains, against leaving out as many operators at random.
+"""What `qdebug suggest` gains, against leaving out as many operators at random.
 
 Quantizes a float model of scikit-learn's digits (.tflite with ai-edge-quantizer, .onnx with ONNX
-Runtime), lets qdebug say which K operators to leave in float, quantizes again with that, and
-compares the SQNR of the model's output with the mean, best and worst of other choices of K: all of
-them, or so many drawn at random. The suggestion is made on 40 samples; SQNR is taken over the 320
-others that neither training nor calibration has seen.
+Runtime), lets qdebug suggest K operators to leave in float, and quantizes again without them. The
+SQNR of the model's output is compared with the mean, best and worst of other choices of K: all of
+them, or `DRAWS` drawn at random. The suggestion is made on 40 samples; SQNR is taken over 320
+others. Neither training nor calibration has seen any of these.
 
     pip install -e '.[all]' ai-edge-quantizer==0.10.0 scikit-learn==1.9.1
     python benchmarks/selective.py sample_models/digits_float.tflite --bits 8
@@ -43,7 +43,7 @@ from qdebug.report.report import Report
 Array = NDArray[Any]
 Outputs = dict[str, Array]  # tensor -> its values for all samples
 
-SEED = 20  # sample_models/make_samples.py splits the data with it
+SEED = 20  # the seed with which sample_models/make_samples.py splits the data
 CALIBRATION_SAMPLES = 200
 SUGGESTION_SAMPLES = 40
 DRAWS = 60
@@ -60,7 +60,7 @@ def split_digits() -> tuple[Array, Array]:
 
 
 class Litert:
-    """A .tflite model, quantized with ai-edge-quantizer; operators by their output's name."""
+    """A .tflite model, quantized with ai-edge-quantizer; operators are named by their output."""
 
     form = "ai-edge-quantizer"
 
@@ -74,7 +74,8 @@ class Litert:
         interpreter = Interpreter(str(path))
         ((signature, names),) = interpreter.get_signature_list().items()
         self.input_name = names["inputs"][0]
-        # All samples at once: ai-edge-quantizer takes the moving average of the ranges of several.
+        # One batch of all samples: over several batches, ai-edge-quantizer takes a moving average
+        # of the ranges.
         self._calibration = {signature: [{self.input_name: calibration}]}
         self._ranges: Any = None
         details = interpreter._get_ops_details()
@@ -93,7 +94,7 @@ class Litert:
         self.quantized_name = "quantized.tflite"
 
     def leaving(self, operators: Sequence[str]) -> Any:
-        """What the quantizer takes to leave these in float: written here without qdebug."""
+        """The recipe that leaves these operators in float, written without qdebug."""
         import re
 
         return self._base + [
@@ -149,7 +150,7 @@ class Litert:
 
 
 class Onnx:
-    """An .onnx model, quantized with ONNX Runtime's quantize_static; operators by node name."""
+    """An .onnx model, quantized with ONNX Runtime's quantize_static; operators are node names."""
 
     form = "onnxruntime"
 
@@ -164,7 +165,7 @@ class Onnx:
         self.quantized_name = "quantized.onnx"
 
     def leaving(self, operators: Sequence[str]) -> Any:
-        """What the quantizer takes to leave these in float."""
+        """The list that leaves these operators in float."""
         return list(operators)
 
     def as_suggested(self, text: str) -> Any:
@@ -213,13 +214,13 @@ def sqnr(reference: Outputs, found: Outputs) -> dict[str, float]:
 
 
 def command(*arguments: object) -> None:
-    """Run qdebug as on the command line."""
+    """Run qdebug as from the command line."""
     with contextlib.redirect_stderr(io.StringIO()):
         qdebug([str(argument) for argument in arguments], standalone_mode=False)
 
 
 def without_model_run(report: Report) -> Report:
-    """The report as it is of a pair file without model_float."""
+    """The report as from a pair file without model_float."""
     return replace(
         report,
         layers=[
@@ -232,7 +233,7 @@ def without_model_run(report: Report) -> Report:
 
 
 def correlations(report: Report, operators: Sequence[str], gains: Sequence[float]) -> str:
-    """Spearman's rank correlation of each way to rank operators with what leaving one gains."""
+    """Spearman's rank correlation between each ranking and the gain of leaving one operator out."""
     found = suggestions(report).candidates
     local = suggestions(without_model_run(report)).candidates
     ways = {
@@ -247,7 +248,7 @@ def correlations(report: Report, operators: Sequence[str], gains: Sequence[float
 
 
 def study(model: Litert | Onnx, tops: Sequence[int], folder: Path) -> None:
-    """Print what each K gains."""
+    """Print the gain for each K."""
     _, images = split_digits()
     told, held_out = images[:SUGGESTION_SAMPLES], images[SUGGESTION_SAMPLES:]
     reference = model.run(model.path.read_bytes(), held_out)
@@ -268,7 +269,7 @@ def study(model: Litert | Onnx, tops: Sequence[int], folder: Path) -> None:
     singles = [gain(model.leaving([operator])) for operator in model.operators]
     for output in model.outputs:
         ranked = correlations(report, model.operators, [single[output] for single in singles])
-        print(f"rank correlation with what leaving one operator gains, {output}: {ranked}")
+        print(f"rank correlation with the gain of leaving one operator out, {output}: {ranked}")
     print(
         "\n| left in float | output | suggested | random: mean | best | worst | at least as good |"
     )
@@ -296,7 +297,7 @@ def study(model: Litert | Onnx, tops: Sequence[int], folder: Path) -> None:
 def main() -> None:
     """Study one model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help=".tflite or .onnx, of images 8x8 of digits")
+    parser.add_argument("model", type=Path, help=".tflite or .onnx, for 8x8 images of digits")
     parser.add_argument("--bits", type=int, choices=(4, 8), default=8, help="of the weights")
     parser.add_argument("--top", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Train the larger models that selective.py takes, on scikit-learn's digits, into build/selective.
+"""Train larger models for selective.py on scikit-learn's digits, and write them to build/selective.
 
-`mlp.onnx`, an ONNX network of five Gemm trained by scikit-learn, needs nothing else. With
-TensorFlow installed (tensorflow-cpu 2.21.0, in a virtual environment of its own, as `make samples`
-makes one) also `blocks-SEED.tflite`, five inverted residual blocks as MobileNetV2 has them, and
-`chain-SEED.tflite`, eight 3x3 convolutions in a row: both end in logits.
+`mlp.onnx`, an ONNX network of five Gemm nodes trained by scikit-learn, needs nothing else. With
+TensorFlow installed (tensorflow-cpu 2.21.0, in its own virtual environment, like that of `make
+samples`), it also makes `blocks-SEED.tflite`, five inverted residual blocks as in MobileNetV2, and
+`chain-SEED.tflite`, eight 3x3 convolutions in a row. Both end in logits.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ EPOCHS = 25
 
 
 def load_data() -> Any:
-    """Training images and labels, then held-out ones, of which training sees nothing."""
+    """Training images and labels, then held-out ones, which training never sees."""
     digits = load_digits()
     images = (digits.images[..., np.newaxis] / 16.0).astype(np.float32)
     train, test, labels, test_labels = train_test_split(
@@ -116,7 +116,7 @@ def make_convolutional(kind: str, seed: int, path: Path) -> None:
 
 
 def main() -> None:
-    """Make what the installed packages can."""
+    """Make the models that the installed packages allow."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     if importlib.util.find_spec("onnx"):
         make_mlp(FOLDER / "mlp.onnx")

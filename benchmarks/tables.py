@@ -38,9 +38,9 @@ TFLITE = "`np.load` + TFLite's five formulas"
 
 @dataclass(frozen=True)
 class Target:
-    """A promise about a ratio, and what was found.
+    """A target for a ratio, and the ratio that was found.
 
-    `why` is what explains a miss, itself measured; empty where nothing measured does.
+    `why` explains a miss by measurements; it is empty if no measurement does.
     """
 
     what: str
@@ -52,13 +52,13 @@ class Target:
 
     @property
     def met(self) -> bool:
-        """Whether the promise is kept."""
+        """Whether the target is met."""
         return self.found >= self.limit if self.at_least else self.found <= self.limit
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table of the page, with what the prose around it says in figures."""
+    """A table of the page, with the figures that the prose around it quotes."""
 
     table: str
     targets: Sequence[Target] = ()
@@ -68,11 +68,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Machine:
-    """What single parts of the work cost here, to explain the whole."""
+    """What single parts of the work cost on this machine, to explain the whole."""
 
     cores: int
     zlibs: Mapping[str, zlibs.Rates]
-    start: float  # seconds of a report of next to nothing
+    start: float  # seconds of a report of 64 elements
     interpreter: int  # bytes of memory of Python itself
 
 
@@ -83,7 +83,7 @@ def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def seconds(value: float) -> str:
-    """To three digits."""
+    """Seconds, to three significant digits."""
     return f"{value:#.3g}"
 
 
@@ -100,7 +100,7 @@ def machine(files: Files, rounds: int) -> Machine:
 
 
 def stored(files: Files, rounds: int, parts: Machine) -> Section:
-    """The pair file as numpy.savez writes it, against what else reads one."""
+    """The pair file as numpy.savez writes it: qdebug against other readers."""
     path = files.stored()
     contenders: dict[str, Command] = {QDEBUG: report(path)}
     if takes_jobs():
@@ -126,7 +126,7 @@ def stored(files: Files, rounds: int, parts: Machine) -> Section:
     assert reading is not None
 
     def working(name: str) -> float:
-        """Seconds without start-up: as the command says, or less those of a report of nothing."""
+        """Seconds without start-up: as the command reports, or minus those of a tiny report."""
         cost = costs[name]
         if cost.inside is not None:
             return cost.inside
@@ -154,8 +154,8 @@ def stored(files: Files, rounds: int, parts: Machine) -> Section:
     return Section(
         markdown(
             (
-                *("", "whole command, s", "beside qdebug"),
-                *("without start-up, s", "beside qdebug", "memory, MB"),
+                *("", "whole command, s", "relative to qdebug"),
+                *("without start-up, s", "relative to qdebug", "memory, MB"),
             ),
             rows,
         ),
@@ -195,7 +195,7 @@ def stored(files: Files, rounds: int, parts: Machine) -> Section:
 
 
 def installed(package: str) -> bool:
-    """Whether it can be imported."""
+    """Whether the package can be imported."""
     return importlib.util.find_spec(package) is not None
 
 
@@ -244,7 +244,7 @@ def compressed(files: Files, rounds: int, parts: Machine) -> Section:
 
 
 def shapes(files: Files, rounds: int) -> Section:
-    """Types, and channels on each axis, against float32 and int8 with one scale."""
+    """Types, and channels on each axis, relative to float32 and int8 with one scale."""
     base = "float32, int8, one scale"
     paths = {
         base: files.typed("float32", "int8"),
@@ -268,7 +268,7 @@ def shapes(files: Files, rounds: int) -> Section:
 
 
 def many(files: Files, rounds: int) -> Section:
-    """A file of very many small layers."""
+    """A file of 10 000 small layers."""
     path = files.many()
     costs = compete({NP_LOAD: peer("load", path), QDEBUG: report(path)}, rounds)
     load = costs[NP_LOAD].seconds
@@ -281,7 +281,7 @@ def many(files: Files, rounds: int) -> Section:
 
 
 def memory(files: Files, rounds: int, parts: Machine) -> Section:
-    """Peak memory, whatever the file."""
+    """Peak memory for different kinds of files."""
     layers = "10 000 layers"
     paths = {
         "stored, 8 layers": files.stored(),
@@ -302,7 +302,7 @@ def memory(files: Files, rounds: int, parts: Machine) -> Section:
     worst = max(peaks, key=lambda name: peaks[name])
     return Section(
         markdown(("", "file, MB", "memory, MB"), rows),
-        [Target(f"memory above the interpreter, the most ({worst})", peaks[worst], 150, "MB")],
+        [Target(f"most memory above the interpreter ({worst})", peaks[worst], 150, "MB")],
         facts={
             "kb_per_layer": (costs[layers].peak - costs[START].peak) / files.elements(10_000) / 1e3
         },
@@ -310,7 +310,7 @@ def memory(files: Files, rounds: int, parts: Machine) -> Section:
 
 
 def start_up(files: Files, rounds: int) -> Section:
-    """Commands that have next to nothing to do."""
+    """Commands with hardly any work."""
     click, libraries = "`import click`", "`import numpy, click, tabulate`"
     shown, small = "`qdebug --help`", "`qdebug report sample_models/digits.npz`"
     tiny = f"{QDEBUG} of 64 elements"
@@ -333,7 +333,7 @@ def start_up(files: Files, rounds: int) -> Section:
         for name, value in took.items()
     ]
     return Section(
-        markdown(("", "s", "beside the imports above it"), rows),
+        markdown(("", "s", "relative to the imports above"), rows),
         [
             Target(f"{shown}: times as long as {click}", took[shown] / took[click], 1.8),
             Target(
@@ -380,7 +380,7 @@ def live(files: Files, rounds: int, counts: tuple[int, int]) -> Section:
         )
         for name, slope in slopes.items()
     ]
-    headers = ("", "ms a sample", "beside qdebug", f"{few} samples, s", f"{many} samples, s")
+    headers = ("", "ms per sample", "relative to qdebug", f"{few} samples, s", f"{many} samples, s")
     return Section(markdown(headers, rows))
 
 
@@ -421,7 +421,7 @@ def compiled(stored_file: Section) -> Section:
         )
     headers = (
         *("", "M elements/s", "ratio", "start-up, s", "reading, s"),
-        *("statistics, s", "all, s", "times as fast"),
+        *("statistics, s", "total, s", "times as fast"),
     )
     return Section(
         markdown(headers, rows),
@@ -431,15 +431,15 @@ def compiled(stored_file: Section) -> Section:
 
 
 def numba_figures() -> tuple[float, float, float]:
-    """Seconds to import Numba, to load the kernel, and elements per second."""
-    for _ in range(2):  # the first may compile
+    """Seconds to import Numba, seconds to load the kernel, and elements per second."""
+    for _ in range(2):  # the first run may compile
         said = output(PYTHON, HERE / "numba_kernel.py")
     importing, loading, speed = map(float, said.split())
     return importing, loading, speed
 
 
 def codecs(parts: Machine) -> Section:
-    """Zlib and its twins."""
+    """CRC-32 and inflate with zlib and its replacements."""
     headers = ("", "CRC-32, MB/s", "inflate normal numbers, MB/s", "inflate activations, MB/s")
     rows = [(name, *(f"{rate / MB:.0f}" for rate in rates)) for name, rates in parts.zlibs.items()]
     missing = [name for name in zlibs.MODULES if name not in parts.zlibs]

@@ -1,4 +1,4 @@
-"""zlib and its faster twins: CRC-32 and inflate, in bytes of array per second."""
+"""zlib and its faster replacements: CRC-32 and inflate, in bytes of array data per second."""
 
 import importlib
 import importlib.util
@@ -16,7 +16,7 @@ REPETITIONS = 7
 
 
 class Rates(NamedTuple):
-    """Bytes of array per second, on one core."""
+    """Bytes of array data per second, on one core."""
 
     crc32: float
     inflate_normal: float
@@ -24,7 +24,7 @@ class Rates(NamedTuple):
 
 
 def rates() -> dict[str, Rates]:
-    """Of each that is installed."""
+    """The rates of each library that is installed."""
     arrays = [_bytes(make(normal(ELEMENTS))) for make in (pair, activation)]
     found = {}
     for name, module in MODULES.items():
@@ -43,7 +43,7 @@ def _bytes(fields: Fields) -> bytes:
 
 
 def _deflated(data: bytes) -> bytes:
-    """As numpy.savez_compressed writes it."""
+    """The data, compressed as by numpy.savez_compressed."""
     packer = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -15)
     return packer.compress(data) + packer.flush()
 

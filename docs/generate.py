@@ -1,8 +1,9 @@
-"""Write what the documentation takes from the program: docs/cli.md, outputs of commands, pictures.
+"""Generate the parts of the documentation that come from the program.
 
-A block of Markdown that begins with ```console holds commands (after ``$ ``) and what they print;
-this runs the commands, from the root of the repository, and puts in what they print now.
-``make docs`` calls it; a test fails when its result is not what stands in the files.
+These are docs/cli.md, the output of commands, and the pictures. A Markdown block that begins with
+```console holds commands (after ``$ ``) and their output; this script runs the commands from the
+root of the repository and replaces their output. ``make docs`` calls it; a test fails if the files
+differ from its result.
 """
 
 import os
@@ -60,7 +61,7 @@ def cli_page() -> str:
 
 
 def refreshed(page: str) -> str:
-    """The page with its console blocks as the commands print them now, and the drawing anew."""
+    """The page with current output in its console blocks, and a current drawing."""
 
     def run(block: re.Match[str]) -> str:
         lines = []
@@ -73,7 +74,7 @@ def refreshed(page: str) -> str:
 
 
 def output_of(command: str) -> str:
-    """What a shell command prints, run beside this Python's own scripts."""
+    """What a shell command prints; this Python's own scripts come first on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", command],
@@ -87,7 +88,7 @@ def output_of(command: str) -> str:
 
 
 def write_all() -> None:
-    """Bring every page and picture up to date."""
+    """Update every page and picture."""
     (ROOT / "docs/cli.md").write_text(cli_page())
     for page in PAGES:
         page.write_text(refreshed(page.read_text()))
@@ -100,7 +101,7 @@ def write_all() -> None:
 
 
 def make_faults(path: Path) -> None:
-    """Faults that the sample models do not have, in the floats of one of their layers."""
+    """Write a pair file with faults that the sample models lack, made from one of their layers."""
     name = next(n for n in np.load(SOUND).files if "logits_1/MatMul;" in n).rpartition("/")[0]
     with np.load(SOUND) as pairs:
         sound = {f: pairs[f"{name}/{f}"] for f in ("float", "quantized", "scale", "zero_point")}

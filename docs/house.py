@@ -1,8 +1,8 @@
 """The rooms of the package and the imports between them: `python docs/house.py` draws them.
 
-An arrow from one room to another says that a module of the first imports one of the second, whether
+An arrow from one room to another means that a module in the first imports a module in the second:
 at its top, within a function, or for types only. `make docs` puts the drawing into CONTRIBUTING.md;
-a test fails where an arrow goes back up.
+a test fails if an arrow goes up.
 """
 
 import ast
@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "qdebug"
 
-# The front door and the rooms below it, from top to bottom. A room may import those below it.
+# The front door and the rooms, from top to bottom. A room may import only those below it.
 FLOORS = (
     ("cli",),
     ("api",),
@@ -31,14 +31,13 @@ FLOORS = (
 # Modules that share a room without being a package.
 _SHARED = {
     **dict.fromkeys(("__main__",), "cli"),
-    **dict.fromkeys(("__init__", "testing"), "api"),
-    "sources.memory": "sources.pair_file",
-    **dict.fromkeys(("errors", "names", "formatting", "output"), "words"),
+    **dict.fromkeys(("__init__", "results", "testing"), "api"),
+    **dict.fromkeys(("arguments", "errors", "names", "formatting", "output"), "words"),
 }
 
 
 def room_of(module: str) -> str:
-    """The room of a module, named without the package: ``sources.tflite.graph``.
+    """The room of a module, given without the package's name: ``sources.tflite.graph``.
 
     >>> room_of("sources.tflite.graph"), room_of("measure.layer"), room_of("names")
     ('sources.tflite', 'measure', 'words')
@@ -52,7 +51,7 @@ def room_of(module: str) -> str:
 
 
 def imports() -> dict[tuple[str, str], list[str]]:
-    """Each arrow from room to room: the modules that it is drawn for."""
+    """Each arrow from room to room, with the imports behind it."""
     arrows: dict[tuple[str, str], list[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -88,13 +87,13 @@ def _is_module(name: str) -> bool:
 
 
 def upward(arrows: Mapping[tuple[str, str], list[str]]) -> dict[tuple[str, str], list[str]]:
-    """The arrows that do not go down at least one floor."""
+    """The arrows that stay on a floor or go up."""
     floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
     return {ends: modules for ends, modules in arrows.items() if floor[ends[0]] >= floor[ends[1]]}
 
 
 def drawing() -> str:
-    """The rooms and their arrows for Mermaid; an arrow that others imply is left out."""
+    """The rooms and their arrows in Mermaid; an arrow that others imply is left out."""
     arrows = set(imports())
     below: dict[str, set[str]] = {}
     for start, end in arrows:

@@ -1,13 +1,12 @@
 """Debugger for quantized neural networks: which layers does quantization hurt, and why.
 
-The names below are the library (docs/api.md). Each is imported when it is first used, so that
-``import qdebug`` costs nothing.
+The names below are the public library (docs/api.md). Each is imported when it is first used, so
+``import qdebug`` itself loads nothing.
 """
-
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # type checkers take it for True; `typing` itself would be an import
 if TYPE_CHECKING:
     from qdebug import testing
     from qdebug.api import (
@@ -38,15 +37,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'qdebug' has no attribute '{name}'")
-    from importlib import import_module
+if not TYPE_CHECKING:  # so that type checkers also report a misspelt name
 
-    if name == "testing":
-        return import_module("qdebug.testing")
-    return getattr(import_module("qdebug.api"), name)
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'qdebug' has no attribute '{name}'")
+        from importlib import import_module
+
+        if name == "testing":
+            return import_module("qdebug.testing")
+        return getattr(import_module("qdebug.api"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return [*__all__, "__version__"]

@@ -1,12 +1,12 @@
-"""QdebugError and its kinds: every message that a user can act on."""
+"""QdebugError and its subclasses: every error that a user can fix."""
 
 
 class QdebugError(Exception):
-    """Something the user can put right; the message is one line that says what and how."""
+    """An error that the user can fix; its message says in one line what to fix."""
 
 
 class MissingExtraError(QdebugError):
-    """What is asked for needs a library that is not installed.
+    """The request needs a library that is not installed.
 
     >>> str(MissingExtraError("ONNX models need", "onnx"))
     "ONNX models need an extra: pip install 'qdebug[onnx]'"
@@ -17,7 +17,7 @@ class MissingExtraError(QdebugError):
 
 
 class OptionError(QdebugError):
-    """An option that means nothing for what was given.
+    """An option that does not apply to the given source.
 
     >>> str(OptionError("signature", "LiteRT models (.tflite)"))
     "option 'signature' goes with LiteRT models (.tflite)"
@@ -29,10 +29,10 @@ class OptionError(QdebugError):
 
 
 class FieldError(QdebugError):
-    """One field of one layer is not what it must be.
+    """One field of one layer has an invalid value.
 
-    Raised where the fact is known (`affine` knows no layer and no file); whoever knows the file
-    and the layer puts them in front with `locate`.
+    Raised where the fact is known (`affine` knows no layer and no file). A caller that knows the
+    file and the layer adds them with `locate`.
 
     >>> str(FieldError("scale", found="-0.5", expected="a finite number above 0"))
     "field 'scale': found -0.5, expected a finite number above 0"
@@ -42,12 +42,18 @@ class FieldError(QdebugError):
         super().__init__(f"field '{field}': found {found}, expected {expected}")
 
 
+class UnknownLayerError(QdebugError, KeyError):
+    """No layer has this name. It is also the `KeyError` of a mapping."""
+
+    __str__ = Exception.__str__  # KeyError would put the message into quotation marks
+
+
 class LayerError(QdebugError):
     """A layer that cannot be used; the others still can."""
 
 
 def locate(error: Exception | str, *, file: str = "", layer: str) -> LayerError:
-    """`error` with its layer, and its file where it is in one, in front.
+    """`error` with its file, if there is one, and its layer in front.
 
     >>> str(locate(FieldError("bits", found="9", expected="2 to 8"), file="a.npz", layer="conv"))
     "a.npz: layer 'conv': field 'bits': found 9, expected 2 to 8"

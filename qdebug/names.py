@@ -1,4 +1,4 @@
-"""Layer names: to find layers by them, and to show them safely. Names are hostile data."""
+"""Layer names: find layers by name, and show names safely. Names are untrusted data."""
 
 import re
 import unicodedata
@@ -7,18 +7,18 @@ from fnmatch import fnmatchcase
 
 from qdebug.errors import QdebugError
 
-# To a spreadsheet, a cell that begins with one of these is a formula; an apostrophe in front makes
-# it text. Text that has apostrophes there gets one more, so that removing one restores it.
+# A spreadsheet reads a cell that begins with one of these as a formula; a leading apostrophe makes
+# it text. Text that already has leading apostrophes gets one more, so removing one restores it.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _GUARD = re.compile(r"'(?='*[=+\-@])")
 
-# Categories that a terminal would act on or not show: controls, bidirectional and zero-width
+# Categories that a terminal interprets or does not show: controls, bidirectional and zero-width
 # format characters, surrogates, private use, unassigned, line and paragraph separators.
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def printable(text: str) -> str:
-    r"""`text` on one line, with whatever a terminal would act on written as an escape.
+    r"""`text` on one line, with all `_UNPRINTABLE` characters escaped.
 
     >>> printable("conv\x1b[2J\n")
     'conv\\x1b[2J\\n'
@@ -66,7 +66,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def shortened(names: Sequence[str], width: int) -> list[str]:
-    """The names in at most `width` characters each, different ones still different if that can be.
+    """The names in at most `width` characters each; different names stay different if possible.
 
     >>> shortened(["a/block_dw/long/sub", "a/block_pw/long/sub"], 12)
     ['…dw/long/sub', '…pw/long/sub']
@@ -89,7 +89,7 @@ def shortened(names: Sequence[str], width: int) -> list[str]:
 
 
 def file_stem(name: str) -> str:
-    """A file name, without ending, for a layer: letters, digits, dot, dash and underscore only.
+    """A file name without suffix for a layer: only letters, digits, dot, dash and underscore.
 
     >>> file_stem("../model/conv 1;Relu")
     'model_conv_1_Relu'
@@ -99,7 +99,7 @@ def file_stem(name: str) -> str:
 
 
 def file_stems(names: Iterable[str]) -> list[str]:
-    """A file name, without ending, for each layer; no two alike, whatever the case of letters.
+    """A file name without suffix for each layer; all differ even if letter case is ignored.
 
     >>> file_stems(["a/b", "a_b", "A_b-2"])
     ['a_b', 'a_b-2', 'A_b-2-2']
@@ -109,7 +109,7 @@ def file_stems(names: Iterable[str]) -> list[str]:
     for name in names:
         stem = unique = file_stem(name)
         number = 1
-        while unique.lower() in taken:  # some file systems do not tell capitals
+        while unique.lower() in taken:  # some file systems ignore case
             number += 1
             unique = f"{stem}-{number}"
         taken.add(unique.lower())
@@ -118,18 +118,18 @@ def file_stems(names: Iterable[str]) -> list[str]:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether `pattern` is `name` itself or a glob (``*``, ``?``, ``[abc]``) for it."""
+    """Whether `pattern` is `name` itself or a glob (``*``, ``?``, ``[abc]``) that matches it."""
     return name == pattern or fnmatchcase(name, pattern)
 
 
 def find(names: Iterable[str], pattern: str, part: bool = False) -> list[str]:
-    """The names that `pattern` means: itself, a glob's, or, with `part`, the only one it is in.
+    """The names that `pattern` matches, as a name or glob or, with `part`, as a unique substring.
 
     >>> find(["stem/conv", "head/conv"], "stem", part=True)
     ['stem/conv']
 
     Raises:
-        QdebugError: none, or several that it is a part of.
+        QdebugError: it matches none, or is a substring of several.
     """
     known = list(dict.fromkeys(names))
     if pattern in known:
@@ -149,20 +149,20 @@ def find(names: Iterable[str], pattern: str, part: bool = False) -> list[str]:
 
 
 def find_all(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """The names that each pattern means, or the only one that it is a part of; each once.
+    """The names that the patterns match, as names, globs or unique substrings; each once.
 
     Raises:
-        QdebugError: a pattern that means none, or is a part of several.
+        QdebugError: a pattern matches none, or is a substring of several.
     """
     known = list(names)
     return list(dict.fromkeys(n for each in patterns for n in find(known, each, part=True)))
 
 
 def select(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
-    """The names that any of the globs means; all where there is no glob.
+    """The names that match any of the globs; all names if there is no glob.
 
     Raises:
-        QdebugError: a glob that means none.
+        QdebugError: a glob matches none.
     """
     if not patterns:
         return set(names)
@@ -170,12 +170,12 @@ def select(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: the known words most like `word`, or the first of them all.
+    """The end of an error message: the known words closest to `word`, or the first few of all.
 
     >>> nearest("conv2", ["conv1", "dense"])
     "did you mean 'conv1'?"
     """
-    from difflib import get_close_matches  # of no use where all goes well
+    from difflib import get_close_matches  # needed only for errors
 
     choices = list(known)
     close = get_close_matches(word, choices, n=3, cutoff=0.5)
@@ -187,7 +187,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first five of the names, for a message, and how many more there are.
+    """The first five names, for a message, and the number of the others.
 
     >>> some(["a", "b", "c", "d", "e", "f", "g"])
     "'a', 'b', 'c', 'd', 'e' and 2 more"

@@ -16,7 +16,7 @@ _DIRECTORY = "found a directory, expected the name of a file to write"
 
 
 def check_writable(path: Path) -> None:
-    """Check, before anything is read, that a file of this name can most likely be written.
+    """Check, before anything is read, that this file can probably be written.
 
     Raises:
         QdebugError: it is a directory, or its folder is missing or not writable.
@@ -40,7 +40,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the name `path` only when the block ends well.
+    """A binary file that is renamed to `path` only if the block ends without an error.
 
     Raises:
         QdebugError: it cannot be written.
@@ -49,8 +49,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     try:
         if path.is_dir():
             raise QdebugError(f"{shown}: {_DIRECTORY}")
-        target = path.resolve()  # a link stays, and what it points to is written
-        if target.exists() and not target.is_file():  # a pipe or a device is not to be replaced
+        target = path.resolve()  # keep a link and write the file that it points to
+        if target.exists() and not target.is_file():  # do not replace a pipe or a device
             with target.open("wb") as file:
                 yield file
             return
@@ -60,7 +60,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-        os.chmod(temporary, _mode_of(target))  # mkstemp makes it private  # noqa: PTH101
+        os.chmod(temporary, _mode_of(target))  # mkstemp made it private  # noqa: PTH101
         os.replace(temporary, target)  # noqa: PTH105
     except OSError as error:
         raise QdebugError(f"{shown}: cannot be written: {error.strerror}") from None
@@ -69,7 +69,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _mode_of(target: Path) -> int:
-    """The permissions of the file that is there, else those of any new file."""
+    """The permissions of the existing file, else those of a new file."""
     try:
         return stat.S_IMODE(target.stat().st_mode)
     except FileNotFoundError:

@@ -45,7 +45,7 @@ def random_layer(rng: np.random.Generator, elements: int = 12) -> dict[str, Any]
     span = min(qmax - qmin, 5000 if dtype != "int32" else 2**31)
     q = rng.integers(max(qmin, -span), min(qmax, span) + 1, shape).astype(dtype)
     error = rng.uniform(-0.5, 0.5, shape)
-    kind = rng.integers(0, 7)
+    kind = rng.integers(0, 8)
     if kind == 1:  # the same error everywhere, halves among them
         error = np.full(shape, rng.choice([0.0, 0.25, 0.5, 3.0]))
     elif kind == 2:  # far more than rounding
@@ -59,6 +59,8 @@ def random_layer(rng: np.random.Generator, elements: int = 12) -> dict[str, Any]
         x = x + 1000 * s * rng.standard_normal(shape) * (rng.random(shape) < 0.1)
     elif kind == 6:  # all floats the same
         x = np.full(shape, x.flat[0] if x.size else 0.0)
+    elif kind == 7:  # of another scale than the recorded one
+        x = x * rng.choice([0.9, 1.1])
     with np.errstate(over="ignore"):
         x = np.asarray(x).astype(rng.choice(FLOATS))
     if rng.random() < 0.15 and x.size:

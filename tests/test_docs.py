@@ -3,12 +3,15 @@
 import importlib.util
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from click.testing import Result
 
+import qdebug as library
 from qdebug.cli import COMMANDS
 from qdebug.measure.metrics import FIGURES
 from qdebug.report.configuration import read_config
@@ -17,6 +20,12 @@ from qdebug.sources.pair_file.read import FIELDS
 Run = Callable[..., Result]
 
 ROOT = Path(__file__).parent.parent
+PUBLIC = [
+    name
+    for kind in (library, library.Report, library.Layer)
+    for name in (library.__all__ if kind is library else vars(kind))
+    if not name.startswith("_")
+]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("sample_models/*.md")])
 
 
@@ -65,9 +74,8 @@ def test_the_readmes_pair_file_and_ci_snippets_work(
 ) -> None:
     readme = ROOT / "README.md"
     monkeypatch.chdir(tmp_path)
-    writing, reading = blocks(readme, "python")
-    exec(writing, {})
-    exec(reading, {})
+    (example,) = blocks(readme, "python")
+    exec(example, {})
     assert capsys.readouterr().out.startswith("conv1 0.28")
     assert "1 layer, 2,048 elements" in qdebug("report", "pairs.npz").output
     (ci,) = blocks(readme, "yaml")
@@ -78,6 +86,20 @@ def test_the_readmes_pair_file_and_ci_snippets_work(
     (config,) = blocks(readme, "toml")
     Path("pyproject.toml").write_text(config)
     assert len(read_config(Path("pyproject.toml")).overrides) == 1
+
+
+def test_the_librarys_tests_and_data_frames_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    page = blocks(ROOT / "docs/api.md", "python")
+    tests, frame = (block for block in page if ">>>" not in block)
+    names: dict[str, Any] = {"report": library.analyze("sample_models/digits.npz")}
+    exec(tests, names)
+    if find_spec("ai_edge_litert"):
+        names["test_the_int8_model_keeps_its_signal"]()
+    names["test_my_kernel_rounds_and_does_nothing_else"]()
+    if find_spec("pandas"):
+        exec(frame, names)
+        assert len(names["frame"]) == 20
 
 
 def make_commands(page: str) -> list[str]:
@@ -96,6 +118,7 @@ def test_what_readers_are_told_to_make_are_targets() -> None:
         ("metrics.md", [*FIGURES, "rmse_scale_ratio"]),
         ("pair-file.md", FIELDS),
         ("cli.md", COMMANDS),
+        ("api.md", PUBLIC),
     ],
 )
 def test_nothing_is_left_out(page: str, words: list[str]) -> None:

@@ -1,1 +1,1 @@
-"""Advice: other ways to quantize a layer, the one to choose, the operators to leave in float."""
+"""Advice: alternatives for a layer, the one to choose, and the operators to leave in float."""

@@ -1,4 +1,4 @@
-"""Remedy: of the ways to quantize a layer that `whatif` tried, the smallest change that helps."""
+"""Remedy: the smallest change that helps, among the alternatives that `whatif` tried."""
 
 import math
 from collections.abc import Sequence
@@ -9,25 +9,25 @@ from qdebug.arithmetic.affine import representable_range
 from qdebug.formatting import percent, significant
 from qdebug.measure.metrics import LOW_SQNR_DB
 
-# A change helps when it takes half of the error power away.
+# A change helps if it halves the error power.
 HELPS_DB = 10 * math.log10(2)
 
-# A scale for each channel is to gain a bit. Less comes by itself: channels of 50 normal floats have
-# smaller extremes than 200 such channels together, which gives 3.9 dB.
+# One scale per channel must gain a bit. A smaller gain comes by chance: each channel of 50 normal
+# floats has smaller extremes than 200 such channels together, and that alone gives 3.9 dB.
 _CHANNELS_HELP_DB = 20 * math.log10(2)
 
-# Errors of fewer steps are the floats' own last digits.
+# Smaller errors, in steps, are in the floats' own last digits.
 _EXACT_STEPS = 1e-4
 
-# Of several ways to choose a range the simplest is taken that is so near to the best.
+# The simplest range is recommended that is within `_NEAR_DB` of the best.
 _NEAR_DB = 1.0
 
-# From the simplest on: calibration as it comes, then ways to leave outliers out.
+# From the simplest on: min/max of the calibration, then ranges that exclude outliers.
 _SIMPLEST_RANGES = ("affine", "symmetric", "percentile_99.99", "percentile_99.9", "mse")
 
-# With fewer floats to a scale, a clipped range is fitted to these very floats and says nothing of
-# others. Over min/max of normal floats the search for the least error gains by luck alone up to
-# 5 dB with 9 floats and 1.2 dB with 100 (60 seeds).
+# With fewer floats per scale, a clipped range overfits these floats. On normal floats the search
+# for the least error beats min/max by chance alone by up to 5 dB with 9 floats and 1.2 dB with 100
+# (60 seeds).
 _FEW_ELEMENTS = 100
 
 _INT16_BITS = 16
@@ -67,11 +67,11 @@ class Recommendation:
     """What to change, or why nothing here helps.
 
     Attributes:
-        text: the same in words.
-        alternative: the name of the alternative that is recommended; None where none is.
-        sqnr_db: SQNR of the layer's output to be expected then, what was carried in included;
-            None where none is recommended or nothing is left of the error.
-        gain_db: that less the SQNR of today.
+        text: the recommendation in words.
+        alternative: the name of the recommended alternative; None if there is none.
+        sqnr_db: the expected SQNR of the layer's output, carried error included; None if nothing
+            is recommended or no error is left.
+        gain_db: `sqnr_db` less the recorded SQNR.
     """
 
     text: str
@@ -81,13 +81,18 @@ class Recommendation:
 
 
 def recommend(found: WhatIf) -> Recommendation:
-    """The cheapest kind of change that halves the error power, or the reason that there is none.
+    """The cheapest kind of change that halves the error power, or why there is none.
 
-    From cheap to dear: another range; affine instead of symmetric or the other way round, which
-    TFLite has neither for weights nor for 16 bits; a scale for each channel, which runtimes do not
-    take for activations, where it gains a bit (6 dB); more bits. Error that came from
-    elsewhere is taken to stay as it is. More bits always help, so they are recommended only where
-    SQNR is under 20 dB.
+    The kinds, from cheap to expensive:
+
+    1. another range;
+    2. affine instead of symmetric or vice versa; not for weights or 16 bits, because TFLite allows
+       only symmetric there;
+    3. one scale per channel, if it gains a bit (6 dB); not for activations, because runtimes take
+       one scale there;
+    4. more bits. They always help, so they are recommended only if SQNR is below 20 dB.
+
+    Carried error is assumed to stay as it is.
     """
     layer, total, own = found.layer, found.total, found.recorded.metrics
     if not total.num_elements:
@@ -95,17 +100,17 @@ def recommend(found: WhatIf) -> Recommendation:
     if total.mse is None or own.mse is None:
         return Recommendation("The floats are too large to square: no error power to compare.")
     if total.float_min == total.float_max:
-        return Recommendation("All floats are equal: they say nothing of how to quantize others.")
+        return Recommendation("All floats are equal: they do not show how to quantize others.")
     if (total.max_abs_error_scale or 0.0) < _EXACT_STEPS:
-        return Recommendation("The recorded quantization is exact: nothing to mend.")
+        return Recommendation("The recorded quantization is exact: nothing to fix.")
     if layer.kind == "bias":
         return Recommendation(
-            "Nothing to choose here: a bias has the input's scale times the weights', and its "
-            "error goes when theirs does."
+            "Nothing to choose here: a bias has the input's scale times the weights'. Its error "
+            "goes away when theirs does."
         )
     if layer.kind == "activation" and layer.op in _FIXED:
         return Recommendation(
-            f"Nothing to choose here: TFLite fixes scale and zero point of {layer.op} to "
+            f"Nothing to choose here: TFLite fixes the scale and zero point of {layer.op} at "
             f"{_FIXED[layer.op]}."
         )
     per_scale = total.num_elements / layer.params.channels
@@ -128,10 +133,10 @@ def recommend(found: WhatIf) -> Recommendation:
 
 
 def expected_gain_db(found: WhatIf, alternative: Alternative) -> float | None:
-    """How much SQNR of the layer's output rises, in dB: infinite where no error is left.
+    """The gain in SQNR of the layer's output, in dB; infinite if no error is left.
 
-    The error power that is not the recorded quantizer's own is taken to stay; None where there is
-    no error power to compare.
+    Error power that is not the recorded quantizer's own is assumed to stay. None if there is no
+    error power to compare.
     """
     total, own, other = found.total.mse, found.recorded.metrics.mse, alternative.metrics.mse
     if total is None or own is None or other is None:
@@ -145,7 +150,7 @@ def expected_gain_db(found: WhatIf, alternative: Alternative) -> float | None:
 def _simplest(
     found: WhatIf, candidates: Sequence[Alternative], least: float = HELPS_DB
 ) -> Alternative | None:
-    """The first candidate that gains so many dB at least and is near the best of them."""
+    """The first candidate that gains at least `least` dB and is within `_NEAR_DB` of the best."""
     gains = [expected_gain_db(found, each) or 0.0 for each in candidates]
     enough = max(least, max(gains, default=0.0) - _NEAR_DB)
     return next(
@@ -154,7 +159,7 @@ def _simplest(
 
 
 def _change(found: WhatIf, chosen: Alternative) -> Recommendation:
-    """The recommendation of an alternative that helps."""
+    """The recommendation to use this alternative."""
     layer, params, metrics = found.layer, chosen.params, chosen.metrics
     gain = expected_gain_db(found, chosen)
     assert gain is not None
@@ -164,7 +169,7 @@ def _change(found: WhatIf, chosen: Alternative) -> Recommendation:
         low, high = representable_range(s, z, params.code_range)
         label += f", {low:.3g} to {high:.3g} (scale {significant(s)}, zero point {z})"
     else:
-        label += f", a scale for each of {params.channels} channels of axis {params.axis}"
+        label += f", one scale for each of the {params.channels} channels of axis {params.axis}"
     before = found.total.sqnr_db
     after = None if before is None or math.isinf(gain) else before + gain
     effect = (
@@ -176,13 +181,13 @@ def _change(found: WhatIf, chosen: Alternative) -> Recommendation:
     text = f"The smallest change that helps: {label}: {effect}{clipped}."
     if layer.kind == "activation" and layer.op in _AS_ITS_INPUT:
         text += (
-            f" TFLite gives {layer.op} its input's scale and zero point: it is to be changed there."
+            f" TFLite gives {layer.op} its input's scale and zero point: change them at the input."
         )
     return Recommendation(text, chosen.name, after, None if math.isinf(gain) else gain)
 
 
 def _nothing_cheap(found: WhatIf) -> Recommendation:
-    """Nothing but more bits is left: whether these are worth while."""
+    """The recommendation if only more bits could help."""
     total, own = found.total, found.recorded.metrics
     assert total.mse is not None
     assert own.mse is not None
@@ -190,9 +195,9 @@ def _nothing_cheap(found: WhatIf) -> Recommendation:
     if from_elsewhere > 0.5:
         carried = significant(total.carried_rmse_scale or 0.0)
         return Recommendation(
-            f"Nothing here helps: {percent(from_elsewhere)} % of the error power is not this "
-            f"quantizer's own but in the codes it was given (carried rmse/scale {carried}); no "
-            "other range, symmetry or type removes that."
+            f"Nothing here helps: {percent(from_elsewhere)} % of the error power is carried, not "
+            f"this quantizer's own (carried rmse/scale {carried}). No other range, symmetry or "
+            "type removes it."
         )
     more = [
         each
@@ -201,7 +206,7 @@ def _nothing_cheap(found: WhatIf) -> Recommendation:
     ]
     bits = found.layer.params.bits
     wider = _simplest(found, more)
-    rounding = f"what is left is rounding at {bits} bits, SQNR {_db(total.sqnr_db)} dB"
+    rounding = f"the error is rounding at {bits} bits, SQNR {_db(total.sqnr_db)} dB"
     if wider is None:
         return Recommendation(f"Nothing here helps: {rounding}.")
     if total.sqnr_db is not None and total.sqnr_db < LOW_SQNR_DB:
@@ -209,18 +214,18 @@ def _nothing_cheap(found: WhatIf) -> Recommendation:
         by_channel = [each for each in found.alternatives if each.name == "per_channel"]
         if found.layer.kind == "activation" and (best := _simplest(found, by_channel)):
             return Recommendation(
-                f"{change.text} A scale a channel would give {_db(best.metrics.sqnr_db)} dB, but "
-                "runtimes take one scale for an activation.",
+                f"{change.text} One scale per channel would give {_db(best.metrics.sqnr_db)} dB, "
+                "but runtimes take one scale for an activation.",
                 *(change.alternative, change.sqnr_db, change.gain_db),
             )
         return change
     gain = expected_gain_db(found, wider)
-    effect = "leave none" if gain is None or math.isinf(gain) else f"give {gain:+.1f} dB"
+    effect = "remove it" if gain is None or math.isinf(gain) else f"give {gain:+.1f} dB"
     return Recommendation(
         f"Nothing cheaper than more bits helps: {rounding}; {LABELS[wider.name]} would {effect}."
     )
 
 
 def _db(value: float | None) -> str:
-    """As tables have it."""
+    """As in tables."""
     return "-" if value is None else f"{value:.1f}"

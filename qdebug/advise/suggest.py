@@ -1,19 +1,20 @@
-"""Suggest: the operators to leave in float, worst first, and the share of the error each carries.
+"""Suggest: the operators to leave in float, worst first, with each one's share of the error.
 
-From a report alone: knows no tensor, no model and no converter. docs/selective.md has the theory
-and what it is worth on real models.
+Works from a report alone: knows no tensor, no model and no converter. docs/selective.md has the
+theory and measurements on real models.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from qdebug.errors import QdebugError
 from qdebug.measure.metrics import REFERENCE
+from qdebug.report.graph import Graph, graph_of
 from qdebug.report.report import LayerReport, Report
 
-# What shares are made of, the best first; see `suggestions`.
+# The figures that shares are computed from, the best first; see `suggestions`.
 Basis = Literal["model", "local", "steps"]
 
 DEFAULT_BUDGET = 0.8
@@ -21,18 +22,18 @@ DEFAULT_BUDGET = 0.8
 # Operators that only change a tensor's representation.
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "QuantizeLinear", "DequantizeLinear")
 
-# An activation whose error beyond its own rounding is less than this share of its weights' was
-# compared with floats that were computed with the quantized weights.
+# If an activation's error beyond its own rounding is less than this share of its weights' error,
+# its reference floats were computed with the quantized weights.
 _LACKS_WEIGHTS = 0.01
 
-# An operator of whose error less than this share goes away by leaving it in float only rounds.
+# If leaving an operator in float removes less than this share of its error, it only rounds.
 _ONLY_ROUNDS = 0.001
 
-# Sums of floats may miss their total by so much, as a share.
+# Relative rounding error allowed in a sum of floats.
 _ROUNDING = 1e-12
 
-# Figures beyond this (in steps; in dB of a ratio) are no measurements. Powers of what lies below,
-# and their sums, stay finite.
+# Larger figures (in steps; in dB of a ratio) are not measurements. Powers of smaller ones, and
+# their sums, stay finite.
 _LARGEST_STEPS = 1e50
 _LARGEST_DB = 1000.0
 
@@ -42,11 +43,11 @@ class Suggestion:
     """An operator to leave in float.
 
     Attributes:
-        layer: the tensor that it makes, as the report has it; a weight's where that is all.
-        nodes: what the float model calls the operator; empty where the report does not say.
-        op: its kind, where known.
-        share: of the model's error, as a share: what is made here.
-        removes: the part of that which leaving this operator alone in float takes away.
+        layer: the report's name for its output tensor; for its weight, if only that is known.
+        nodes: the float model's names for the operator; empty if the report has none.
+        op: its kind, if known.
+        share: the share of the model's error that is made here.
+        removes: the part of `share` that disappears if only this operator is left in float.
         reason: a line of figures, or the diagnosis.
     """
 
@@ -60,12 +61,12 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Suggestions:
-    """All operators that leaving in float helps.
+    """All operators worth leaving in float.
 
     Attributes:
-        basis: what the shares are made of.
+        basis: the figures that the shares are computed from.
         candidates: those operators, the one that removes most first.
-        untold: layers whose figures do not tell, by name.
+        untold: names of layers that lack the figures for this basis.
     """
 
     basis: Basis
@@ -75,12 +76,12 @@ class Suggestions:
 
 @dataclass(frozen=True)
 class _Power:
-    """Error power of one layer: in squared steps, or beside the signal's power.
+    """Error power of one layer: in squared steps, or relative to the signal's power.
 
     Attributes:
         own: of all error made at its operator.
-        kept: the part of it that stays when the operator is left in float: its output's rounding.
-        inherited: of what its operator's inputs had wrong.
+        kept: the part of `own` that stays if the operator is left in float: its output's rounding.
+        inherited: of the error that its operator's inputs bring.
     """
 
     own: float
@@ -90,38 +91,48 @@ class _Power:
 
 @dataclass(frozen=True)
 class _Operator:
-    """What a report has of one operator: a tensor that it makes, weights that it reads."""
+    """One operator in a report: its output tensor and its weights.
+
+    `place` is the output tensor's index in the report, -1 if there is none.
+    """
 
     made: LayerReport | None
     weights: Sequence[LayerReport]
+    place: int = -1
 
     @property
     def layer(self) -> LayerReport:
-        """What it is named by."""
+        """The layer that names it."""
         return self.made or self.weights[0]
 
 
 def suggestions(report: Report) -> Suggestions:
-    """The operators of a report that leaving in float helps, the one that helps most first.
+    """The operators of a report that are worth leaving in float, the most effective first.
 
-    The share of an operator is what it adds to the model's error. On the way to the output each
-    layer hands on the error it inherits and adds its own, which is independent, so powers add. Of
-    the error at the last layer own / (own + inherited) was made there; of the rest, the same part
-    of the layer before; and so on back. That is the basis "model"; it needs a run of the float
-    model (`inherited_rmse_scale`) and takes the report's order for a chain.
+    The share of an operator is the part of the model's error that it adds. There are three bases;
+    the one is used that most layers have figures for.
 
-    Without such a run ("local"): own noise-to-signal ratios, 10^(-sqnr_db / 10), as shares of their
-    sum: through a chain they add up to the output's. Without SQNR ("steps", TFLite's CSV): squares
-    of rmse/scale likewise, as if all tensors filled their ranges alike. Of the three the one that
-    most layers have figures for.
+    "model" needs a run of the float model (`inherited_rmse_scale`). On the way to the output each
+    layer passes on the error that it inherits and adds its own; the two are independent, so powers
+    add. At an output, the share own / (own + inherited) was made there. The rest is assigned to the
+    layers that feed it, in proportion to the error power that each contributes, and so on back to
+    the inputs. A layer that several others read gets a part from each of them. Several outputs
+    (layers that feed no other) share equally. A layer without figures passes on everything that it
+    gets. `graph_of` says what feeds a layer and how much each feeder contributes.
 
-    What leaving one operator in float removes is its share without its output's own rounding and
-    clipping (`quantizer_rmse_scale`): the next operator quantizes that tensor again. Behind the
-    last layer of the basis "model" there is no next one, and all its share goes.
+    "local" works without such a run: each layer's noise-to-signal ratio, 10^(-sqnr_db / 10), as a
+    share of their sum. Through a chain these ratios add up to that of the output.
 
-    The weights' error is in their operator's own, except where the reference was itself computed
-    with the quantized weights (ONNX's QDQ form). There it is inherited, and is taken out of that in
-    proportion: the weights' noise-to-signal ratio beside that of the layer before.
+    "steps" works without SQNR (TFLite's CSV): squares of rmse/scale as shares of their sum, as if
+    all tensors filled their ranges equally.
+
+    Leaving one operator in float removes its share except its output's own rounding and clipping
+    (`quantizer_rmse_scale`), because the next operator quantizes that tensor again. After the last
+    layer of the basis "model" there is no next operator, so its whole share disappears.
+
+    The weights' error is part of their operator's own, unless the reference itself was computed
+    with the quantized weights (ONNX's QDQ form). Then it is part of the inherited error, which is
+    divided in proportion to the noise-to-signal ratios of the weights and of the layer before.
 
     Raises:
         QdebugError: the report has no operator to judge.
@@ -131,8 +142,9 @@ def suggestions(report: Report) -> Suggestions:
         raise QdebugError(
             "found no operator among the layers, expected activations: a report made with --inputs"
         )
-    basis, powers = _best_basis(operators)
-    shares = _handed_on(powers) if basis == "model" else _of_sum(powers)
+    graph = graph_of(report.layers)
+    basis, powers = _best_basis(operators, graph)
+    shares = _handed_on(operators, powers, graph) if basis == "model" else _of_sum(powers)
     found: dict[tuple[str, ...] | str, Suggestion] = {}
     for operator, power, share in zip(operators, powers, shares, strict=True):
         if power is None or not power.own or not _can_be_left(operator.layer):
@@ -159,9 +171,9 @@ def suggestions(report: Report) -> Suggestions:
 def chosen(
     candidates: Sequence[Suggestion], *, top: int | None = None, budget: float | None = None
 ) -> list[Suggestion]:
-    """The fewest candidates that keep to a budget, and no more than `top`; all without either.
+    """The fewest candidates that reach the budget, at most `top`; all if neither is given.
 
-    A budget is a share of what all candidates remove, each left in float by itself.
+    The budget is a share of the sum of `removes` over all candidates.
     """
     kept = list(candidates)
     if budget is not None:
@@ -174,31 +186,31 @@ def chosen(
 
 
 def _operators(report: Report) -> list[_Operator]:
-    """Who makes an activation, each with its weights; then who only reads weights."""
+    """The operators that make an activation, with their weights; then those with weights only."""
     weights: dict[tuple[str, ...], list[LayerReport]] = {}
     for layer in report.layers:
         if layer.metrics and layer.kind == "weight" and layer.nodes:
             weights.setdefault(tuple(layer.nodes), []).append(layer)
     operators = [
         # Of several outputs the first has the weights.
-        _Operator(layer, weights.pop(tuple(layer.nodes or ()), []))
-        for layer in report.layers
+        _Operator(layer, weights.pop(tuple(layer.nodes or ()), []), place)
+        for place, layer in enumerate(report.layers)
         if layer.metrics and layer.kind not in ("weight", "bias")
     ]
     return operators + [_Operator(None, readers) for readers in weights.values()]
 
 
 def _can_be_left(layer: LayerReport) -> bool:
-    """Whether an operator makes the layer: not the model's inputs, no mere change of format."""
+    """Whether an operator makes the layer: it is no model input and no mere conversion."""
     if layer.op is None:
-        return layer.kind is None  # a plain pair file, which does not say
+        return layer.kind is None  # a plain pair file has no `op`
     return layer.op not in _CONVERSIONS
 
 
-def _best_basis(operators: Sequence[_Operator]) -> tuple[Basis, list[_Power | None]]:
-    """The basis that most operators have the figures for, and their powers."""
+def _best_basis(operators: Sequence[_Operator], graph: Graph) -> tuple[Basis, list[_Power | None]]:
+    """The basis that most operators have figures for, and their powers."""
     found: dict[Basis, list[_Power | None]] = {
-        "model": _along_the_chain(operators),
+        "model": _through_the_graph(operators, graph),
         "local": [_beside_the_signal(operator) for operator in operators],
         "steps": [_in_steps(operator) for operator in operators],
     }
@@ -206,25 +218,40 @@ def _best_basis(operators: Sequence[_Operator]) -> tuple[Basis, list[_Power | No
     return basis, found[basis]
 
 
-def _along_the_chain(operators: Sequence[_Operator]) -> list[_Power | None]:
-    """Powers in squared steps, with what each layer inherits; of the last one's nothing is kept."""
-    powers: list[_Power | None] = []
-    arriving = 0.0  # noise-to-signal ratio of the layer before, in the whole run
-    for operator in operators:
+def _through_the_graph(operators: Sequence[_Operator], graph: Graph) -> list[_Power | None]:
+    """Powers in squared steps, inherited error included; an output has no `kept` power."""
+    by_place = {operator.place: operator for operator in operators if operator.made}
+    powers: dict[int, _Power] = {}
+    leaving: dict[int, float] = {}  # noise-to-signal ratio of a layer in the whole run
+    for place in graph.order:
+        arriving = max((leaving[feeder] for feeder in graph.feeders[place]), default=0.0)
+        leaving[place] = arriving
+        operator = by_place.get(place)
+        if operator is None:
+            continue
         power, inherited = _in_steps(operator), _figure(operator, "inherited_rmse_scale")
         if power is None or inherited is None or not _tells_rounding(operator):
-            powers.append(None)
             continue
         inherited *= inherited
         noise = _noise_to_signal(operator.made)
         if noise and power.own:
             ratio = _unseen_weights(operator, power, noise)
             weights = inherited * ratio / (ratio + arriving) if ratio else 0.0
-            arriving = (power.own + inherited) * (noise / power.own)
+            leaving[place] = (power.own + inherited) * (noise / power.own)
             power, inherited = replace(power, own=power.own + weights), inherited - weights
-        powers.append(replace(power, inherited=inherited))
-    last = max((i for i, power in enumerate(powers) if power), default=None)
-    return [replace(p, kept=0.0) if p and i == last else p for i, p in enumerate(powers)]
+        powers[place] = replace(power, inherited=inherited)
+    for place in powers.keys() - _quantized_again(powers, graph):
+        powers[place] = replace(powers[place], kept=0.0)
+    return [powers.get(operator.place) for operator in operators]
+
+
+def _quantized_again(powers: Mapping[int, _Power], graph: Graph) -> set[int]:
+    """Layers that a layer with figures reads, directly or through layers without figures."""
+    read: set[int] = set()
+    for place in reversed(graph.order):
+        if place in powers or place in read:
+            read.update(graph.feeders[place])
+    return read
 
 
 def _beside_the_signal(operator: _Operator) -> _Power | None:
@@ -240,7 +267,7 @@ def _beside_the_signal(operator: _Operator) -> _Power | None:
 
 
 def _in_steps(operator: _Operator) -> _Power | None:
-    """Power in squared steps; where nothing tells the rounding, it is taken for uniform."""
+    """Power in squared steps; if the rounding error is unknown, it is assumed to be uniform."""
     own, rounding = (_figure(operator, f) for f in ("rmse_scale", "quantizer_rmse_scale"))
     if own is None:
         return None
@@ -253,7 +280,7 @@ def _tells_rounding(operator: _Operator) -> bool:
 
 
 def _unseen_weights(operator: _Operator, power: _Power, noise: float) -> float:
-    """The weights' noise-to-signal ratio where the operator's own error lacks it, else 0."""
+    """The weights' noise-to-signal ratio if the operator's own error lacks it, else 0."""
     weights = _noise_of_weights(operator)
     beyond_rounding = noise * ((power.own - power.kept) / power.own)
     return weights if beyond_rounding < _LACKS_WEIGHTS * weights else 0.0
@@ -264,7 +291,7 @@ def _noise_of_weights(operator: _Operator) -> float:
 
 
 def _noise_to_signal(layer: LayerReport | None) -> float | None:
-    """Power of the error beside the signal's: 10^(-sqnr_db / 10); None where it cannot be had."""
+    """Power of the error relative to the signal: 10^(-sqnr_db / 10); None if undefined."""
     decibels = layer.metrics.sqnr_db if layer and layer.metrics else None
     if decibels is None or abs(decibels) > _LARGEST_DB:
         return None
@@ -272,31 +299,47 @@ def _noise_to_signal(layer: LayerReport | None) -> float | None:
 
 
 def _figure(operator: _Operator, name: str) -> float | None:
-    """A figure of the tensor that the operator makes, in steps; None where it cannot be had."""
+    """A figure of the operator's output tensor, in steps; None if undefined."""
     value = getattr(operator.made.metrics, name) if operator.made else None
     return None if value is None or abs(value) > _LARGEST_STEPS else float(value)
 
 
-def _handed_on(powers: Sequence[_Power | None]) -> list[float]:
-    """Shares of the last layer's error by where it was made; see `suggestions`."""
-    shares, rest = [], 1.0
-    for power in reversed(powers):
-        own = 0.0
+def _handed_on(
+    operators: Sequence[_Operator], powers: Sequence[_Power | None], graph: Graph
+) -> list[float]:
+    """Each operator's share of the error at the outputs; see `suggestions`."""
+    known = {o.place: power for o, power in zip(operators, powers, strict=True) if power}
+    outputs = _outputs(known, graph)
+    rest = dict.fromkeys(outputs, 1 / max(len(outputs), 1))
+    shares: dict[int, float] = {}
+    for place in reversed(graph.order):
+        here, power = rest.pop(place, 0.0), known.get(place)
         if power is not None and power.own:
-            own = rest * power.own / (power.own + power.inherited)
-        shares.append(own)
-        rest -= own
-    return shares[::-1]
+            shares[place] = here * (power.own / (power.own + power.inherited))
+            here = max(here - shares[place], 0.0)
+        for feeder, part in graph.feeders[place].items():
+            rest[feeder] = rest.get(feeder, 0.0) + here * part
+    return [shares.get(operator.place, 0.0) for operator in operators]
+
+
+def _outputs(powers: Mapping[int, _Power], graph: Graph) -> list[int]:
+    """Layers that feed no other, if they or a layer before them have figures."""
+    feed = {feeder for feeders in graph.feeders for feeder in feeders}
+    told: set[int] = set()
+    for place in graph.order:
+        if place in powers or told.intersection(graph.feeders[place]):
+            told.add(place)
+    return [place for place in graph.order if place in told and place not in feed]
 
 
 def _of_sum(powers: Sequence[_Power | None]) -> list[float]:
-    """Shares of the sum of all that is known."""
+    """Shares of the sum of all known powers."""
     total = math.fsum(power.own for power in powers if power is not None)
     return [power.own / total if power is not None and total else 0.0 for power in powers]
 
 
 def _merged(first: Suggestion, second: Suggestion) -> Suggestion:
-    """One operator of two outputs, named by the worse."""
+    """One operator with two outputs, named by the worse."""
     return replace(
         max(first, second, key=lambda s: s.removes),
         share=first.share + second.share,

@@ -1,8 +1,8 @@
-"""What if: the figures of one layer's floats under other ways to quantize them.
+"""What if: the figures of one layer's floats under other quantizations.
 
 Nothing is estimated: every alternative quantizes all floats, block by block. Two sweeps over the
-data do, for all layers together: the first takes their figures, ranges and distributions, the
-second tries what these suggest. Knows no file and no model.
+data suffice for all layers together. The first gathers figures, ranges and distributions; the
+second tries the alternatives that follow from them. Knows no file and no model.
 """
 
 import math
@@ -36,27 +36,27 @@ from qdebug.run.session import Session
 
 PERCENTILES = (99.9, 99.99)
 
-# With more bits than this nothing is gained by clipping, and nobody chooses such a range.
+# With more bits than this, clipping gains nothing, so no range is searched for.
 _MOST_SEARCHED_BITS = 16
 
-# Channels of a tensor that has one scale: more than this is a mistake about the axis.
+# If a tensor with one scale seems to have more channels than this, the guessed axis is wrong.
 _MOST_GUESSED_CHANNELS = 1 << 16
 
-# Summaries of all layers in one sweep.
+# At most this many bytes of summaries in one sweep.
 _MOST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, eq=False)
 class Alternative:
-    """One way to quantize the layer's floats, and what it gives.
+    """One way to quantize the layer's floats, and its figures.
 
     Attributes:
         name: ``as_recorded``, ``affine``, ``symmetric``, ``percentile_99.9``, ``percentile_99.99``,
             ``mse``, ``per_channel``, ``per_tensor``, ``int16``, ``int8`` or ``int4``.
         change: what it changes: ``nothing``, ``range``, ``symmetry``, ``channels`` or ``bits``.
-        params: scale, zero point and codes.
-        metrics: the figures of D(Q(x)) - x: of the quantizer alone.
-        change_db: its SQNR less that of the recorded quantizer, in dB; None where one has none.
+        params: scale, zero point and code range.
+        metrics: the figures of D(Q(x)) - x, the quantizer alone.
+        change_db: its SQNR less that of the recorded quantizer, in dB; None if either is undefined.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Alternative:
 
 @dataclass(frozen=True, eq=False)
 class WhatIf:
-    """What other ways to quantize one layer's floats would give.
+    """The figures of one layer's floats under other quantizations.
 
     Attributes:
         layer: as recorded.
-        total: the figures with the recorded codes, whatever is wrong with them.
+        total: the figures with the recorded codes, carried error included.
         recorded: the recorded quantizer by itself.
         alternatives: the others.
     """
@@ -89,7 +89,7 @@ class WhatIf:
 
 
 class Look:
-    """What the first sweep gathers of a layer: its statistics, ranges by channel, a summary."""
+    """The first sweep's data of a layer: its statistics, ranges by channel, a summary."""
 
     def __init__(self, layer: Layer) -> None:
         """Begin; `layer` is cut as `viewed` cuts it."""
@@ -111,16 +111,16 @@ class Look:
 
     @property
     def ranges(self) -> tuple[Float64Array, Float64Array] | None:
-        """The ends of each channel's range, zero within; None where not all data has channels."""
+        """The ends of each channel's range, zero included; None if some data has no channels."""
         return self._ranges
 
     @property
     def summary(self) -> Summary | None:
-        """The floats by scale; None where no range is searched for."""
+        """The floats by scale; None if no range is searched for."""
         return None if self._summarizer is None else self._summarizer.summary()
 
     def add(self, layer: Layer, block: Block) -> None:
-        """Take a block."""
+        """Add a block."""
         self._figures.add(layer, block)
         if layer.view != self._view:
             self._ranges = None
@@ -134,7 +134,7 @@ class Look:
             self._summarizer.add(by_scale.floats, by_scale.first_channel)
 
     def merge(self, other: "Look") -> None:
-        """Take in another's."""
+        """Merge another's data."""
         self._figures.merge(other._figures)
         if self._ranges is None or other._ranges is None:
             self._ranges = None
@@ -149,7 +149,7 @@ _WIDER = (np.minimum, np.maximum)
 
 
 class _Trials:
-    """What the second sweep gathers of a layer: the figures of each candidate's D(Q(x)) - x."""
+    """The second sweep's data of a layer: the figures of each candidate's D(Q(x)) - x."""
 
     def __init__(self, candidates: Sequence[QuantParams]) -> None:
         self._candidates = candidates
@@ -162,25 +162,25 @@ class _Trials:
         return layers_metrics(list(zip(statistics, self._candidates, strict=True)))
 
     def add(self, layer: Layer, block: Block) -> None:
-        """Quantize a block in all ways."""
+        """Quantize a block with each candidate."""
         for params, figures in zip(self._candidates, self._figures, strict=True):
             view = block if params.channels > 1 else block.as_one_channel()
             figures.add(layer, _quantized(view, params))
 
     def merge(self, other: "_Trials") -> None:
-        """Take in another's figures."""
+        """Merge another's figures."""
         for mine, theirs in zip(self._figures, other._figures, strict=True):
             mine.merge(theirs)
 
 
 def explore(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, WhatIf]]:
-    """The report of these layers, and what other ways to quantize them would give, in two sweeps.
+    """The report of these layers, and their figures under other quantizations, in two sweeps.
 
-    There are no alternatives for a bias, whose scale is the product of the input's and the
-    weights'. Each changes one thing: the range keeps the recorded symmetry, channels and bits, and
-    so on. The floats of a layer of more than `summary.WHOLE_ELEMENTS` are known to percentiles and
-    to the search for the least error by a histogram only; what they choose is then judged by all
-    floats. Layers that cannot be read have no what-if; the report says why.
+    Each alternative changes one thing: another range, for example, keeps the recorded symmetry,
+    channels and bits. A bias has no alternatives, because its scale is the product of the input's
+    and the weights' scales. For a layer of more than `summary.WHOLE_ELEMENTS`, percentiles and the
+    search for the least error work on a histogram; the ranges that they choose are then judged on
+    all floats. Layers that cannot be read have no what-if; the report says why.
 
     Raises:
         QdebugError: a name that the source does not have.
@@ -229,13 +229,13 @@ def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
 def _what_if(
     layer: Layer, total: Metrics, plans: "Sequence[_Plan]", tried: Sequence[Metrics]
 ) -> WhatIf:
-    """What was tried, beside the recorded quantizer."""
+    """The alternatives that were tried, compared with the recorded quantizer."""
     found = {
         name: Alternative(name, change, params, metrics)
         for (name, change, params), metrics in zip(plans, tried, strict=True)
     }
     if "mse" in found:
-        # The search goes by the histogram and by steps: another range may turn out a little better.
+        # The search uses a histogram and discrete steps: another range may be slightly better.
         ranges = [alternative for alternative in found.values() if alternative.change == "range"]
         best = min(ranges, key=lambda alternative: alternative.metrics.mse or 0.0)
         found["mse"] = replace(found["mse"], params=best.params, metrics=best.metrics)
@@ -254,18 +254,19 @@ def _what_if(
 
 
 def viewed(layer: Layer) -> Layer:
-    """The layer, cut so that a scale for each of its channels can be tried."""
+    """The layer, viewed so that one scale per channel can be tried."""
     axis = None if layer.params.axis is not None or layer.kind == "bias" else _channel_axis(layer)
     return replace(layer, view=None if axis is None else (axis, layer.shape[axis]))
 
 
 def _channel_axis(layer: Layer) -> int | None:
-    """The axis for one scale a channel: the one that a runtime would take.
+    """The axis for one scale per channel: the one that a runtime would use.
 
-    Weights: the output channels, which in TFLite are the first axis but for depthwise convolutions'
-    last, in ONNX the last of a MatMul and the second of a ConvTranspose. Activations: the last
-    axis, for TFLite's tensors are NHWC; the second of more than two where the operator is written
-    as ONNX does, for its tensors are NCHW. None where that axis has no two channels.
+    Weights: the output channels. They are the first axis, except in TFLite the last of a depthwise
+    convolution, in ONNX the last of a MatMul and the second of a ConvTranspose. Activations: the
+    last axis, because TFLite's tensors are NHWC. If the operator's name is an ONNX name and there
+    are more than two axes: the second, because ONNX's tensors are NCHW. None if that axis has fewer
+    than two channels.
     """
     shape, op = layer.shape, layer.op or ""
     if len(shape) < 2:
@@ -278,12 +279,12 @@ def _channel_axis(layer: Layer) -> int | None:
     return chosen if 2 <= shape[chosen] <= _MOST_GUESSED_CHANNELS else None
 
 
-# Name, what it changes, and parameters of something to try.
+# An alternative to try: its name, what it changes, its parameters.
 _Plan = tuple[str, str, QuantParams]
 
 
 def _plans(layer: Layer, look: Look, metrics: Metrics) -> list[_Plan]:
-    """All there is to try."""
+    """All alternatives to try."""
     recorded = layer.params
     symmetric = recorded.symmetric
     one = recorded.axis is None
@@ -325,7 +326,7 @@ def _plans(layer: Layer, look: Look, metrics: Metrics) -> list[_Plan]:
     elif layer.view is not None and look.ranges is not None:
         axis, channels = layer.view
         elements = metrics.num_elements + (metrics.non_finite or 0)
-        if 2 * channels <= elements:  # a scale for each element would be no quantization
+        if 2 * channels <= elements:  # one scale per element would be no quantization
             scheme = middle if weight else same
             params = params_from_range(*look.ranges, scheme, axis)
             plans.append(("per_channel", "channels", params))
@@ -340,7 +341,7 @@ def _plans(layer: Layer, look: Look, metrics: Metrics) -> list[_Plan]:
 
 
 def _quantized(block: Block, params: QuantParams) -> Block:
-    """The block with the codes that these parameters give."""
+    """The block with codes computed with these parameters."""
     x = block.floats.astype(np.float64)  # (outer, channels, inner)
     scale, zero_point = params.rows(block.first_channel, block.first_channel + x.shape[1])
     codes = codes_of(x, scale, zero_point, (params.qmin, params.qmax))

@@ -1,7 +1,8 @@
-"""Choose the range of floats that the codes are to represent: min/max, percentile, least error."""
+"""Choose the range of floats that the codes represent: min/max, percentile or least error."""
 
 import math
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -16,32 +17,35 @@ from qdebug.arithmetic.affine import (
 )
 from qdebug.errors import FieldError
 
-# Elements quantized at a time while ranges are tried: 2 MB of float64.
+# Elements quantized at a time in the search for a range: 2 MB of float64.
 _TILE = 1 << 18
 
 
-# How a range is chosen: all of it, what holds a percentage of the elements, or the least error.
+# How to choose a range: min/max, a percentage of the elements, or the least error.
 RangeFrom = Literal["minmax", "mse"] | float
 
 
 def fitted(
     x: ArrayLike, scheme: QuantScheme, axis: int | None = None, range_from: RangeFrom = "minmax"
 ) -> QuantParams:
-    """Scale and zero point that fit floats of any shape.
+    """Scale and zero point for floats of any shape.
 
     Args:
         x: the floats.
         scheme: codes and symmetry.
-        axis: the channel axis, for a scale a channel.
+        axis: the channel axis, for one scale per channel.
         range_from: ``minmax``, ``mse``, or a percentage of the elements.
 
     >>> fitted([-20.0, 1000.0], QuantScheme("uint8")).scale
     array([4.])
 
     Raises:
-        FieldError: a percentage outside 0 to 100.
+        FieldError: a percentage outside 0 to 100, or an unknown word.
     """
-    if isinstance(range_from, float | int):
+    if range_from not in ("minmax", "mse") and not isinstance(range_from, Real):
+        expected = "minmax, mse or a percentage"
+        raise FieldError("range_from", found=f"{range_from!r:.60}", expected=expected)
+    if isinstance(range_from, Real):
         low, high = range_percentile(x, range_from, axis, scheme.symmetric)
     elif range_from == "mse":
         low, high = range_mse(x, scheme, axis)
@@ -51,7 +55,7 @@ def fitted(
 
 
 def range_minmax(x: ArrayLike, axis: int | None = None) -> tuple[Float64Array, Float64Array]:
-    """Least and largest finite element, each of shape (channels,); 0 where there is none.
+    """Least and largest finite element, each of shape (channels,); 0 if there is none.
 
     >>> range_minmax([[1.0, -2.0], [3.0, 4.0]], axis=0)
     (array([-2.,  3.]), array([1., 4.]))
@@ -73,9 +77,9 @@ def range_percentile(
 ) -> tuple[Float64Array, Float64Array]:
     """The range that holds `percentile` percent of the finite elements.
 
-    What is left out is cut half from each end or, with `symmetric`, from the magnitudes. With
-    `weights`, shaped like `x`, an element stands for so many; the ends are then elements of `x`,
-    without interpolation.
+    Half of the excluded elements are cut from each end or, with `symmetric`, all from the largest
+    magnitudes. With `weights`, shaped like `x`, each element counts that many times; the ends are
+    then elements of `x`, without interpolation.
 
     >>> range_percentile(np.arange(1001.0), 99.0)
     (array([5.]), array([995.]))
@@ -118,9 +122,10 @@ def range_mse(
 ) -> tuple[Float64Array, Float64Array]:
     """The range whose quantization has the least mean squared error, clipping included.
 
-    A search from the full range inwards, in steps of 1/32 of each end and then of 1/512 around
-    the best; every candidate is judged by really quantizing the floats. Never worse than
-    `range_minmax`. With `weights`, shaped like `x`, an element's error counts so many times.
+    The search goes from the full range inwards, in steps of 1/32 of each end and then of 1/512
+    around the best. Every candidate is judged by quantizing the floats. The result is never worse
+    than `range_minmax`. With `weights`, shaped like `x`, each element's error counts that many
+    times.
 
     >>> x = np.append(np.linspace(-1, 1, 10_000), 3.0)
     >>> [round(float(end[0]), 1) for end in range_mse(x, QuantScheme("int8", bits=4))]
@@ -144,7 +149,7 @@ def range_mse(
     coarse = np.broadcast_to(np.arange(31, 0, -1)[:, None] / 32, (31, rows.shape[0]))
     fine = np.arange(-15, 16)[:, None] / 512
     for refine in (False, True):
-        # Both ends together first, then each by itself.
+        # First both ends together, then each end by itself.
         for ends in [[0, 1]] if scheme.symmetric else [[0, 1], [0], [1]]:
             for share in np.clip(best[ends[-1]] + fine, 1 / 512, 1.0) if refine else coarse:
                 candidate = best.copy()
@@ -157,7 +162,7 @@ def range_mse(
 
 
 def _rows(x: NDArray[Any], axis: int | None) -> Float64Array:
-    """`x` as float64 of shape (channels, elements): one row where there is no axis."""
+    """`x` as float64 of shape (channels, elements): one row if there is no axis."""
     if axis is None:
         return np.asarray(x, np.float64).reshape(1, -1)
     rows = np.moveaxis(np.asarray(x, np.float64), axis, 0)
@@ -173,7 +178,7 @@ def _squared_error(
         x = rows[channels, elements]
         scale, zero_point = params.rows(channels.start, channels.stop)
         codes = codes_of(x, scale, zero_point, params.code_range)
-        with np.errstate(over="ignore", invalid="ignore"):  # of floats near float64's largest
+        with np.errstate(over="ignore", invalid="ignore"):  # floats near float64's largest
             error = np.square((codes - zero_point) * scale - x)
             if weights is not None:
                 error *= weights[channels, elements]

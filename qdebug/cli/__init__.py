@@ -1,4 +1,4 @@
-"""The command line: one module a command, loaded when it is called."""
+"""The command line: one module per command, loaded when the command is called."""
 
 import gc
 import os
@@ -11,27 +11,27 @@ import click
 from qdebug import __version__
 from qdebug.errors import OptionError, QdebugError
 
-# Each of our threads sums by itself; OpenBLAS's own, one a core, would then wait for each other
-# longer than they work. NumPy reads this when it is imported.
+# Each qdebug thread does its own sums. With one OpenBLAS thread per core on top, those would wait
+# for each other longer than they work. NumPy reads this when it is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# A command's imports and reports are thousands of objects that stay: looking for garbage among them
-# as often as Python does by default takes 3 % of the time of a small report.
+# Imports and reports create thousands of long-lived objects. Collecting garbage as often
+# as Python does by default takes 3 % of the time of a small report.
 gc.set_threshold(100_000)
 
-# Command -> its line in `qdebug --help`. The module of the same name in this package holds the
-# command and is imported only to run it or to show its own help.
+# Command -> its line in `qdebug --help`. The command's module in this package has the same name and
+# is imported only to run the command or to show its help.
 COMMANDS = {
-    "report": "A table of all layers and their quantization error.",
-    "plot": "A picture of one layer, or of all layers' errors.",
-    "explain": "One layer: its figures, the cause, what other quantizations would give.",
-    "check": "Limits for CI: exit status 1 when a layer is over one.",
-    "suggest": "The layers to leave in float, in the form that a converter takes.",
-    "capture": "A live pair of models, saved as a pair file.",
-    "quantize": "Float tensors to a pair file, by any scheme.",
+    "report": "Show the quantization error of all layers in a table.",
+    "plot": "Draw one layer, or the errors of all layers.",
+    "explain": "Explain one layer: figures, cause, what other quantizations would give.",
+    "check": "Check limits in CI: exit status 1 if a layer exceeds one.",
+    "suggest": "Suggest the layers to leave in float, in the form a converter takes.",
+    "capture": "Run a live pair of models and save it as a pair file.",
+    "quantize": "Quantize float tensors to a pair file, by any scheme.",
 }
 
-_BROKEN_PIPE = 128 + 13  # as a shell reports a program that SIGPIPE ended
+_BROKEN_PIPE = 128 + 13  # the status a shell reports for a program ended by SIGPIPE
 _INTERRUPTED = 128 + 2  # likewise for SIGINT
 
 
@@ -40,7 +40,7 @@ class _Failure(click.ClickException):
 
 
 class _Commands(click.Group):
-    """Commands by name; whatever a user can put right ends with one line and status 2."""
+    """Commands by name; an error that the user can fix ends with one line and status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -75,7 +75,7 @@ class _Commands(click.Group):
         except MemoryError:
             raise _Failure("out of memory") from None
         except BrokenPipeError:
-            # Whoever read the output has had enough; nothing more can be written to it.
+            # The reader closed the pipe; no more output can be written.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(_BROKEN_PIPE)
         except OSError as error:
@@ -90,8 +90,8 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Find the layers that quantization hurts, and why.
 
-    qdebug reads pairs of float and quantized tensors, layer by layer. Rounding alone leaves
-    RMSE/scale at 1/sqrt(12) = 0.289; what lies above has a cause.
+    qdebug reads pairs of float and quantized tensors, layer by layer. Rounding alone gives an
+    RMSE/scale of 1/sqrt(12) = 0.289; any layer above that has a cause.
 
     \b
     Examples:

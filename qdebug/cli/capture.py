@@ -20,7 +20,7 @@ from qdebug.sources.pair_file.write import capture, size_of
     help="""Run two models and save their tensors, float and quantized, as a pair file.
 
     MODELS are a float and a quantized model (.tflite or .onnx), or one .tflite in TFLite's debug
-    mode. The pair file then is a SOURCE of its own: it needs neither the models nor a runtime.
+    mode. The pair file is then a SOURCE by itself: it needs neither the models nor a runtime.
 
     \b
     Examples:
@@ -43,13 +43,14 @@ def command(
     compress: bool,
     reading: Options,
 ) -> None:
-    """Open the models, say how large it will be, write."""
+    """Open the models, report how large the file will be, write it."""
     check_writable(output)
     source = open_models(models, reading)
     names = select([layer.name for layer in source.layers], patterns)
     layers = [layer for layer in source.layers if isinstance(layer, Layer) and layer.name in names]
     size = size_of(source, layers) / 1e6
-    click.echo(f"{printable(str(output))}: {len(layers)} layers, at most {size:.1f} MB", err=True)
+    count = f"{len(layers)} layer{'s' * (len(layers) != 1)}"
+    click.echo(f"{printable(str(output))}: {count}, at most {size:.1f} MB", err=True)
     with progress() as advance:
         problems = capture(source, names, output, packed=compress, advance=advance)
     complain(ctx, notes_of(source), problems)

@@ -34,23 +34,23 @@ def _flag(name: str) -> str:
 def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """An option for each kind of limit."""
     for name, kind in reversed(LIMIT_KINDS.items()):
-        least = "Least" if kind.is_minimum else "Most"
-        text = f"{least} {kind.figure} of a layer ({kind.unit})."
+        extreme = "Minimum" if kind.is_minimum else "Maximum"
+        text = f"{extreme} {kind.figure} of a layer ({kind.unit})."
         function = click.option(_flag(name), name, metavar="X", help=text)(function)
     return function
 
 
 @click.command(
     "check",
-    help=f"""Check every layer against limits: exit status 1 when one is over.
+    help=f"""Check every layer against limits: exit status 1 if a layer exceeds one.
 
     {SOURCE_HELP}
 
     Limits come from these options and from [tool.qdebug] in pyproject.toml or qdebug.toml, in this
-    folder or the nearest above: an option wins over the table, and a [[tool.qdebug.layer]] of a
-    layer over both. --fail-on takes causes of the diagnosis. With none of them given, rmse/scale
-    must not be above 0.7, the threshold of TFLite's own guide. Only failures are printed. Exit
-    status 2: something could not be read.
+    folder or the nearest one above. An option overrides the table; a layer's [[tool.qdebug.layer]]
+    overrides both. --fail-on takes causes of the diagnosis. Without any of these, rmse/scale must
+    not exceed 0.7, the threshold of TFLite's own guide. Only failures are printed. Exit status 2:
+    something could not be read.
 
     \b
     Examples:
@@ -62,7 +62,7 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @_limit_options
-@click.option("--fail-on", metavar="A,B", help="Causes that no layer may have: clipping,bias.")
+@click.option("--fail-on", metavar="A,B", help="Causes no layer may have, e.g. clipping,bias.")
 @click.option(
     "--config",
     "config_path",
@@ -81,7 +81,7 @@ def command(
     reading: Options,
     **bounds: str | None,
 ) -> None:
-    """Read source and limits, print who is over."""
+    """Read source and limits, print the failures."""
     config = read_config(config_path) if config_path else find_config(Path.cwd())
     limits = limits_of({name: text for name, text in bounds.items() if text is not None}, _flag)
     causes = dict.fromkeys(config.fail_on, str(config.path))
@@ -104,7 +104,7 @@ def command(
 
 
 def _table(over: list[Failure]) -> str:
-    """The failures; on a terminal with names short enough for the rest to fit."""
+    """The failures; on a terminal, names are shortened to make the table fit."""
     names = [printable(f.layer) for f in over]
     if sys.stdout.isatty():
         others = max(len(f"{f.figure}{f.found}{f.expected}{printable(f.origin)}") for f in over)

@@ -23,11 +23,11 @@ _LEAST_WIDTH = 60
 
 @click.command(
     "explain",
-    help=f"""Explain LAYER: its figures and what is normal, the cause, what would help.
+    help=f"""Explain LAYER: its figures beside the normal values, the cause, what would help.
 
-    LAYER is a name, a glob, or a part of one name only. The table at the end shows what other ways
-    to quantize the same floats would give: each is tried on all of them. It needs the tensors; of a
-    saved report the rest is shown.
+    LAYER is a name, a glob, or a part of exactly one name. The table at the end shows what other
+    ways to quantize the same floats would give; each is tried on all of the floats. It needs the
+    tensors, so a saved report is explained without it.
 
     {SOURCE_HELP}
 
@@ -40,7 +40,7 @@ _LEAST_WIDTH = 60
 @click.argument("layers", nargs=-1, required=True, metavar="LAYER...")
 @options.source_option
 @click.option("--format", "form", type=click.Choice(["text", "json"]), help="Default: text.")
-@options.output_option("Write to FILE; - is the terminal. JSON where it ends in .json.")
+@options.output_option("Write to FILE; - is standard output. JSON if FILE ends in .json.")
 @options.reading_options
 @click.pass_context
 def command(
@@ -51,7 +51,7 @@ def command(
     output: Path | None,
     reading: Options,
 ) -> None:
-    """Find the layers, explain one after another."""
+    """Find the layers and explain each."""
     if str(output) == "-":
         output = None
     if output is not None:

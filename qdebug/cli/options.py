@@ -17,24 +17,24 @@ _MODEL_OPTIONS = [
     click.option(
         "--inputs",
         metavar="FILE",
-        help="Samples to run two models on: .npz or .npy, an array for each input, in the float "
+        help="Samples to run the models on: .npz or .npy, one array per input, in the float "
         "model's units.",
     ),
     click.option(
-        "--samples", type=click.IntRange(min=1), metavar="N", help="Only the first N of them."
+        "--samples", type=click.IntRange(min=1), metavar="N", help="Use only the first N samples."
     ),
     click.option(
         "--kernels",
         type=click.Choice(KERNELS),
-        help="LiteRT's kernels to run .tflite models with. Left out: default.",
+        help="LiteRT kernels to run .tflite models with; 'default' if not given.",
     ),
-    click.option("--signature", metavar="NAME", help="The signature of a .tflite model to run."),
+    click.option("--signature", metavar="NAME", help="Signature to run in .tflite models."),
 ]
 _KEYS_OPTION = click.option(
     "--keys",
     multiple=True,
     metavar="FIELD=TEMPLATE",
-    help="How a pair file names FIELD's arrays, {} for the layer: float={}_fp32. Repeat.",
+    help="How a pair file names FIELD's arrays, {} is the layer: float={}_fp32. Repeatable.",
 )
 
 _WORKER_OPTIONS = [
@@ -42,13 +42,14 @@ _WORKER_OPTIONS = [
         "--jobs",
         type=click.IntRange(1, 256),
         metavar="N",
-        help="Threads, or processes of `--scheduler local`. Left out, as many as this process may "
-        "use cores; 8 threads at most. Figures do not depend on it.",
+        help="Number of threads, or of processes with `--scheduler local`. Default: one per core "
+        "that this process may use, at most 8 threads. The figures do not depend on it.",
     ),
     click.option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Read pair files on a Dask cluster: tcp://host:8786, or local for processes here.",
+        help="Read pair files on a Dask cluster: tcp://host:8786, or local for processes on this "
+        "machine.",
     ),
 ]
 
@@ -59,7 +60,7 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how and by whom SOURCE is read; the command gets them as `reading`."""
+    """The options for how and where SOURCE is read; the command gets them as one `reading`."""
     return _as_one(function, [*_MODEL_OPTIONS, _KEYS_OPTION, *_WORKER_OPTIONS])
 
 
@@ -90,7 +91,7 @@ def source_option(function: F) -> F:
         "sources",
         multiple=True,
         metavar="SOURCE",
-        help="As for `qdebug report`. Repeat for several files.",
+        help="As for `qdebug report`. Repeatable, for several files.",
     )(function)
 
 
@@ -101,7 +102,7 @@ def layer_option(function: F) -> F:
         "patterns",
         multiple=True,
         metavar="GLOB",
-        help="Only layers of this name. Repeat for more.",
+        help="Only layers whose name matches. Repeatable.",
     )(function)
 
 

@@ -17,10 +17,10 @@ from qdebug.sources.open import Options
 
 @click.command(
     "plot",
-    help=f"""Draw LAYER: its floats and codes over each other, and its error in steps.
+    help=f"""Draw LAYER: its float and quantized distributions overlaid, and its error in steps.
 
-    LAYER is a name, a glob, or a part of one name only. One PNG is written for each layer, named
-    after it, and its path is printed. --overview draws rmse/scale of all layers in one picture.
+    LAYER is a name, a glob, or a part of exactly one name. Each layer gets a PNG named after it;
+    the PNG's path is printed. --overview draws rmse/scale of all layers in one picture.
 
     {SOURCE_HELP}
 
@@ -34,8 +34,8 @@ from qdebug.sources.open import Options
 @click.argument("layers", nargs=-1, metavar="LAYER...")
 @options.source_option
 @options.output_option("Write to FILE or, for several layers, into this directory.")
-@click.option("--all", "everything", is_flag=True, help="All layers.")
-@click.option("--overview", is_flag=True, help="One picture of all layers' rmse/scale.")
+@click.option("--all", "everything", is_flag=True, help="Draw all layers.")
+@click.option("--overview", is_flag=True, help="Draw rmse/scale of all layers in one picture.")
 @options.reading_options
 @click.pass_context
 def command(
@@ -48,9 +48,9 @@ def command(
     overview: bool,
     reading: Options,
 ) -> None:
-    """Find the layers, draw each, print where it went."""
+    """Find the layers, draw each, print the pictures' paths."""
     if [bool(layers), everything, overview].count(True) != 1:
-        raise click.UsageError("expected one of LAYER..., --all and --overview")
+        raise click.UsageError("expected exactly one of LAYER..., --all or --overview")
     named, reading = resolve(sources, reading)
     if overview:
         (path,) = _paths(["overview"], output)
@@ -76,7 +76,7 @@ def command(
 
 
 def _paths(names: Sequence[str], output: Path | None) -> list[Path]:
-    """Where the pictures go: into a directory, each under its layer's name, or to one file."""
+    """The pictures' paths: in a directory, each named after its layer, or a single file."""
     if output is not None and output.suffix and not output.is_dir():
         if output.suffix.lower() != ".png":
             raise QdebugError(f"-o: found {printable(str(output))}, expected .png or a directory")

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, for what takes longer than a second."""
+"""A progress bar on stderr, for work that takes longer than `_PATIENCE`."""
 
 import sys
 import time
@@ -10,13 +10,13 @@ import click
 
 _PATIENCE = 1.0  # seconds
 
-# Called with (done, all), in elements.
+# Called with (done, total), in elements.
 Advance = Callable[[int, int], None]
 
 
 @contextmanager
 def progress() -> Iterator[Advance | None]:
-    """A function to call as work goes on; None where nobody watches."""
+    """A function to call as the work proceeds; None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

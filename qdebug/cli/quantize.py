@@ -1,4 +1,4 @@
-"""``qdebug quantize``: float tensors to a pair file."""
+"""``qdebug quantize``: float tensors, quantized to a pair file."""
 
 import zipfile
 import zlib
@@ -47,13 +47,13 @@ def _range_choice(
     "quantize",
     help="""Quantize the float arrays of WEIGHTS (.npz) to a pair file.
 
-    Each array becomes a layer of its name; an array of another type is left out with a warning.
-    The scale comes from the array's own range, chosen by --range-from, or from --range. With
-    --axis, arrays of one axis (biases) or without that axis get one scale, with a note.
+    Each float array becomes a layer of the same name; other arrays are left out with a warning.
+    The scale comes from the array's own range, determined by --range-from, or from --range. With
+    --axis, arrays that have one axis (biases) or lack axis N get one scale, with a note.
 
     \b
-    minmax         all of it
-    percentile:P   P percent of the elements; the rest clips, half at each end
+    minmax         the whole range
+    percentile:P   the range of P percent of the elements; the rest is clipped, half at each end
     mse            the range with the least mean squared error
 
     \b
@@ -78,7 +78,7 @@ def _range_choice(
     type=click.Choice(["affine", "symmetric"]),
     default="affine",
     show_default=True,
-    help="Symmetric: the zero point is the middle code.",
+    help="With symmetric, the zero point is the middle code.",
 )
 @click.option("--axis", type=int, metavar="N", help="One scale for each channel of axis N.")
 @click.option(
@@ -86,7 +86,7 @@ def _range_choice(
     "fixed",
     type=(float, float),
     metavar="LO HI",
-    help="The range of every array, instead of --range-from.",
+    help="Use this range for all arrays, instead of --range-from.",
 )
 @click.option(
     "--range-from",
@@ -94,13 +94,13 @@ def _range_choice(
     metavar="HOW",
     help="minmax (the default), percentile:P or mse.",
 )
-@click.option("--narrow-range", is_flag=True, help="Leave out the lowest code.")
+@click.option("--narrow-range", is_flag=True, help="Do not use the lowest code.")
 @click.option(
     "--rounding",
     type=click.Choice(["half-away", "half-even"]),
     default="half-away",
     show_default=True,
-    help="Halves away from zero as TFLite does, or to even as ONNX.",
+    help="Round halves away from zero, as TFLite does, or to even, as ONNX does.",
 )
 def command(
     weights: Path,
@@ -116,19 +116,19 @@ def command(
 ) -> None:
     """Read, choose a range, quantize, write: one array at a time."""
     if axis is not None and fixed is not None:
-        raise click.UsageError("--axis and --range do not go together: the range is everyone's")
+        raise click.UsageError("--axis and --range cannot be combined: --range is not per channel")
     if range_from is not None and fixed is not None:
-        raise click.UsageError("--range-from and --range do not go together")
+        raise click.UsageError("--range-from and --range cannot be combined")
     wanted = QuantScheme(dtype, bits, narrow_range, symmetric=scheme == "symmetric")
     layers = 0
     with whole_file(output) as file, PairFileWriter(file) as pairs:
         for name, x in _float_arrays(weights):
             along = axis
             if axis is not None and (x.ndim < 2 or not -x.ndim <= axis < x.ndim or not x.size):
-                # A bias beside the kernels: a scale an element would be no quantization.
+                # A bias among the kernels: one scale per element would not be quantization.
                 click.echo(
                     f"Note: '{printable(name)}' gets one scale: found shape {x.shape}, expected "
-                    f"two axes or more, {axis} among them, for a scale a channel",
+                    f"two or more axes, including axis {axis}, for one scale per channel",
                     err=True,
                 )
                 along = None
@@ -140,7 +140,7 @@ def command(
             pairs.add(name, {"float": x, "quantized": codes}, params)
             layers += 1
         if not layers:
-            raise QdebugError(f"{printable(str(weights))}: found no float array, expected some")
+            raise QdebugError(f"{printable(str(weights))}: found no float array, expected one")
     count = f"{layers} layer{'s' * (layers != 1)}"
     click.echo(f"{printable(str(output))}: {count}", err=True)
 
@@ -168,7 +168,7 @@ def _float_arrays(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
     """Name and values of each float array of an .npz file, one at a time.
 
     Raises:
-        QdebugError: no such file, another kind of file, or a broken one.
+        QdebugError: the file is missing, of another kind, or broken.
     """
     shown = printable(str(path))
     try:

@@ -1,4 +1,4 @@
-"""SOURCE on the command line: what stands for none given; how it is read, with a progress bar."""
+"""SOURCE on the command line: its default, and how it is read, with a progress bar."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 SOURCE_HELP = """SOURCE is one or more pair files (.npz), globs or URLs; a float and a quantized
     model (.tflite or .onnx) with --inputs; a saved report (.json); or the CSV of TFLite's
-    QuantizationDebugger. Where it is left out: $QDEBUG_SOURCE, else `source` in [tool.qdebug], else
-    the only .npz here.""".strip()
+    QuantizationDebugger. Default: $QDEBUG_SOURCE, else `source` in [tool.qdebug], else the only
+    .npz file here.""".strip()
 
 
 def resolve(
     sources: Sequence[str], options: Options, config: "Config | None" = None
 ) -> tuple[list[str], Options]:
-    """The sources to read, those given or those that stand for none given, and how to read them.
+    """The sources to read, as given or by default, and how to read them.
 
     Raises:
-        QdebugError: none given, and none or several to choose from; or options that mean nothing
-            for them.
+        QdebugError: none is given, and there is no default or more than one; or an option does not
+            apply to the sources.
     """
     names = list(sources)
     if not names and (named := os.environ.get("QDEBUG_SOURCE")):
@@ -56,14 +56,14 @@ def resolve(
 
 
 def read(names: Sequence[str], options: Options, patterns: Sequence[str] = ()) -> api.Report:
-    """The report of a source, fresh or saved; with `patterns`, of the layers they name."""
+    """The report of a source, new or saved; with `patterns`, of the layers that match."""
     with _workers(options) as workers, progress() as advance:
         return api.read(names, options, patterns, workers, advance)
 
 
 @contextmanager
 def session_on(names: Sequence[str], options: Options) -> Iterator[Session]:
-    """A source, opened, with those who read it."""
+    """A source, opened, with the workers that read it."""
     with _workers(options) as workers:
         source = open_source(names, options, workers)
         with progress() as advance:
@@ -79,7 +79,7 @@ def _workers(options: Options) -> Iterator[Workers]:
 
 
 def complain(ctx: click.Context, notes: Sequence[str], complaints: Sequence[str]) -> None:
-    """Say on stderr what was left out and what could not be read; the latter is status 2."""
+    """Print notes and complaints to stderr; complaints end the command with status 2."""
     for note in notes:
         click.echo(f"Note: {printable(note)}", err=True)
     for complaint in complaints:

@@ -10,11 +10,10 @@ import click
 from qdebug.cli import options
 from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
 from qdebug.output import check_writable, whole_file
-from qdebug.render.columns import View, arranged, check_view
-from qdebug.render.table import table
+from qdebug.render.columns import View
+from qdebug.render.forms import FORMS, check_form, pieces
 from qdebug.sources.open import Options
 
-FORMATS = ("table", "markdown", "csv", "json", "tflite-csv")
 _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
 
@@ -24,9 +23,9 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
     {SOURCE_HELP}
 
-    rmse/scale is 0.289 for rounding alone, less where floats are exact zeros; "times expected" is
-    how much more it is. [s] means: in steps of the layer's own scale. --columns and --sort take the
-    names of the JSON report's figures.
+    Rounding alone gives an rmse/scale of 0.289, or less where floats are exact zeros. "times
+    expected" is the layer's rmse/scale divided by that value. [s] means steps of the layer's own
+    scale. --columns and --sort take the names of figures in the JSON report.
 
     \b
     Examples:
@@ -42,16 +41,16 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 @click.option(
     "--format",
     "form",
-    type=click.Choice(FORMATS),
-    help="Default: by the ending of -o, else table.",
+    type=click.Choice(FORMS),
+    help="Default: by the ending of FILE, else table.",
 )
-@options.output_option("Write to FILE; - is the terminal.")
+@options.output_option("Write to FILE; - is standard output.")
 @options.layer_option
-@click.option("--sort", metavar="COLUMN", help="Sort by a column, the worst first.")
+@click.option("--sort", metavar="COLUMN", help="Sort by a column, worst first.")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the first N layers.")
 @click.option("--columns", "names", metavar="A,B", help="Only these columns, in this order.")
-@click.option("--per-channel", is_flag=True, help="A row a channel where a layer has them.")
-@click.option("--wide", is_flag=True, help="Whole names and all columns on any terminal.")
+@click.option("--per-channel", is_flag=True, help="One row per channel, for layers with channels.")
+@click.option("--wide", is_flag=True, help="Full names and all columns on any terminal.")
 @options.reading_options
 @click.pass_context
 def command(
@@ -72,38 +71,21 @@ def command(
         output = None
     form = form or (_BY_ENDING.get(output.suffix.lower()) if output else None) or "table"
     if form in ("json", "tflite-csv") and (names or per_channel):
-        raise click.UsageError(f"--columns and --per-channel do not go with {form}")
+        raise click.UsageError(f"--columns and --per-channel cannot be used with {form}")
     chosen = None if names is None else [name.strip() for name in names.split(",")]
     view = View(chosen, per_channel, sort, top)
-    check_view(view)
+    check_form(form, view)
     if output is not None:
         check_writable(output)
     found = read(*resolve(sources, reading), patterns)
-    if form == "json":
-        from qdebug.report.json import json_pieces
-
-        pieces = json_pieces(arranged(found, view))
-    elif form == "csv":
-        from qdebug.render.csv import csv_text
-
-        pieces = iter([csv_text(found, view)])
-    elif form == "tflite-csv":
-        from qdebug.report.tflite_csv import write_csv
-
-        pieces = iter([write_csv(arranged(found, view))])
-    elif form == "markdown":
-        from qdebug.render.markdown import markdown
-
-        pieces = iter([markdown(found, view)])
-    else:
-        fitted = output is None and sys.stdout.isatty() and not wide
-        width = shutil.get_terminal_size().columns if fitted else None
-        pieces = iter([table(found, view, width)])
+    fitted = output is None and sys.stdout.isatty() and not wide
+    width = shutil.get_terminal_size().columns if fitted else None
+    written = pieces(found, form, view, width)
     if output is None:
-        for text in pieces:
+        for text in written:
             click.echo(text, nl=False, color=False if os.environ.get("NO_COLOR") else None)
     else:
         with whole_file(output) as file:
-            for text in pieces:
+            for text in written:
                 file.write(click.unstyle(text).encode())
     complain(ctx, found.notes, found.complaints)

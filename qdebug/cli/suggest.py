@@ -1,4 +1,4 @@
-"""``qdebug suggest``: the layers to leave in float, in the form that a converter takes."""
+"""``qdebug suggest``: the layers to leave in float, in the form a converter takes."""
 
 import shutil
 import sys
@@ -19,14 +19,14 @@ from qdebug.sources.open import Options
 
 @click.command(
     "suggest",
-    help=f"""Suggest the layers to leave in float, or to give 16 bits, worst first.
+    help=f"""Suggest the layers to leave in float, or in 16 bits, worst first.
 
     {SOURCE_HELP}
 
-    "share" is what an operator adds to the model's error, "removes" the part of it that leaving
-    the operator alone in float takes away: its weights' and its arithmetic's. Its output is rounded
-    again by the next operator. Operators are named by the tensors they make. docs/selective.md says
-    how well this foretells what is gained.
+    "share" is what an operator adds to the model's error. "removes" is the part of it that goes
+    away if only this operator is left in float: the error of its weights and its arithmetic. The
+    rounding of its output stays, because the next operator rounds it again. Operators are named
+    after the tensors they produce. docs/selective.md shows how well this predicts the actual gain.
 
     \b
     Examples:
@@ -43,7 +43,7 @@ from qdebug.sources.open import Options
     type=click.Choice(["table", *FORMS]),
     default="table",
     show_default=True,
-    help="Who reads it: people; scripts (names, a line each); TFLite's "
+    help="Output for people (table); scripts (names, one per line); TFLite's "
     "QuantizationDebugOptions(denylisted_nodes=...); ai-edge-quantizer (a recipe); ONNX Runtime's "
     "quantize_static(nodes_to_exclude=...).",
 )
@@ -51,11 +51,11 @@ from qdebug.sources.open import Options
 @click.option(
     "--budget",
     metavar="SHARE",
-    help="Only the fewest that together remove this share (0.8 or 80%) of what all suggested "
-    "operators remove. Default, without --top: 80%.",
+    help="Only the fewest operators that remove this share (0.8 or 80%) of what all suggested "
+    "ones remove. Default without --top: 80%.",
 )
-@options.output_option("Write to FILE; - is the terminal.")
-@click.option("--wide", is_flag=True, help="Whole names on any terminal.")
+@options.output_option("Write to FILE; - is standard output.")
+@click.option("--wide", is_flag=True, help="Full names on any terminal.")
 @options.reading_options
 @click.pass_context
 def command(
@@ -68,7 +68,7 @@ def command(
     wide: bool,
     reading: Options,
 ) -> None:
-    """Read the source, judge its operators, write those to leave in float."""
+    """Read the source, rank its operators, write those to leave in float."""
     share = DEFAULT_BUDGET if top is None else None
     if budget is not None:
         try:
@@ -100,7 +100,8 @@ def command(
     if found.untold:
         names = ", ".join(f"'{shown(name)}'" for name in found.untold[:3])
         more = ", ..." if len(found.untold) > 3 else ""
-        notes.append(f"{len(found.untold)} layers lack figures to judge them by: {names}{more}")
+        count = f"{len(found.untold)} layer{'s' * (len(found.untold) != 1)}"
+        notes.append(f"{count} cannot be ranked, because figures are missing: {names}{more}")
     if not found.candidates:
         notes.append("no operator adds more than the rounding of its output: nothing to suggest")
     complain(ctx, notes, report.complaints)

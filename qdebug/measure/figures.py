@@ -6,19 +6,19 @@ from qdebug.measure.statistics import Statistics, measure, no_statistics
 
 
 class Figures:
-    """The statistics of the blocks seen so far, taken as these parameters say.
+    """The statistics of the blocks so far, quantized with these parameters.
 
-    Blocks cut along an axis of a layer that has one scale are one channel here.
+    If the layer has one scale, blocks that are cut along an axis count as one channel.
     """
 
     def __init__(self, params: QuantParams) -> None:
-        """Begin; nothing has been seen."""
+        """Begin without any block."""
         self._params = params
         self._found: Statistics | None = None
 
     @property
     def statistics(self) -> Statistics:
-        """What has been seen."""
+        """The statistics so far."""
         return no_statistics(self._params.channels) if self._found is None else self._found
 
     def add(self, layer: Layer, block: Block) -> None:
@@ -27,7 +27,7 @@ class Figures:
         self._take(measure(view, self._params))
 
     def merge(self, other: "Figures") -> None:
-        """Take in another's statistics."""
+        """Merge another's statistics."""
         if other._found is not None:
             self._take(other._found)
 

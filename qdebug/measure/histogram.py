@@ -10,18 +10,18 @@ from qdebug.measure.layer import Block, Layer
 from qdebug.measure.metrics import Metrics
 
 _MOST_BINS = 256
-# Floats further outside the representable range than this share of it are counted at the edge.
+# Floats outside the representable range by more than this share of it are counted at the edge.
 _MOST_OUTSIDE = 0.5
 # Errors larger than this many steps are counted at the edge.
 _MOST_STEPS = 6.0
 _ERROR_BINS_A_STEP = 20
-# Errors are counted this much smaller, so that half a step, give or take a float's last digit,
-# falls on the side of rounding.
+# Errors are multiplied by this, so that half a step, give or take a float's last digit, counts as
+# rounding.
 _JUST_INSIDE = 1 - 1e-4
 
 
 class Histogram:
-    """Counts in bins of one width; what lies outside is in the first and last.
+    """Counts in bins of one width; the first and last bins include all values beyond them.
 
     Attributes:
         edges: of the bins, shape (bins + 1,).
@@ -48,17 +48,17 @@ class Histogram:
 class Distributions:
     """A layer's floats and codes, both in codes (x/s + z and q), and its error in steps.
 
-    Counted in codes, channels of different scales fall on one axis, and every bin holds the same
-    number of codes. The errors are without those of exact zeros that stayed exact: there are
-    `exact_zeros` of them, which would hide all others.
+    Measured in codes, channels of different scales share one axis, and every bin holds the same
+    number of codes. The errors exclude the `exact_zeros`, the exact zeros that stayed exact,
+    because they would hide all others.
     """
 
     def __init__(self, params: QuantParams, metrics: Metrics) -> None:
-        """Begin; `metrics`, of a layer with some finite element, gives the ranges."""
+        """Begin; `metrics` gives the ranges; the layer must have a finite element."""
         self.params = params
         assert metrics.quantized_min is not None
         assert metrics.quantized_max is not None
-        # All codes; of 32 bits the used ones only, for nobody uses them all.
+        # All codes; for 32 bits only the used ones, because the full range is never used.
         first, last = params.qmin, params.qmax
         if params.bits > 16:
             first, last = metrics.quantized_min, metrics.quantized_max
@@ -98,7 +98,7 @@ class Distributions:
         self.exact_zeros += int(np.count_nonzero(exact))
 
     def merge(self, other: "Distributions") -> None:
-        """Take in another's counts."""
+        """Merge another's counts."""
         for mine, theirs in (
             (self.floats, other.floats),
             (self.codes, other.codes),

@@ -1,4 +1,4 @@
-"""Layer, Block, Part and Source: what a source hands on. No arithmetic, no file."""
+"""Layer, Block, Part and Source: the interface of a source. No arithmetic, no file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +14,19 @@ class Layer:
     """One quantized tensor, without its data.
 
     Attributes:
-        name: as the source has it: hostile data.
+        name: as in the source: untrusted data.
         params: how it is quantized; `params.axis` counts from 0.
-        shape: of the tensor; of the first piece where several files hold pieces of it.
-        op: the operator (``CONV_2D``), where known.
-        kind: ``activation``, ``weight`` or ``bias``, where known.
-        nodes: what the float model calls the operator that makes the tensor, or reads the weight:
+        shape: of the tensor; if several files hold pieces of it, of the first piece.
+        op: the operator (``CONV_2D``), if known.
+        kind: ``activation``, ``weight`` or ``bias``, if known.
+        nodes: the float model's names for the operator that makes the tensor or reads the weight:
             names of ONNX nodes, or of a TFLite operator's output tensors. Quantizers take these.
-        problems: what of it could not be read, where files hold other data of it: a line each.
-        view: axis and length to cut blocks along where there is one scale, to look at a tensor by
-            channel; None for blocks of one channel.
+        problems: one line per file that could not be read, if other files hold the layer too.
+        inputs: names of the layers that feed its operator: the nearest activations upstream and
+            the operator's weights and biases, in the order in which they are read. Empty for a
+            constant or a model's input; None if the source does not say.
+        view: for a layer with one scale, the axis and length to cut blocks along, to view the
+            tensor by channel; None for blocks of one channel.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Layer:
     kind: str | None = None
     nodes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = None
     view: tuple[int, int] | None = None
 
 
@@ -40,12 +44,13 @@ class Layer:
 class UnreadableLayer:
     """A layer whose arrays do not make a pair, and the reason: one line for the user.
 
-    `problems` are more of them, where several files hold data of it.
+    `problems` are further reasons, if several files hold data of it. `inputs` is as in `Layer`.
     """
 
     name: str
     reason: str
     problems: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +58,7 @@ class Block:
     """A slab of a layer that fits the cache: arrays of shape (outer, channels, inner).
 
     `first_channel` is the layer's channel at index 0 of the slab's channel axis; a layer with one
-    scale has one channel. `model_float` is the same slab of an end-to-end float run, where known.
+    scale has one channel. `model_float` is the same slab of a whole float run, None if unknown.
     """
 
     floats: NDArray[Any]
@@ -70,17 +75,17 @@ class Block:
 
 
 class Visitor(Protocol):
-    """Who is handed the data of a part."""
+    """The receiver of a part's data."""
 
     def take(self, layer: Layer, block: Block) -> None:
-        """One slab of a layer; `block` is valid until this returns."""
+        """Take one slab of a layer; `block` is valid until this returns."""
 
     def fail(self, layer: Layer, reason: str) -> None:
-        """The layer's data in the part cannot be used; that of the part's other layers can."""
+        """Note that the layer's data in the part is unusable; the part's other layers are not."""
 
 
 class Whole(Protocol):
-    """Something cut into several parts that stand and fall together. Equal wholes are one."""
+    """Data cut into parts that are accepted or rejected together. Equal wholes are one."""
 
     @property
     def parts(self) -> int:
@@ -89,10 +94,10 @@ class Whole(Protocol):
     def __hash__(self) -> int: ...
 
     def check(self, receipts: Sequence[Any]) -> None:
-        """Check what the parts handed back, one receipt each, in any order.
+        """Check the receipts of the parts, one each, in any order.
 
         Raises:
-            LayerError: the whole is not what it should be, and none of it can be used.
+            LayerError: the whole is broken, and none of it can be used.
         """
 
 
@@ -101,25 +106,25 @@ class Part(Protocol):
 
     @property
     def whole(self) -> Whole | None:
-        """What it is cut from; None where it stands by itself."""
+        """What it is cut from; None if it is independent."""
 
     @property
     def layers(self) -> Sequence[Layer]:
-        """The layers it holds data of."""
+        """The layers whose data it holds."""
 
     @property
     def num_elements(self) -> int:
-        """About how many elements it holds."""
+        """Its approximate number of elements."""
 
     @property
     def waits(self) -> bool:
-        """Whether reading it waits for a network more than it computes."""
+        """Whether reading it mostly waits for a network."""
 
     def read(self, visitor: Visitor) -> Any:
-        """Hand all data to the visitor, slab by slab.
+        """Pass all data to the visitor, slab by slab.
 
         Returns:
-            A receipt that only the part's whole understands.
+            A receipt for `Whole.check`; its contents are private to the source.
 
         Raises:
             LayerError: the data is broken; nothing of the whole can be used.
@@ -135,23 +140,23 @@ class Source(Protocol):
 
     @property
     def problems(self) -> Sequence[str]:
-        """Files that could not be read at all, where others could: a line each."""
+        """One line per file that could not be read at all."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """Choices that may surprise the user: a line each."""
+        """Choices that may surprise the user, one line each."""
 
     @property
     def skipped(self) -> Sequence[tuple[str, str]]:
-        """Name and reason of each quantized tensor that is no layer."""
+        """Name and reason of each quantized tensor that is not a layer."""
 
     @property
     def layers(self) -> Sequence[Layer | UnreadableLayer]:
         """The layers, in the source's order; their names are unique."""
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
-        """All data of these layers and of no others.
+        """All data of only these layers.
 
-        Blocks are cut as the layers given here say (`Layer.view`), and come with a layer whose
-        `view` is None where the data did not fit it.
+        Blocks are cut along `Layer.view`. If the data does not fit it, the blocks come with a layer
+        whose `view` is None.
         """

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import Float64Array, QuantParams, codes_of
 from qdebug.measure.statistics import Statistics, side_by_side
@@ -25,22 +26,21 @@ _STDERR_OF_ONE = math.sqrt(1 / 180) / (2 * REFERENCE)
 # (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_debugger).
 TFLITE_THRESHOLD = 0.7
 
-# Under this SQNR the signal suffers: an error that was carried in is bad, and more bits are worth
-# their cost.
+# Below this SQNR the signal suffers: a carried error is bad, and more bits are worth their cost.
 LOW_SQNR_DB = 20.0
 
 _TOLERATED_SHARE = 0.05
 
-# Above this many bits the share of codes in use says nothing (int32 biases).
+# With more bits than this, the share of codes in use means nothing (int32 biases).
 _RANGE_WASTE_BITS = 16
 
-# Channels whose figures are computed at once.
+# Number of channels whose figures are computed together.
 _MADE_TOGETHER = 1 << 12
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of one layer or one of its channels; None where a figure cannot be had.
+    """The figures of one layer or one of its channels; None for a figure that does not exist.
 
     x: float reference, q: codes, D(q) = (q - z) * s, e = D(q) - x. "Steps": in units of the
     scale s, each element by its own channel's. "Share": 0 to 1.
@@ -49,7 +49,7 @@ class Metrics:
     num_elements: int
     """Finite elements; all other figures are over them."""
     non_finite: int | None
-    """NaN and infinite elements of x; None where the source does not say."""
+    """NaN and infinite elements of x; None if the source does not say."""
     mean_error: float | None
     """mean(e), in x's unit."""
     mean_error_scale: float | None
@@ -69,17 +69,17 @@ class Metrics:
     rmse_scale: float | None
     """sqrt(mean((e/s)^2)), in steps; 0.289 for rounding alone."""
     rmse_scale_expected: float | None
-    """0.289 * sqrt(1 - share of exact zeros in x), in steps: rounding alone, zeros being exact."""
+    """0.289 * sqrt(1 - share of exact zeros in x), in steps: rounding alone; zeros are exact."""
     rmse_scale_stderr: float | None
     """Standard error of rmse_scale under rounding alone, 0.1291 / sqrt(n), in steps."""
     quantizer_rmse_scale: float | None
     """rmse_scale of D(Q(x)) - x, in steps: this layer's own rounding and clipping."""
     carried_rmse_scale: float | None
-    """rmse_scale of D(q) - D(Q(x)), in steps: what arrived wrong."""
+    """rmse_scale of D(q) - D(Q(x)), in steps: the error in the codes that arrived."""
     clipped: float | None
     """Share of x outside [D(qmin) - s/2, D(qmax) + s/2]."""
     clipped_error_share: float | None
-    """Share of the quantizer's squared error (in steps) that the clipped x make."""
+    """Share of the quantizer's squared error (in steps) that comes from clipped x."""
     saturated: float | None
     """Share of q at qmin or qmax."""
     range_waste: float | None
@@ -91,7 +91,7 @@ class Metrics:
     sqnr_db: float | None
     """10 log10(sum x^2 / sum e^2), in dB."""
     cosine_similarity: float | None
-    """Of x and D(q): 1 when they point the same way."""
+    """Cosine of the angle between x and D(q): 1 for the same direction."""
     float_min: float | None
     """min x."""
     float_max: float | None
@@ -101,7 +101,7 @@ class Metrics:
     float_std: float | None
     """Population standard deviation of x."""
     float_mean_abs: float | None
-    """mean |x|: the size of the bulk, whatever a few outliers do."""
+    """mean |x|: the magnitude of the bulk, which a few outliers hardly change."""
     quantized_min: int | None
     """min q, a code."""
     quantized_max: int | None
@@ -113,17 +113,17 @@ class Metrics:
     fit_rmse_scale: float | None
     """Root mean square of x less that line, in steps of fit_scale: 0.289 for codes on a line.
 
-    None for a layer with a scale a channel, whose channels lie on lines of their own."""
+    None for a layer quantized per channel: each channel has its own line."""
     model_rmse_scale: float | None
     """rmse_scale of D(q) against the float model's own run, in steps."""
     model_sqnr_db: float | None
     """sqnr_db of D(q) against the float model's own run, in dB."""
     inherited_rmse_scale: float | None
-    """rmse_scale of x against the float model's own run, in steps: wrong in the layer's inputs."""
+    """rmse_scale of x against the float model's own run, in steps: error in the layer's inputs."""
 
     @property
     def rmse_scale_ratio(self) -> float | None:
-        """rmse_scale over rmse_scale_expected: 1 for rounding alone. None where x is all zeros."""
+        """rmse_scale over rmse_scale_expected: 1 for rounding alone. None if x is all zeros."""
         if self.rmse_scale is None or not self.rmse_scale_expected:
             return None
         return self.rmse_scale / self.rmse_scale_expected
@@ -148,8 +148,8 @@ class Metrics:
 def tolerated_excess(metrics: Metrics, stderrs: float = 3.0) -> float:
     """How far above its expected value rmse_scale may be without a cause, in steps.
 
-    A share, for real errors are not exactly uniform, and so many standard errors, for a small layer
-    may have bad luck.
+    The larger of a share of that value, because real errors are not exactly uniform, and `stderrs`
+    standard errors, because a small layer may exceed it by chance.
     """
     expected = REFERENCE if metrics.rmse_scale_expected is None else metrics.rmse_scale_expected
     return max(_TOLERATED_SHARE * expected, stderrs * (metrics.rmse_scale_stderr or 0.0))
@@ -170,7 +170,7 @@ def layer_metrics(statistics: Statistics, params: QuantParams) -> Metrics:
 
 
 def layers_metrics(layers: Sequence[tuple[Statistics, QuantParams]]) -> list[Metrics]:
-    """The figures of whole layers, of all at once: thousands of small ones take no time."""
+    """The figures of whole layers, computed together: thousands of small ones take no time."""
     if not layers:
         return []
     starts = np.cumsum([0, *(params.channels for _, params in layers[:-1])])
@@ -180,19 +180,19 @@ def layers_metrics(layers: Sequence[tuple[Statistics, QuantParams]]) -> list[Met
             np.add.reduceat(np.where(seen, waste, 0.0), starts) / np.add.reduceat(seen, starts)
             for waste in _range_waste(layers)
         )
-    scale = [params.scale[0] if params.channels == 1 else np.nan for _, params in layers]
+    one_scale = np.array([params.channels == 1 for _, params in layers])
     pooled = side_by_side([statistics.pooled() for statistics, _ in layers])
-    return _metrics(pooled, np.array(scale), mean_low, mean_high)
+    return _metrics(pooled, one_scale, mean_low, mean_high)
 
 
 class ChannelMetrics(Sequence[Metrics]):
-    """The figures of each channel, made when they are asked for: there may be very many."""
+    """The figures of each channel, computed on demand: there may be very many."""
 
     def __init__(self, statistics: Statistics, params: QuantParams) -> None:
         self._statistics = statistics
         self._params = params
         self._made: list[Metrics] = []
-        self._first = 0  # of the channels whose figures are made
+        self._first = 0  # first channel of those in `_made`
 
     def __len__(self) -> int:
         return self._params.channels
@@ -217,7 +217,8 @@ def _channels(statistics: Statistics, params: QuantParams, channels: slice) -> l
     some_params = replace(
         params, scale=params.scale[channels], zero_point=params.zero_point[channels]
     )
-    return _metrics(some, some_params.scale, *_range_waste([(some, some_params)]))
+    one_scale = np.ones(some.channels, bool)
+    return _metrics(some, one_scale, *_range_waste([(some, some_params)]))
 
 
 def _range_waste(
@@ -244,11 +245,11 @@ def _range_waste(
 
 def _metrics(
     statistics: Statistics,
-    scale: Float64Array,
+    one_scale: NDArray[np.bool_],
     range_waste_low: Float64Array,
     range_waste_high: Float64Array,
 ) -> list[Metrics]:
-    """Metrics of every channel of `statistics`; what cannot be had is NaN until the end."""
+    """Metrics of every channel of `statistics`; what does not exist is NaN until the end."""
     t = statistics
     with np.errstate(all="ignore"):
         n = np.where(t.count > 0, t.count, np.nan)
@@ -257,9 +258,6 @@ def _metrics(
         varies = (t.x_min < t.x_max) & (t.q_min < t.q_max)
         fit_scale = np.where(varies, t.xq_moment / t.q_moment, np.nan)
         fit_zero_point = t.q_sum / n - t.x_sum / n / fit_scale
-        # x less its line is e less the line of e: the small e keeps the digits that x would lose.
-        eq_moment = scale * t.q_moment - t.xq_moment
-        off_line = t.e_moment - eq_moment**2 / t.q_moment
         cosine = t.xd_product / np.sqrt(x_square) / np.sqrt(t.d_square)
         model_n = np.where(t.model_count > 0, t.model_count, np.nan)
         columns = {
@@ -285,7 +283,7 @@ def _metrics(
             "range_waste_low": np.where(t.count > 0, range_waste_low, np.nan),
             "range_waste_high": np.where(t.count > 0, range_waste_high, np.nan),
             "sqnr_db": 10 * np.log10(x_square / e_square),
-            "cosine_similarity": np.clip(cosine, -1, 1),  # its last digits may stray
+            "cosine_similarity": np.clip(cosine, -1, 1),  # rounding may exceed the range
             "float_min": t.x_min,
             "float_max": t.x_max,
             "float_mean": t.x_sum / n,
@@ -295,7 +293,9 @@ def _metrics(
             "quantized_max": t.q_max,
             "fit_scale": fit_scale,
             "fit_zero_point": fit_zero_point,
-            "fit_rmse_scale": np.sqrt(np.maximum(off_line, 0) / n) / np.abs(fit_scale),
+            "fit_rmse_scale": np.where(
+                one_scale, np.sqrt(t.line_square / n) / np.abs(fit_scale), np.nan
+            ),
             "model_rmse_scale": np.sqrt(t.model_steps_square / model_n),
             "model_sqnr_db": 10 * np.log10(t.model_square / t.model_error_square),
             "inherited_rmse_scale": np.sqrt(t.inherited_square / model_n),
@@ -305,7 +305,7 @@ def _metrics(
 
 
 def _figures(name: str, column: Float64Array) -> list[Any]:
-    """A figure of every channel; None for what cannot be had."""
+    """A figure of every channel; None if it does not exist."""
     finite = np.isfinite(column)
     missing = np.flatnonzero(~finite)
     if missing.size:

@@ -1,4 +1,4 @@
-"""Slabs: how a tensor is cut into blocks of (outer, channels, inner). Knows no file, no model."""
+"""Slabs: cut a tensor into blocks of (outer, channels, inner). Knows no file, no model."""
 
 import math
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from qdebug.errors import FieldError
 from qdebug.measure.layer import Block, Layer, Visitor
 
-# Elements in a block: large enough that calls into NumPy do not count and threads do not wait for
-# the interpreter, small enough for the cache. benchmarks/blocks.py on two cores, ns an element of
-# one thread and of two: 65 536: 6.2, 7.8; 131 072: 5.3, 5.7; 262 144: 4.9, 3.9; 524 288: 5.5, 4.5.
+# Elements in a block: large enough that the cost of NumPy calls is negligible and threads do not
+# wait for the interpreter, small enough for the cache. benchmarks/blocks.py on two cores, ns per
+# element with one thread and with two: 65 536: 6.2, 7.8; 131 072: 5.3, 5.7; 262 144: 4.9, 3.9;
+# 524 288: 5.5, 4.5.
 BLOCK_ELEMENTS = 1 << 18
 
 
@@ -34,7 +35,7 @@ def slabs(shape: tuple[int, ...], axis: int | None) -> Iterator[tuple[int, tuple
             shape[axis],
             math.prod(shape[axis + 1 :]),
         )
-    # Whole rows of all channels if some fit a block, else some channels of a row, else a part of
+    # Whole rows of all channels if a row fits a block, else some channels of a row, else a part of
     # one channel of a row.
     row = channels * inner
     if not outer * row:
@@ -53,10 +54,10 @@ def slabs(shape: tuple[int, ...], axis: int | None) -> Iterator[tuple[int, tuple
 
 
 def cut(layer: Layer, shape: tuple[int, ...]) -> tuple[Layer, int | None]:
-    """The axis along which a tensor of this shape is cut, and the layer its blocks come with.
+    """The axis along which a tensor of this shape is cut, and the layer of its blocks.
 
     Raises:
-        FieldError: the tensor does not have the channels that the layer has.
+        FieldError: the tensor's channels are not those of the layer.
     """
     axis = layer.params.axis
     if axis is not None:
@@ -79,10 +80,10 @@ def hand_over(
     codes: NDArray[Any],
     model_float: NDArray[Any] | None = None,
 ) -> None:
-    """Hand a tensor that is in memory to a visitor, slab by slab; all arrays have one shape.
+    """Pass a tensor in memory to a visitor, slab by slab; all arrays have one shape.
 
     Raises:
-        FieldError: the tensor does not have the channels that the layer has.
+        FieldError: the tensor's channels are not those of the layer.
     """
     layer, axis = cut(layer, floats.shape)
     arrays = [array.reshape(-1) for array in (floats, codes, model_float) if array is not None]

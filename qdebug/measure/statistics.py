@@ -23,23 +23,26 @@ from qdebug.measure.layer import Block
 _SURELY_ROUNDED = 0.49999
 
 # A sum of squares about zero gives the sum about the mean by subtraction, unless that cancels more
-# digits than this share leaves.
-_CANCELLED = 1e-6
+# digits than this share leaves. Codes of more than 16 bits need nearly all digits: over their range
+# lines that differ in the last digits of the slope are steps apart.
+_CANCELLED, _CANCELLED_LONG = 1e-4, 0.25
+_LONG = 1 << 16
+
+# What a line leaves of the squared error follows from sums, too, while rounding makes no more than
+# this share of it, or no more than this part of a step.
+_LOST_SHARE, _LOST_STEPS = 1e-8, 1e-9
+_EPSILON, _TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 
 _SPAN_CHANNELS = 1 << 13
 
-# How a figure of two parts follows from theirs. A moment is a sum of products about two means.
-_Merge = Literal["sum", "least", "most", "moment"]
+_Merge = Literal["sum", "least", "most"]
 
 
 class _Row:
-    """A figure of `Statistics`: its row in the table, and how it is merged.
+    """A figure of `Statistics`: its row in the table, and what merging makes of it."""
 
-    `about` are the sums whose means a moment is about.
-    """
-
-    def __init__(self, merge: _Merge = "sum", *about: "_Row") -> None:
-        self.merge, self.about = merge, about
+    def __init__(self, merge: _Merge = "sum") -> None:
+        self.merge = merge
         self.row = len(_ROWS)
         _ROWS.append(self)
 
@@ -92,24 +95,25 @@ class Statistics:
     carried_square = _Row()  # (q - Q(x))^2
     d_square = _Row()  # d^2
     xd_product = _Row()  # x * d
-    # Sums about the mean.
-    x_moment = _Row("moment", x_sum, x_sum)  # (x - mean x)^2
-    q_moment = _Row("moment", q_sum, q_sum)
-    e_moment = _Row("moment", e_sum, e_sum)
-    xq_moment = _Row("moment", x_sum, q_sum)  # (x - mean x) * (q - mean q)
-    # Extremes.
-    x_min = _Row("least")
-    x_max = _Row("most")
-    q_min = _Row("least")
-    q_max = _Row("most")
-    e_max = _Row("most")  # largest |e|
-    steps_max = _Row("most")  # largest |e/s|
     # Against an end-to-end run of the float model.
     model_count = _Row()
     model_square = _Row()  # m^2
     model_error_square = _Row()  # (d - m)^2
     model_steps_square = _Row()  # ((d - m) / s)^2
     inherited_square = _Row()  # ((x - m) / s)^2
+    # Sums about means and about the least-squares line: `_pooled` adds what these are apart.
+    x_moment = _Row()  # (x - mean x)^2
+    q_moment = _Row()
+    e_moment = _Row()
+    xq_moment = _Row()  # (x - mean x) * (q - mean q)
+    line_square = _Row()  # (x - its least-squares line over q)^2
+    # Extremes.
+    x_min = _Row("least")
+    q_min = _Row("least")
+    x_max = _Row("most")
+    q_max = _Row("most")
+    e_max = _Row("most")  # largest |e|
+    steps_max = _Row("most")  # largest |e/s|
 
     @property
     def channels(self) -> int:
@@ -119,7 +123,9 @@ class Statistics:
     def merged(self, other: "Statistics") -> "Statistics":
         """The statistics of both parts together, for the channels from the first to the last."""
         if (self.first_channel, self.channels) == (other.first_channel, other.channels):
-            return Statistics(_pooled(np.stack([self.table, other.table])), self.first_channel)
+            return Statistics(
+                _pooled(np.stack([self.table, other.table], axis=1)), self.first_channel
+            )
         first = min(self.first_channel, other.first_channel)
         stop = max(part.first_channel + part.channels for part in (self, other))
         both = no_statistics(stop - first, first)
@@ -135,15 +141,15 @@ class Statistics:
         """The statistics of all channels together, as one channel."""
         if self.channels == 1:
             return self
-        some = [_pooled(self.table[:, channels].T[:, :, None]) for channels in self._spans()]
-        return Statistics(some[0] if len(some) == 1 else _pooled(np.stack(some)))
+        some = [_pooled(self.table[:, channels, None]) for channels in self._spans()]
+        return Statistics(some[0] if len(some) == 1 else _pooled(np.stack(some, axis=1)))
 
     def absorb(self, other: "Statistics") -> None:
         """Merge statistics of some or all of these channels into this, in place."""
         first = other.first_channel - self.first_channel
         for there in other._spans():
             here = slice(first + there.start, first + there.stop)
-            both = np.stack([self.table[:, here], other.table[:, there]])
+            both = np.stack([self.table[:, here], other.table[:, there]], axis=1)
             self.table[:, here] = _pooled(both)
 
     def _spans(self) -> list[slice]:
@@ -152,15 +158,14 @@ class Statistics:
         return [slice(start, min(start + _SPAN_CHANNELS, self.channels)) for start in starts]
 
 
-def _rows_merged(merge: _Merge) -> list[int]:
-    return [figure.row for figure in _ROWS if figure.merge == merge]
+def _rows_merged(merge: _Merge) -> slice:
+    """The rows that are merged so; they are declared side by side."""
+    rows = [figure.row for figure in _ROWS if figure.merge == merge]
+    assert rows == list(range(rows[0], rows[-1] + 1))
+    return slice(rows[0], rows[-1] + 1)
 
 
-_SUM_ROWS, _MOMENT_ROWS = _rows_merged("sum"), _rows_merged("moment")
-_LEAST_ROWS, _MOST_ROWS = _rows_merged("least"), _rows_merged("most")
-# The first and the second sum that each moment is about.
-_ABOUT_ROWS = [[_ROWS[row].about[place].row for row in _MOMENT_ROWS] for place in (0, 1)]
-_COUNT_ROW = Statistics.count.row
+_SUMS, _LEAST_OF, _MOST_OF = _rows_merged("sum"), _rows_merged("least"), _rows_merged("most")
 
 
 def side_by_side(parts: Sequence[Statistics]) -> Statistics:
@@ -171,29 +176,47 @@ def side_by_side(parts: Sequence[Statistics]) -> Statistics:
 def no_statistics(channels: int, first_channel: int = 0) -> Statistics:
     """The statistics of no elements: merging them changes nothing."""
     table = np.zeros((len(_ROWS), channels))
-    table[_LEAST_ROWS] = np.inf
-    table[_MOST_ROWS] = -np.inf
+    table[_LEAST_OF] = np.inf
+    table[_MOST_OF] = -np.inf
     return Statistics(table, first_channel)
 
 
 def _pooled(parts: Float64Array) -> Float64Array:
-    """Tables, of shape (parts, figures, channels), merged over the first axis.
+    """Tables side by side, of shape (figures, parts, channels), merged to (figures, channels).
 
     A sum about the mean of all is the parts' sums about their own means, plus what their means are
-    apart (Chan, Golub, LeVeque: Algorithms for computing the sample variance, 1983).
+    apart (Chan, Golub, LeVeque: Algorithms for computing the sample variance, 1983). Likewise, what
+    the line of all leaves is what the parts' own lines leave, plus what the lines are apart: in
+    slope, and at the parts' means.
     """
-    merged = np.empty(parts.shape[1:])
-    merged[_LEAST_ROWS] = parts[:, _LEAST_ROWS].min(axis=0)
-    merged[_MOST_ROWS] = parts[:, _MOST_ROWS].max(axis=0)
-    merged[_SUM_ROWS] = parts[:, _SUM_ROWS].sum(axis=0)
-    count = parts[:, [_COUNT_ROW]]
-    total = np.maximum(merged[_COUNT_ROW], 1.0)
-    # How far the means of each part are from those of all, (parts, moments, channels).
-    one, other = (
-        parts[:, sums] / np.maximum(count, 1.0) - merged[sums] / total for sums in _ABOUT_ROWS
-    )
-    merged[_MOMENT_ROWS] = (parts[:, _MOMENT_ROWS] + count * one * other).sum(axis=0)
-    return merged
+    with np.errstate(over="ignore", invalid="ignore"):  # of floats near float64's largest
+        table = np.empty((parts.shape[0], parts.shape[2]))
+        np.add.reduce(parts[_SUMS], axis=1, out=table[_SUMS])
+        np.minimum.reduce(parts[_LEAST_OF], axis=1, out=table[_LEAST_OF])
+        np.maximum.reduce(parts[_MOST_OF], axis=1, out=table[_MOST_OF])
+        merged, part = Statistics(table), Statistics(parts)
+        count, total = np.maximum(part.count, 1.0), np.maximum(merged.count, 1.0)
+        x_apart = part.x_sum / count - merged.x_sum / total  # (parts, channels)
+        q_apart = part.q_sum / count - merged.q_sum / total
+        e_apart = part.e_sum / count - merged.e_sum / total
+        for moment, one, other in (
+            (merged.x_moment, x_apart, x_apart),
+            (merged.q_moment, q_apart, q_apart),
+            (merged.e_moment, e_apart, e_apart),
+            (merged.xq_moment, x_apart, q_apart),
+        ):
+            moment += np.add.reduce(part.count * one * other, axis=0)
+        slope = _slope(merged)
+        lines_apart = part.q_moment * (_slope(part) - slope) ** 2
+        lines_apart += part.count * (x_apart - slope * q_apart) ** 2
+        merged.line_square[:] += np.add.reduce(lines_apart, axis=0)
+    return table
+
+
+def _slope(statistics: Statistics) -> Float64Array:
+    """Slope of the least-squares line of x over q; 0 where q is constant."""
+    slope: Float64Array = statistics.xq_moment / np.maximum(statistics.q_moment, _TINY)
+    return slope
 
 
 def measure(block: Block, params: QuantParams) -> Statistics:
@@ -316,9 +339,11 @@ def _measure_finite(
     d = np.multiply(steps, scale, out=_scratch.take("d", x.shape))
     e = np.subtract(d, x, out=_scratch.take("e", x.shape))
     x_sum, steps_sum, e_sum = _sum(x), _sum(steps), _sum(e)
-    x_moment, steps_moment, xq_moment = _moments(x, steps, x_sum, steps_sum)
-    e_moment = _moments(e, e, e_sum, e_sum)[0]
+    cancelled = _CANCELLED_LONG if limits[1] - limits[0] >= _LONG else _CANCELLED
+    x_moment, steps_moment, xq_moment = _moments(x, steps, x_sum, steps_sum, cancelled)
+    e_moment = _moments(e, e, e_sum, e_sum, _CANCELLED)[0]
     e_square = e_moment + e_sum**2 / elements
+    q_square = steps_moment + steps_sum**2 / elements
 
     model_count = model_square = model_error_square = inherited_square = np.zeros(channels)
     if m is not None:
@@ -330,6 +355,9 @@ def _measure_finite(
         model_error_square, inherited_square = _dot(error, error), _dot(inherited, inherited)
 
     spare = d  # from here on: one buffer less in the cache
+    line_square = _line_square(
+        e, steps, spare, s, (e_square, e_moment), (q_square, steps_moment), xq_moment
+    )
     x_magnitude, e_outward = x_sum, e_sum
     if (x_min < 0).any():
         np.copyto(spare, x_given < 0)
@@ -349,46 +377,81 @@ def _measure_finite(
             e_outward = _dot(np.sign(x, out=spare), e)
         ideal = codes_of(doubtful, s_here, z_here, limits) - z_here
         e.reshape(-1)[place] = best_error = ideal * s_here - doubtful
-        low, high = representable_range(s_here, z_here, limits)
         quantizer_square = _dot(e, e) / s**2
         carried_square = _summed(row, (steps_here - ideal) ** 2, channels)
-        outside = (doubtful < low - s_here / 2) | (doubtful > high + s_here / 2)
+        low, high = representable_range(s, z, limits)
+        outside = (doubtful < (low - s / 2)[row]) | (doubtful > (high + s / 2)[row])
         clipped = _summed(row, outside, channels)
         clipped_square = _summed(row, np.where(outside, best_error / s_here, 0.0) ** 2, channels)
 
-    found = no_statistics(channels)
-    found.count[:] = elements
-    found.zeros[:] = zeros
-    found.clipped[:] = clipped
-    found.saturated[:] = saturated
-    found.x_sum[:] = x_sum
-    found.x_magnitude[:] = x_magnitude
-    found.q_sum[:] = steps_sum + z * elements
-    found.e_sum[:] = e_sum
-    found.steps_sum[:] = e_sum / s
-    found.steps_outward[:] = e_outward / s
-    found.steps_square[:] = steps_square
-    found.quantizer_square[:] = quantizer_square
-    found.clipped_square[:] = clipped_square
-    found.carried_square[:] = carried_square
-    found.d_square[:] = (steps_moment + steps_sum**2 / elements) * s**2
-    found.xd_product[:] = (xq_moment + x_sum * steps_sum / elements) * s
-    found.x_moment[:] = x_moment
-    found.q_moment[:] = steps_moment
-    found.e_moment[:] = e_moment
-    found.xq_moment[:] = xq_moment
-    found.x_min[:] = x_min
-    found.x_max[:] = x_max
-    found.q_min[:] = q_min
-    found.q_max[:] = q_max
-    found.e_max[:] = e_max
-    found.steps_max[:] = e_max / s
-    found.model_count[:] = model_count
-    found.model_square[:] = model_square
-    found.model_error_square[:] = model_error_square
-    found.model_steps_square[:] = model_error_square / s**2
-    found.inherited_square[:] = inherited_square / s**2
-    return found
+    of = Statistics
+    figures: dict[_Row, Float64Array] = {
+        of.count: np.full(channels, float(elements)),
+        of.non_finite: np.zeros(channels),
+        of.zeros: zeros,
+        of.clipped: clipped,
+        of.saturated: saturated,
+        of.x_sum: x_sum,
+        of.x_magnitude: x_magnitude,
+        of.q_sum: steps_sum + z * elements,
+        of.e_sum: e_sum,
+        of.steps_sum: e_sum / s,
+        of.steps_outward: e_outward / s,
+        of.steps_square: steps_square,
+        of.quantizer_square: quantizer_square,
+        of.clipped_square: clipped_square,
+        of.carried_square: carried_square,
+        of.d_square: q_square * s**2,
+        of.xd_product: (xq_moment + x_sum * steps_sum / elements) * s,
+        of.model_count: model_count,
+        of.model_square: model_square,
+        of.model_error_square: model_error_square,
+        of.model_steps_square: model_error_square / s**2,
+        of.inherited_square: inherited_square / s**2,
+        of.x_moment: x_moment,
+        of.q_moment: steps_moment,
+        of.e_moment: e_moment,
+        of.xq_moment: xq_moment,
+        of.line_square: line_square,
+        of.x_min: x_min,
+        of.q_min: q_min,
+        of.x_max: x_max,
+        of.q_max: q_max,
+        of.e_max: e_max,
+        of.steps_max: e_max / s,
+    }
+    table = np.concatenate([figures[row] for row in _ROWS])
+    return Statistics(table.reshape(len(_ROWS), channels))
+
+
+def _line_square(
+    e: Float64Array,
+    steps: Float64Array,
+    spare: Float64Array,
+    s: Float64Array,
+    e_squares: tuple[Float64Array, Float64Array],
+    steps_squares: tuple[Float64Array, Float64Array],
+    xq_moment: Float64Array,
+) -> Float64Array:
+    """Sum over each row of (x - its least-squares line over q)^2; about the mean for a constant q.
+
+    e less its own line is the same, and small: it keeps the digits that x would lose. Sums give it,
+    unless rounding them could cost too many of its digits: the recorded scale is wrong and the line
+    nearly exact. Then the line is subtracted element by element. Squares are given about zero and
+    about the mean.
+    """
+    elements = e.shape[1]
+    (e_square, e_moment), (steps_square, steps_moment) = e_squares, steps_squares
+    fit_scale = xq_moment / np.maximum(steps_moment, _TINY)  # 0 for a constant q
+    slope = s - fit_scale  # of the line of e
+    left = e_moment - slope**2 * steps_moment
+    lost = _EPSILON * (e_square + 4 * s * np.abs(slope) * steps_square)
+    if (lost > _LOST_SHARE * left + elements * (_LOST_STEPS * fit_scale) ** 2).any():
+        np.multiply(steps, slope[:, None], out=spare)
+        np.subtract(e, spare, out=spare)
+        spare -= _sum(spare)[:, None] / elements
+        left = _dot(spare, spare)
+    return np.maximum(left, 0.0)
 
 
 def _summed(row: NDArray[np.intp], values: NDArray[Any], channels: int) -> Float64Array:
@@ -410,7 +473,11 @@ def _count(mask: NDArray[np.bool_]) -> Float64Array:
 
 
 def _moments(
-    a: Float64Array, b: Float64Array, a_sum: Float64Array, b_sum: Float64Array
+    a: Float64Array,
+    b: Float64Array,
+    a_sum: Float64Array,
+    b_sum: Float64Array,
+    cancelled: float,
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Sums over each row of (a - mean)^2, (b - mean)^2 and their product."""
     elements = a.shape[1]
@@ -420,7 +487,7 @@ def _moments(
         bb - b_sum**2 / elements,
         ab - a_sum * b_sum / elements,
     )
-    if (moments[0] < _CANCELLED * aa).any() or (moments[1] < _CANCELLED * bb).any():
+    if (moments[0] < cancelled * aa).any() or (moments[1] < cancelled * bb).any():
         centred = a - a_sum[:, None] / elements
         return _products(centred, centred if b is a else b - b_sum[:, None] / elements)
     return moments

@@ -1,8 +1,8 @@
 """Summary: a layer's floats in bounded memory, good enough to choose ranges from.
 
-Knows nothing of quantization. A small layer's summary is its floats; a large one's is a histogram
-whose bins are as fine, relative to their values, near zero as at the ends, so that outliers do not
-hide the bulk.
+Knows nothing of quantization. The summary of a small layer is its floats. That of a large layer is
+a histogram with bins of the same relative width everywhere, so outliers do not hide the small
+values.
 """
 
 import math
@@ -13,23 +13,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from qdebug.arithmetic.affine import Float64Array
 
-# Up to this many elements, the floats themselves: what the error searches do in a quarter second.
+# Up to this many elements the floats themselves are kept. The error search over them takes a
+# quarter of a second.
 WHOLE_ELEMENTS = 1 << 16
 
-# Bins of all channels together, both signs.
+# Bins of all channels and both signs together.
 _MOST_BINS = 1 << 20
 MOST_BYTES_OF_SUMMARY = 8 * _MOST_BINS
-# The width of a bin is this share of the power of two below its values, or less: 2^-11.
+# The width of a bin is 2^-11 of the power of two below its values, or less.
 _MOST_MANTISSA_BITS = 11
-# Below 2^-32 of its channel's largest value an element counts as zero: no code of 16 bits or fewer
-# could tell, however much of the range is clipped.
+# Below 2^-32 of its channel's largest value an element counts as zero. Codes of 16 bits or fewer
+# cannot resolve it, however much of the range is clipped.
 _OCTAVES = 32
 
-# More channels than this would need more bins than there are.
+# More channels than this would need more than `_MOST_BINS`.
 MOST_CHANNELS = _MOST_BINS // (2 * _OCTAVES)
 
-# Where in its bin an element is taken to be: spread evenly from bin to bin, for bins at equal
-# distances would all meet the steps of a quantizer in the same place.
+# An element's assumed position in its bin varies evenly from bin to bin. At equal distances, all
+# bins would fall on the same place in a quantizer's step.
 _SPREAD = (math.sqrt(5) - 1) / 2
 
 _FLOAT32_MANTISSA_BITS = 23
@@ -41,9 +42,9 @@ _FLOAT32_MAX_BITS = int(_FLOAT32_MAX.view(np.uint32))
 class Summary:
     """Floats by channel: `rows` of shape (channels, points), NaN where a channel has fewer.
 
-    `weights`, of the same shape, is how many elements a point stands for; None where each stands
-    for itself. A point is then within a relative 2^-`mantissa_bits` of its elements; the least and
-    the largest one of a channel are exact.
+    `weights`, of the same shape, is the number of elements per point; None means one each. With
+    weights, a point is within a relative 2^-`mantissa_bits` of its elements; the least and the
+    largest element of a channel are exact.
     """
 
     rows: Float64Array
@@ -52,19 +53,19 @@ class Summary:
 
 
 class Summarizer:
-    """Takes a layer's floats slab by slab, in one pass, and gives their summary.
+    """Takes a layer's floats slab by slab, in one pass, and returns their summary.
 
-    Bins are the exponent and the first bits of the mantissa of a float32, so those of values above
-    the largest seen so far are found by moving the window of `_OCTAVES` up: what falls out at its
-    lower end counts as zero, as it would if the largest value had come first.
+    A bin's number is the exponent and the first mantissa bits of a float32. If a value exceeds the
+    largest so far, the window of `_OCTAVES` moves up. Elements that fall out at its lower end count
+    as zero, as they would if the largest value had come first.
     """
 
     def __init__(self, unit: ArrayLike) -> None:
         """Begin.
 
         Args:
-            unit: a positive float of about the floats' own magnitude for each channel, shape
-                (channels,), such as their scale: they are counted in this unit, as float32.
+            unit: a positive float per channel, shape (channels,), of about the magnitude of the
+                floats, such as their scale. Floats are counted in this unit, as float32.
         """
         self._unit = np.array(unit, np.float64, ndmin=1)
         channels = self._unit.size
@@ -81,7 +82,7 @@ class Summarizer:
         self._high = np.full(channels, -np.inf)
 
     def add(self, floats: NDArray[np.floating], first_channel: int = 0) -> None:
-        """Take a slab of shape (outer, channels, inner); what is not finite is left out."""
+        """Add a slab of shape (outer, channels, inner); non-finite elements are left out."""
         outer, width, inner = floats.shape
         rows = floats.transpose(1, 0, 2).reshape(width, outer * inner)
         if self._whole is None:
@@ -95,7 +96,7 @@ class Summarizer:
         self._count_if_many()
 
     def merge(self, other: "Summarizer") -> None:
-        """Take in what another of the same unit has taken."""
+        """Merge another summarizer with the same unit."""
         if self._whole is not None and other._whole is not None:
             self._whole += other._whole
             self._count_if_many()
@@ -109,7 +110,7 @@ class Summarizer:
         self._high = np.maximum(self._high, other._high)
 
     def summary(self) -> Summary:
-        """The summary of what was taken."""
+        """The summary of all floats so far."""
         if self._whole is not None:
             return Summary(np.concatenate([np.empty((self._unit.size, 0)), *self._whole], 1))
         counts = self._counts.reshape(self._unit.size, 2 * self._bins)
@@ -171,7 +172,7 @@ class Summarizer:
         return (np.abs(values).view(np.uint32) >> shift).astype(np.int64)
 
     def _move_up(self, first: NDArray[np.int64]) -> None:
-        """Let each channel's window begin at this bin; what is below counts as zero."""
+        """Start each channel's window at this bin; elements below it count as zero."""
         for channel in np.flatnonzero(first > self._first):
             steps = min(int(first[channel] - self._first[channel]), self._bins - 1)
             counts = self._counts[channel]
@@ -182,7 +183,7 @@ class Summarizer:
             self._first[channel] = first[channel]
 
     def _points(self, used: NDArray[np.bool_]) -> Float64Array:
-        """A value in units for each used bin of each channel, shape (channels, used)."""
+        """A value, in units, for each used bin of each channel, shape (channels, used)."""
         shift = _FLOAT32_MANTISSA_BITS - self._mantissa_bits
         sign, place = np.divmod(np.flatnonzero(used), self._bins)
         number = self._first[:, None] + place

@@ -1,4 +1,4 @@
-"""The columns that tables share: what they hold, how they are headed and written."""
+"""The columns that tables share: values, headings and how values are written."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,9 +29,9 @@ class View:
 
     Attributes:
         columns: their names; None for the renderer's own choice.
-        per_channel: a row a channel where a layer has them.
-        sort: name of the column to sort by, the worst first; None for the report's order.
-        top: only so many layers.
+        per_channel: whether a layer with channels gets one row per channel.
+        sort: name of the column to sort by, worst first; None for the report's order.
+        top: how many layers to keep, from the first; None for all.
     """
 
     columns: Sequence[str] | None = None
@@ -52,7 +52,7 @@ class Column:
 
 
 def _spread(values: Any) -> str:
-    """One number, or the least and largest of a channel each."""
+    """One number, or the least and largest over the channels."""
     if not isinstance(values, list):
         return _number(values)
     low, high = min(values), max(values)
@@ -134,7 +134,7 @@ _ALL = [
 ]
 COLUMNS = {column.name: column for column in _ALL}
 
-# Figures of which more is better: sorted the other way round, so that the worst comes first.
+# Figures for which more is better: sorted in ascending order, so that the worst comes first.
 _MORE_IS_BETTER = ("sqnr_db", "model_sqnr_db", "cosine_similarity")
 
 
@@ -151,7 +151,7 @@ def columns(names: Sequence[str]) -> list[Column]:
 
 
 def chosen_columns(view: View, default: Sequence[str]) -> list[Column]:
-    """The columns that the view asks for, or `default`, with the channel where rows are channels.
+    """The view's columns, or `default`, which gains the channel column if rows are channels.
 
     Raises:
         QdebugError: an unknown name.
@@ -165,7 +165,7 @@ def chosen_columns(view: View, default: Sequence[str]) -> list[Column]:
 
 
 def check_view(view: View) -> None:
-    """Check the names that a view asks for, before anything is read.
+    """Check the column names of a view, before anything is read.
 
     Raises:
         QdebugError: an unknown column.
@@ -193,9 +193,9 @@ def rows(report: Report, view: View) -> list[Row]:
 
 
 def arranged(report: Report, view: View) -> Report:
-    """The report with its layers in the view's order, and only so many.
+    """The report with its layers in the view's order, at most `view.top` of them.
 
-    Errors are sorted by size, whatever their sign; text by alphabet; what has no value comes last.
+    Numbers are sorted by magnitude, text alphabetically; layers without a value come last.
 
     Raises:
         QdebugError: an unknown column to sort by.

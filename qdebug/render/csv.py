@@ -10,7 +10,7 @@ from qdebug.report.report import Report
 
 
 def csv_text(report: Report, view: View) -> str:
-    """The report as CSV with a line of column names; what cannot be had is empty."""
+    """The report as CSV with a line of column names; missing figures are empty."""
     chosen = chosen_columns(view, list(COLUMNS))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -21,7 +21,7 @@ def csv_text(report: Report, view: View) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """What the csv module is to write for a value: text is never a formula, None is empty."""
+    """A value as the csv module should write it: text is never a formula, None is empty."""
     if isinstance(value, list):
         return " ".join(map(repr, value))
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""One layer on one screen: figures beside what is normal, cause, worst channels, what-if table."""
+"""One layer on one screen: figures and normal values, cause, worst channels, what-if table."""
 
 import math
 import textwrap
@@ -20,10 +20,10 @@ SCHEMA = "qdebug.explain/1"
 _GAPS = ("  ", " ")  # between columns; the second where the first is too wide
 _WORST_CHANNELS = 5
 
-# SQNR of uniform floats that fill the code range gains so much with every bit: 20 log10(2).
+# What each bit adds to the SQNR of uniform floats that fill the code range: 20 log10(2).
 _DB_A_BIT = 20 * math.log10(2)
 
-# What the what-if table does without on a narrow terminal, first things first.
+# Columns that the what-if table drops on a narrow terminal, in this order.
 _DISPENSABLE = ("clipped\n[%]", "rmse", "zero\npoint", "scale")
 
 # Heading -> cells; every heading has at most two lines.
@@ -31,9 +31,9 @@ _Columns = dict[str, list[str]]
 
 
 def explained(layer: LayerReport, what_if: WhatIf | None, width: int = 80) -> str:
-    """All that is known of one readable layer as text of at most `width` columns.
+    """Everything known about one readable layer, as text of at most `width` columns.
 
-    `what_if` is None where the source, a saved report, holds no tensors.
+    `what_if` is None if the source is a saved report, which holds no tensors.
     """
     assert layer.metrics is not None
     parts = [
@@ -47,9 +47,9 @@ def explained(layer: LayerReport, what_if: WhatIf | None, width: int = 80) -> st
 
 
 def explained_json(report: Report, what_ifs: Mapping[str, WhatIf]) -> dict[str, Any]:
-    """The same as JSON values: the report's own, and ``what_if`` in every layer.
+    """The same as JSON values: those of the report, and ``what_if`` in every layer.
 
-    docs/whatif.md describes them; a layer's `what_if` is null without its tensors.
+    docs/whatif.md describes them; without a layer's tensors its `what_if` is null.
     """
     values = to_json(report) | {"schema": SCHEMA}
     for layer in values["layers"]:
@@ -59,7 +59,7 @@ def explained_json(report: Report, what_ifs: Mapping[str, WhatIf]) -> dict[str, 
 
 
 def _title(layer: LayerReport, width: int) -> list[str]:
-    """Name, and what the layer is."""
+    """The layer's name, then its operator, kind, type and quantization."""
     known = [layer.op, layer.kind, layer.dtype]
     facts = [shorten(printable(fact), 60) for fact in known if fact]
     codes = _codes(layer)
@@ -79,10 +79,10 @@ def _title(layer: LayerReport, width: int) -> list[str]:
 
 
 def _figures(layer: LayerReport, metrics: Metrics, width: int) -> list[str]:
-    """A line each: the figure, its value, what is normal."""
+    """One line per figure: its name, its value, the normal value."""
     m = metrics
     rows: list[tuple[str, float | int | None, str]] = [
-        ("NaN or Inf", m.non_finite or None, "0: the float model itself is broken"),
+        ("NaN or Inf", m.non_finite or None, "0; the float model itself is broken"),
         ("rmse/scale", m.rmse_scale, _normal_rmse_scale(m)),
         ("  quantizer", m.quantizer_rmse_scale, "the same: its own rounding and clipping"),
         ("  carried", m.carried_rmse_scale, "0: wrong before this quantizer"),
@@ -107,7 +107,7 @@ def _figures(layer: LayerReport, metrics: Metrics, width: int) -> list[str]:
         cells.append(("fitted scale, zero", line, recorded))
     for label, value, normal in (
         ("model rmse/scale", m.model_rmse_scale, "0.3 in first layers, 1 to 3 in last ones"),
-        ("  inherited", m.inherited_rmse_scale, "came with the layer's inputs"),
+        ("  inherited", m.inherited_rmse_scale, "from the layer's inputs"),
     ):
         if value is not None:
             cells.append((label, _cell(value), normal))
@@ -132,7 +132,7 @@ def _normal_mean(m: Metrics) -> str:
 
 
 def _codes(layer: LayerReport) -> tuple[int, int] | None:
-    """The least and largest code, None where the report does not say."""
+    """The least and largest code; None if the report does not say."""
     if layer.dtype is None or layer.bits is None:
         return None
     try:
@@ -142,7 +142,7 @@ def _codes(layer: LayerReport) -> tuple[int, int] | None:
 
 
 def _representable(layer: LayerReport) -> str:
-    """The range of floats that one scale and zero point can represent."""
+    """The range of floats that a scale and zero point can represent; empty per channel."""
     s, z, codes = layer.scale, layer.zero_point, _codes(layer)
     if codes is None or not isinstance(s, int | float) or not isinstance(z, int):
         return ""
@@ -167,7 +167,7 @@ def _diagnosis(layer: LayerReport, width: int) -> list[str]:
 
 
 def _channels(layer: LayerReport, width: int) -> list[str]:
-    """The channels furthest above what rounding alone gives them."""
+    """The `_WORST_CHANNELS` channels furthest above what rounding alone gives."""
     if not layer.channels:
         return []
 
@@ -193,7 +193,7 @@ def _channels(layer: LayerReport, width: int) -> list[str]:
 
 def _what_if(found: WhatIf | None, width: int) -> list[str]:
     if found is None:
-        text = "Other ways to quantize these floats: needs the tensors, not a report of them."
+        text = "Other ways to quantize these floats: needs the tensors, not a saved report."
         return _wrapped(text, width, "")
     advice = recommend(found)
     rows: list[tuple[str, Alternative, Metrics, str]] = [
@@ -255,9 +255,9 @@ def _alternative(each: Alternative) -> dict[str, Any]:
 
 
 def _table(columns: _Columns, left: str, width: int) -> list[str]:
-    """Lines of aligned columns, the last one cut to fit; `left` names those not set to the right.
+    """Lines of aligned columns, the last one cut to fit; `left` names the left-aligned ones.
 
-    What `_DISPENSABLE` names is left out where the table is too wide, and the last line says so.
+    Columns in `_DISPENSABLE` are left out if the table is too wide; the last line then lists them.
     """
     left_out = []
     gap = next((gap for gap in _GAPS if _wide(columns, gap) <= width), _GAPS[-1])

@@ -12,7 +12,7 @@ from qdebug.report.report import Report
 
 
 def markdown(report: Report, view: View) -> str:
-    """The report as a GitHub Markdown table; names stand in code spans, where nothing is markup."""
+    """The report as a GitHub Markdown table; names are code spans, which contain no markup."""
     chosen = chosen_columns(view, DEFAULT_COLUMNS)
     return (
         tabulate(
@@ -34,7 +34,7 @@ def _cell(column: Column, row: Row) -> str:
 
 
 def code_span(text: str) -> str:
-    r"""`text` as code, whatever it holds.
+    r"""`text` as a code span, whatever characters it holds.
 
     >>> print(code_span("a`b|c"))
     ``a`b\|c``

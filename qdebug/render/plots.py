@@ -1,11 +1,12 @@
 """Pictures: the distributions and the error of one layer, and the errors of all layers.
 
-Distributions and figures are gathered elsewhere, block by block, so that memory does not grow with
-the layer.
+Distributions and figures are gathered elsewhere, block by block, so memory does not grow with the
+layer.
 """
 
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from typing import BinaryIO
 
 import matplotlib as mpl
@@ -22,8 +23,8 @@ from qdebug.measure.metrics import REFERENCE, TFLITE_THRESHOLD, Metrics
 from qdebug.names import printable, shorten, shortened
 from qdebug.report.report import LayerReport, Report
 
-# Okabe and Ito's palette, told apart by colour-blind eyes
-# (https://jfly.uni-koeln.de/color/): each colour means one thing in all pictures.
+# Okabe and Ito's palette, which colour-blind people can tell apart
+# (https://jfly.uni-koeln.de/color/). Each colour has one meaning in all pictures.
 FLOAT = "#0072B2"  # blue: the float reference, and what rounding alone explains
 QUANTIZED = "#000000"
 ABOVE = "#E69F00"  # orange: more than rounding explains
@@ -33,17 +34,26 @@ WASTE = "#999999"
 _DPI = 100
 
 
-def layer_figure(report: LayerReport, found: Distributions) -> Figure:
+class Picture(Figure):
+    """A figure that a notebook shows, whether pyplot is imported or not."""
+
+    def _repr_png_(self) -> bytes:
+        file = BytesIO()
+        save_png(self, file)
+        return file.getvalue()
+
+
+def layer_figure(report: LayerReport, found: Distributions) -> Picture:
     """The picture of one layer, from its figures and its distributions.
 
-    Above, floats and codes over each other on one axis, with the codes that are never used and the
-    floats that clip; below, the error in steps of the scale beside what rounding alone gives; for a
-    layer with a scale a channel, RMSE/scale by channel at the bottom.
+    The upper panel overlays floats and codes on one axis, and marks unused codes and clipped
+    floats. The panel below shows the error in steps of the scale against that of rounding alone. A
+    layer quantized per channel has a third panel: RMSE/scale by channel.
     """
     metrics = report.metrics
     assert metrics is not None, "a layer that was read"
     panels = 3 if report.channels else 2
-    figure = Figure(figsize=(9, 3.2 * panels), dpi=_DPI, layout="constrained")
+    figure = Picture(figsize=(9, 3.2 * panels), dpi=_DPI, layout="constrained")
     axes = figure.subplots(panels, 1)
     figure.suptitle(
         shorten(printable(report.name), 90), fontsize=11, fontweight="bold", parse_math=False
@@ -58,7 +68,7 @@ def layer_figure(report: LayerReport, found: Distributions) -> Figure:
 def _draw_values(axes: Axes, found: Distributions, metrics: Metrics) -> None:
     params = found.params
     edges = found.floats.edges
-    floor = 0.4 / metrics.num_elements  # a bin of one element still shows
+    floor = 0.4 / metrics.num_elements  # a bin with one element is still visible
     axes.stairs(found.floats.shares, edges, fill=True, color=FLOAT, alpha=0.45, label="float")
     axes.stairs(
         found.codes.shares, edges, color=QUANTIZED, linewidth=1.1, label="quantized", baseline=floor
@@ -77,7 +87,7 @@ def _draw_values(axes: Axes, found: Distributions, metrics: Metrics) -> None:
             (low, metrics.quantized_min - 0.5),
             (metrics.quantized_max + 0.5, high),
         ]
-        label = f"codes never used (range waste {percent(metrics.range_waste or 0.0)} %)"
+        label = f"unused codes (range waste {percent(metrics.range_waste or 0.0)} %)"
         for start, end in unused:
             if end - start >= 1:
                 axes.axvspan(
@@ -116,7 +126,7 @@ def _draw_errors(axes: Axes, found: Distributions, metrics: Metrics) -> None:
     rounding = np.abs(centre) < 0.5
     beyond_share = errors.counts[~rounding].sum() / metrics.num_elements
     axes.stairs(
-        density, errors.edges, fill=True, color=FLOAT, alpha=0.45, label="half a step at most"
+        density, errors.edges, fill=True, color=FLOAT, alpha=0.45, label="at most half a step"
     )
     if (density[~rounding] > 0).any():
         beyond = np.where(rounding, np.nan, density)
@@ -136,7 +146,7 @@ def _draw_errors(axes: Axes, found: Distributions, metrics: Metrics) -> None:
     notes = ["error (quantized - float) in steps of the scale"]
     largest = metrics.max_abs_error_scale or 0.0
     if largest > errors.edges[-1]:
-        notes.append(f"the outermost bars hold all beyond, up to {significant(largest)}")
+        notes.append(f"the outermost bars include all beyond, up to {significant(largest)}")
     if found.exact_zeros:
         share = percent(found.exact_zeros / metrics.num_elements)
         notes.append(f"{share} % exact zeros are left out")
@@ -157,8 +167,8 @@ def _draw_channels(axes: Axes, channels: Sequence[Metrics]) -> None:
     _colour_legend(axes)
 
 
-def overview_figure(report: Report) -> Figure:
-    """RMSE/scale of all layers as bars against 0.289, coloured by how far above they are.
+def overview_figure(report: Report) -> Picture:
+    """RMSE/scale of all layers as bars against 0.289, coloured by verdict.
 
     Raises:
         QdebugError: no layer has a finite element.
@@ -171,9 +181,9 @@ def overview_figure(report: Report) -> Figure:
     if not layers:
         raise QdebugError("no layer has a finite element to draw")
     values = [metrics.rmse_scale or 0.0 for _, metrics in layers]
-    # Rows of a fixed height, until the picture would be too tall to open.
+    # Rows have a fixed height unless the picture would become too tall to open.
     height = min(0.22 * len(layers), 150.0)
-    figure = Figure(figsize=(10, 1.6 + height), dpi=_DPI, layout="constrained")
+    figure = Picture(figsize=(10, 1.6 + height), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     rows = range(len(layers))
     axes.barh(rows, values, color=[_VERDICTS[_verdict(layer)] for layer, _ in layers], height=0.75)
@@ -187,7 +197,7 @@ def overview_figure(report: Report) -> Figure:
         figures.set_yticks(rows, [significant(value) for value in values], fontsize=8)
         figures.tick_params(length=0)
     axes.set_ylim(len(layers) - 0.4, -0.6)
-    # One layer far above would squeeze all others against the axis.
+    # A single layer far above the others would squeeze them against the axis.
     middle = sorted(values)[len(values) // 2]
     if max(values) > 20 * max(middle, REFERENCE):
         axes.set_xscale("symlog", linthresh=2 * TFLITE_THRESHOLD)
@@ -207,21 +217,21 @@ _VERDICTS = {"ok": FLOAT, "warn": ABOVE, "bad": BAD}
 
 
 def _verdict(layer: LayerReport) -> str:
-    """The layer's verdict, or what its figures alone say."""
+    """The layer's verdict, or one from its figures alone."""
     if layer.diagnosis is not None and layer.diagnosis.verdict in _VERDICTS:
         return layer.diagnosis.verdict
     return "warn" if layer.above_rounding else "ok"
 
 
 def _colour(metrics: Metrics) -> str:
-    """How far a layer is above what rounding alone gives."""
+    """The colour for how far a channel is above what rounding alone gives."""
     if not metrics.exceeds_reference:
         return FLOAT
     return BAD if (metrics.rmse_scale or 0.0) > TFLITE_THRESHOLD else ABOVE
 
 
 def _colour_legend(axes: Axes) -> None:
-    """What the colours of `_colour` mean."""
+    """The legend for the colours of `_colour`."""
     for colour, label in (
         (FLOAT, "rounding alone"),
         (ABOVE, "above it by more than chance"),
@@ -233,7 +243,7 @@ def _colour_legend(axes: Axes) -> None:
 
 
 def _legend(axes: Axes, above: float = 1.0) -> None:
-    """A legend above the data, never over it; `above` leaves room for an axis between."""
+    """A legend above the plot, clear of the data; `above` leaves room for an axis in between."""
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(
         handles, labels, loc="lower left", bbox_to_anchor=(0, above), ncols=len(labels), fontsize=8,
@@ -242,8 +252,8 @@ def _legend(axes: Axes, above: float = 1.0) -> None:
 
 
 def save_png(figure: Figure, file: BinaryIO) -> None:
-    """Write a figure as PNG, the same bytes every time."""
+    """Write a figure as PNG, with the same bytes every time."""
     with mpl.rc_context({"axes.unicode_minus": False}), warnings.catch_warnings():
-        # A layer's name may be in a script that Matplotlib's font lacks; it then shows as boxes.
+        # Matplotlib's font may lack the script of a layer's name; it then draws boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, format="png", metadata={"Software": "qdebug"})

@@ -1,4 +1,4 @@
-"""Suggestions in the forms that people and converters take; names escaped for each of them."""
+"""Suggestions in the forms that people and converters take, with names escaped for each."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qdebug.advise.suggest import Suggestion, Suggestions
+from qdebug.arguments import one_of
 from qdebug.errors import QdebugError
 from qdebug.formatting import percent
 from qdebug.names import printable, shorten, shown
@@ -16,12 +17,12 @@ from qdebug.report.report import LayerReport, Report
 
 _LEAST_NAME_WIDTH = 24
 _INDENT = " " * 20
-_WIDTH = 100  # of the text below a table that is not fitted to a terminal
+_WIDTH = 100  # of the text below the table, if no terminal sets the width
 
 _BASES = {
-    "model": "shares of the error at the last layer, traced back to where it was made",
-    "local": "shares of the sum of local noise-to-signal ratios: no run of the float model is here",
-    "steps": "shares of squared rmse/scale, the only figure here: nothing tells the signal's size",
+    "model": "shares of the error at the model's output, traced back to where it was made",
+    "local": "shares of the sum of local noise-to-signal ratios, without a run of the float model",
+    "steps": "shares of squared rmse/scale, the only figure known; the signal's size is not",
 }
 
 
@@ -30,16 +31,18 @@ class Form:
     """One way to write a suggestion.
 
     Attributes:
-        text: of the report, and of the operators chosen.
+        values: what the reader takes, from the report and the operators chosen.
+        text: the same, written.
         models: endings of the models that its reader knows; empty where that does not matter.
     """
 
-    text: Callable[[Report, Sequence[Suggestion]], str]
+    values: Callable[[Report, Sequence[Suggestion]], list[Any]]
+    text: Callable[[Sequence[Any]], str]
     models: tuple[str, ...] = ()
 
 
 def table(found: Suggestions, kept: Sequence[Suggestion], width: int | None = None) -> str:
-    """The operators for people: shares, name and reason; at most `width` columns wide."""
+    """The operators as a table: shares, name and reason; at most `width` columns wide."""
     lines = ["   share   removes  operator", "-" * 60]
     for suggestion in kept:
         op = f" ({printable(suggestion.op)})" if suggestion.op else ""
@@ -60,7 +63,7 @@ def table(found: Suggestions, kept: Sequence[Suggestion], width: int | None = No
 
 
 def _lines(text: str, width: int | None, indent: str = "") -> list[str]:
-    """The text in lines of at most this width; one line where there is no width."""
+    """The text in lines of at most `width` columns; one line if `width` is None."""
     if width is None:
         return [indent + text]
     width = max(width, len(indent) + _LEAST_NAME_WIDTH)
@@ -71,42 +74,36 @@ def _share(value: float) -> str:
     return f"{percent(value):>6} %"
 
 
-def _names(report: Report, kept: Sequence[Suggestion]) -> str:
-    """The layers' names, a line each, as `--layer` of other commands takes them."""
-    return "".join(f"{printable(suggestion.layer)}\n" for suggestion in kept)
+def _names(report: Report, kept: Sequence[Suggestion]) -> list[str]:
+    """The layers' names, as `--layer` of other commands takes them."""
+    return [suggestion.layer for suggestion in kept]
 
 
-def _tflite(report: Report, kept: Sequence[Suggestion]) -> str:
+def _tflite(report: Report, kept: Sequence[Suggestion]) -> list[str]:
     """Output tensors' names: QuantizationDebugOptions compares them with the float model's."""
-    return _python_list([name for s in kept for name in s.nodes or (s.layer,)])
+    return list(dict.fromkeys(name for s in kept for name in s.nodes or (s.layer,)))
 
 
-def _onnxruntime(report: Report, kept: Sequence[Suggestion]) -> str:
+def _onnxruntime(report: Report, kept: Sequence[Suggestion]) -> list[str]:
     """Node names.
 
     Raises:
-        QdebugError: an operator whose node's name is not known.
+        QdebugError: the name of an operator's node is unknown.
     """
     for suggestion in kept:
         if not suggestion.nodes:
             raise QdebugError(
                 f"layer '{shown(suggestion.layer)}': its node's name is unknown, and ONNX Runtime "
-                "takes no tensor's; expected a report on two ONNX models whose nodes have names"
+                "takes no tensor names; expected a report on two ONNX models with named nodes"
             )
-    return _python_list([name for suggestion in kept for name in suggestion.nodes])
+    return list(dict.fromkeys(name for suggestion in kept for name in suggestion.nodes))
 
 
-def _python_list(names: Sequence[str]) -> str:
-    """A Python list, a name a line; ASCII, so that no name can reorder or hide what is read."""
-    lines = [f"    {name!a},\n" for name in dict.fromkeys(names)]
-    return f"[\n{''.join(lines)}]\n" if lines else "[]\n"
-
-
-def _ai_edge_quantizer(report: Report, kept: Sequence[Suggestion]) -> str:
+def _ai_edge_quantizer(report: Report, kept: Sequence[Suggestion]) -> list[dict[str, Any]]:
     """A recipe: all operators as they are quantized in the report, then the exceptions.
 
-    The last entry that fits an operator counts. An operator's scope is the names of its output
-    tensors, a semicolon behind each.
+    The last entry that matches an operator applies. An operator's scope consists of the names of
+    its output tensors, each followed by a semicolon.
     """
     recipe: list[dict[str, Any]] = [
         {
@@ -125,11 +122,11 @@ def _ai_edge_quantizer(report: Report, kept: Sequence[Suggestion]) -> str:
                 "algorithm_key": "no_quantize",
             }
         )
-    return json.dumps(recipe, indent=2) + "\n"
+    return recipe
 
 
 def _op_config(report: Report) -> dict[str, Any]:
-    """How most of the report's layers are quantized, in ai-edge-quantizer's words."""
+    """How most of the report's layers are quantized, as ai-edge-quantizer writes it."""
     weights = [layer for layer in report.layers if layer.metrics and layer.kind == "weight"]
     activations = [
         layer for layer in report.layers if layer.metrics and layer.kind in ("activation", None)
@@ -149,7 +146,7 @@ def _op_config(report: Report) -> dict[str, Any]:
         bits = _bits(activations, (8, 16))
         config["activation_tensor_config"] = {
             "num_bits": bits,
-            "symmetric": bits == 16,  # LiteRT's kernels know no other
+            "symmetric": bits == 16,  # LiteRT's kernels support nothing else
             "granularity": "TENSORWISE",
             "dtype": "INT",
         }
@@ -157,25 +154,41 @@ def _op_config(report: Report) -> dict[str, Any]:
 
 
 def _bits(layers: Sequence[LayerReport], known: Sequence[int]) -> int:
-    """The number of bits that most layers have; 8 where none has one that is known."""
+    """The most common number of bits among `known`; 8 if no layer has one of them."""
     counts = Counter(layer.bits for layer in layers if layer.bits in known)
     return next((bits for bits, _ in counts.most_common(1) if bits is not None), 8)
 
 
+def _lines_of(names: Sequence[str]) -> str:
+    """A name a line."""
+    return "".join(f"{printable(name)}\n" for name in names)
+
+
+def _python_list(names: Sequence[str]) -> str:
+    """A Python list, a name a line; ASCII, so that no name can reorder or hide what is read."""
+    lines = [f"    {name!a},\n" for name in names]
+    return f"[\n{''.join(lines)}]\n" if lines else "[]\n"
+
+
+def _json(recipe: Sequence[Any]) -> str:
+    return json.dumps(recipe, indent=2) + "\n"
+
+
 FORMS = {
-    "names": Form(_names),
-    "tflite": Form(_tflite, (".tflite", ".csv")),
-    "ai-edge-quantizer": Form(_ai_edge_quantizer, (".tflite", ".csv")),
-    "onnxruntime": Form(_onnxruntime, (".onnx",)),
+    "names": Form(_names, _lines_of),
+    "tflite": Form(_tflite, _python_list, (".tflite", ".csv")),
+    "ai-edge-quantizer": Form(_ai_edge_quantizer, _json, (".tflite", ".csv")),
+    "onnxruntime": Form(_onnxruntime, _python_list, (".onnx",)),
 }
 
 
 def check_form(form: str, sources: Sequence[str]) -> None:
-    """Check that a form is for models such as these sources are made of.
+    """Check that a form suits the kind of model these sources come from.
 
     Raises:
-        QdebugError: it is not.
+        QdebugError: it is not, or there is no such form.
     """
+    one_of("form", form, tuple(FORMS))
     chosen = FORMS[form]
     known = sorted({ending for each in FORMS.values() for ending in each.models})
     for source in sources:
@@ -187,14 +200,23 @@ def check_form(form: str, sources: Sequence[str]) -> None:
             )
 
 
-def written(form: str, report: Report, kept: Sequence[Suggestion]) -> str:
-    """The operators in the form that `form` names.
+def values(form: str, report: Report, kept: Sequence[Suggestion]) -> list[Any]:
+    """The operators as the reader that `form` names takes them: names, or entries of a recipe.
 
     Raises:
-        QdebugError: the report is on models of another kind, or does not say what is needed.
+        QdebugError: the report is on another kind of model, or lacks the names that are needed.
     """
     check_form(form, report.sources)
     ops = [layer.op for layer in report.layers if layer.op]
     if form == "onnxruntime" and ops and all(op.isupper() for op in ops):
         raise QdebugError(f"found TFLite's operators ({printable(ops[0])}), expected ONNX's")
-    return FORMS[form].text(report, kept)
+    return FORMS[form].values(report, kept)
+
+
+def written(form: str, report: Report, kept: Sequence[Suggestion]) -> str:
+    """The same as text.
+
+    Raises:
+        QdebugError: as `values`.
+    """
+    return FORMS[form].text(values(form, report, kept))

@@ -1,4 +1,4 @@
-"""The table of a report for people: fitted to a terminal, or whole."""
+"""The table of a report, fitted to a terminal or whole."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ DEFAULT_COLUMNS = (
     "cause",
 )
 
-# What a narrow terminal does without, first things first.
+# Columns dropped on a narrow terminal, in this order.
 _DISPENSABLE = (
     "shape",
     "zero_point",
@@ -43,11 +43,11 @@ _DISPENSABLE = (
     "mean_error_scale",
 )
 
-# A name shortened further than this can hardly be told from its neighbours.
+# A name shorter than this is hard to tell from its neighbours.
 _LEAST_NAME_WIDTH = 24
 
 _GAP = 2  # between tabulate's columns
-_PADDING = 2  # that tabulate adds to a heading
+_PADDING = 2  # added to a heading by tabulate
 
 
 def table(
@@ -55,10 +55,10 @@ def table(
     view: View,
     width: int | None = None,
 ) -> str:
-    """The report as text; `width` columns wide at most, where that can be had.
+    """The report as text, at most `width` columns wide if possible.
 
-    Long names are shortened in the middle; if that is not enough and the view does not ask
-    for certain columns, columns are left out and the last line says which.
+    Long names are shortened in the middle. If that is not enough, and the view does not name its
+    columns, columns are left out; the last line lists them.
     """
     body = rows(report, view)
     chosen = chosen_columns(view, DEFAULT_COLUMNS)
@@ -82,14 +82,14 @@ def table(
         tablefmt="simple",
         disable_numparse=True,
     )
-    lines = [_head(report), "", _coloured(text, body), "", *summary(report, width)]
+    lines = [head(report), "", _coloured(text, body), "", *summary(report, width)]
     if left_out:
         lines.append(f"left out to fit {width} columns: {', '.join(left_out)} (--wide shows all)")
     return "\n".join(lines) + "\n"
 
 
 def cell(column: Column, row: Row) -> str:
-    """What a table shows of a row in a column."""
+    """The text of a table cell."""
     value = column.value(row)
     return "-" if value is None else column.text(value)
 
@@ -99,7 +99,7 @@ def _width(heading: str, cells: Sequence[str]) -> int:
 
 
 def _room_for_names(chosen: Sequence[Column], cells: dict[str, list[str]], width: int) -> int:
-    """Characters that the other columns leave to the layer's name."""
+    """The number of characters that the other columns leave for the layer's name."""
     others = [c for c in chosen if c.name != "layer"]
     return width - sum(_width(c.heading, cells[c.name]) + _GAP for c in others)
 
@@ -108,7 +108,7 @@ _COLOURS = {"warn": "yellow", "bad": "red", "unreadable": "red"}
 
 
 def _coloured(text: str, body: Sequence[Row]) -> str:
-    """The table with the lines of layers that are not ok in the colour of their verdict."""
+    """The table, with the lines of layers that are not ok coloured by verdict."""
     lines = text.split("\n")
     first = len(lines) - len(body)
     for i, row in enumerate(body, first):
@@ -118,18 +118,17 @@ def _coloured(text: str, body: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _head(report: Report) -> str:
-    """What was read."""
-    first = printable(report.sources[0]) if report.sources else "nothing"
-    count = len(report.sources)
-    files = first if count <= 1 else f"{count} files ({first}, ...)"
-    return (
-        f"{files}: {_count(len(report.layers), 'layer')}, {_count(report.num_elements, 'element')}"
-    )
+def head(report: Report) -> str:
+    """The files that were read, and how many layers and elements they have."""
+    counts = f"{_count(len(report.layers), 'layer')}, {_count(report.num_elements, 'element')}"
+    if not report.sources:  # pairs in memory
+        return counts
+    first, count = printable(report.sources[0]), len(report.sources)
+    return f"{first if count == 1 else f'{count} files ({first}, ...)'}: {counts}"
 
 
 def summary(report: Report, width: int | None = None) -> list[str]:
-    """How many layers exceed the reference and the worst; then what could not be read."""
+    """How many layers exceed the reference, and the worst; then what could not be read."""
     read = [layer for layer in report.layers if layer.metrics]
     above = [layer for layer in read if layer.above_rounding]
     line = (

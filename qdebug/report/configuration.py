@@ -8,7 +8,7 @@ from qdebug.errors import QdebugError
 from qdebug.names import nearest, printable
 from qdebug.report.limits import LIMIT_KINDS, Config, Limit, Override, parse_bound, parse_causes
 
-# Options that say how `source` is read: their type, and what a message calls it.
+# Options that say how to read `source`: their type, and its name in messages.
 _READING: dict[str, tuple[type, str]] = {
     "inputs": (str, "the name of a file (.npz or .npy)"),
     "samples": (int, "a whole number"),
@@ -19,7 +19,7 @@ _READING: dict[str, tuple[type, str]] = {
 
 
 def find_config(start: Path) -> Config:
-    """The configuration in `start` or the nearest folder above that has one.
+    """The configuration in `start` or in the nearest parent folder that has one.
 
     It is ``qdebug.toml`` or the table ``[tool.qdebug]`` of ``pyproject.toml``.
     """
@@ -34,10 +34,10 @@ def find_config(start: Path) -> Config:
 
 
 def read_config(path: Path) -> Config:
-    """The configuration in one file; empty where a pyproject.toml has no [tool.qdebug].
+    """The configuration in one file; empty if a pyproject.toml has no [tool.qdebug].
 
     Raises:
-        QdebugError: not TOML, an unknown key, or a value of the wrong kind.
+        QdebugError: the file is not TOML, has an unknown key, or a value of the wrong type.
     """
     import tomllib
 
@@ -78,15 +78,15 @@ def read_config(path: Path) -> Config:
 
 
 def _beside(path: Path, name: str) -> str:
-    """A file that the configuration names, from wherever qdebug is called."""
+    """A file that the configuration names, relative to the configuration's own folder."""
     return name if "://" in name else str(path.parent / name)
 
 
 def _reading(entries: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
-    """How the source is read.
+    """The options that say how to read the source.
 
     Raises:
-        QdebugError: a value of another type.
+        QdebugError: a value has the wrong type.
     """
     if "source" not in entries:
         for name in _READING:

@@ -1,11 +1,10 @@
 """Diagnosis: verdict, cause, evidence and advice for a layer's error, from its Metrics alone.
 
-Each rule below looks at one cause; docs/diagnosis.md shows them all. No second look at the data is
-taken.
+Each rule below tests for one cause; docs/diagnosis.md shows them all. The data is not read again.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from qdebug.arithmetic.affine import (
@@ -34,22 +33,24 @@ CAUSES = (
     "non-finite",
     "unreadable",
 )
-# Those of an error that is more than rounding.
+# Causes of an error larger than rounding.
 ERRORS = ("clipping", "bias", "wrong-scale", "carried")
 
 # A cause is named where it explains this share of the excess of the squared error.
 _EXPLAINS = 0.5
-# Codes that are not the best ones make at least this share of the excess, or they are no cause.
+# Codes other than the best ones are a cause only if they make at least this share of the excess.
 _LEAST_CARRIED = 0.25
-# An offset below this many steps is what real kernels leave (sums, ties that go one way).
+# Real kernels leave offsets below this many steps (sums, ties rounded one way).
 _LEAST_OFFSET = 0.25
-# The line through the codes explains more than an offset alone where what it leaves is less than
-# this share of what the offset leaves.
+# The line through the codes explains more than an offset does if it leaves less than this share of
+# the error that the offset leaves.
 _LINE_IS_BETTER = 0.5
-# Below this cosine floats and codes are hardly of one tensor.
+# A difference of squares below this share of them has lost too many digits.
+_CANCELLED = 1e-6
+# Below this cosine, floats and codes are hardly the same tensor.
 _SAME_TENSOR = 0.5
-# A step is coarse where the bulk lies within so few steps, though some float is so many times
-# larger. Four steps are 23 dB.
+# A scale is coarse if the mean magnitude of the bulk is below `_COARSE_STEPS` steps and the largest
+# float exceeds it more than `_COARSE_PEAK` times. Four steps are 23 dB.
 _COARSE_STEPS = 4.0
 _COARSE_PEAK = 25.0
 # Symmetric codes of floats that are never negative waste half their range by design.
@@ -63,10 +64,10 @@ class Diagnosis:
     """What is wrong with a layer.
 
     Attributes:
-        verdict: the size of it: ``ok``, ``warn``, ``bad`` or ``unreadable``.
-        cause: one of `CAUSES`; None where the figures at hand do not tell.
-        evidence: the figures that show it.
-        advice: one step that a person can take; empty where there is nothing to do.
+        verdict: how bad it is: ``ok``, ``warn``, ``bad`` or ``unreadable``.
+        cause: one of `CAUSES`; None if the available figures do not show it.
+        evidence: the figures that show the cause.
+        advice: one step to take; empty if there is nothing to do.
     """
 
     verdict: str
@@ -79,7 +80,7 @@ class Diagnosis:
 class Subject:
     """What is diagnosed: the figures of a layer or channel and how it is quantized.
 
-    `scale` is None where each channel has its own.
+    `scale` is None if each channel has its own.
     """
 
     metrics: Metrics
@@ -94,7 +95,7 @@ class Subject:
 
     @property
     def scheme(self) -> QuantScheme:
-        """How it would be quantized again: symmetric where its zero point is the middle code."""
+        """The scheme to quantize it again: symmetric if its zero point is the middle code."""
         symmetric = self.zero_point == middle_code((self.qmin, self.qmax))
         return QuantScheme(self.dtype, self.bits, self.narrow_range, symmetric)
 
@@ -112,9 +113,9 @@ def unreadable(reason: str) -> Diagnosis:
 def diagnose(
     subject: Subject, channel: Callable[[int], Subject] | None = None, channels: int = 0
 ) -> Diagnosis:
-    """What is wrong with a layer, and with which of its channels where each has its own scale.
+    """What is wrong with a layer, and with which of its channels if each has its own scale.
 
-    `channel` gives one of so many `channels`: there may be too many to hold them all.
+    `channel` returns one of the `channels` channels: there may be too many to hold them all.
     """
     whole = _diagnose(subject)
     if channel is None or whole.cause == "non-finite":
@@ -133,21 +134,21 @@ def diagnose(
 
 
 def _diagnose(subject: Subject, of: int = 1) -> Diagnosis:
-    """The diagnosis of one set of figures, one `of` so many that chance picks from."""
+    """The diagnosis of one set of figures, the most extreme `of` that many by chance."""
     m = subject.metrics
     if m.non_finite:
         count = f"{m.non_finite} of {m.num_elements + m.non_finite}"
         return Diagnosis(
             "bad",
             "non-finite",
-            f"{count} floats are NaN or infinite; the other figures leave them out",
-            "find the operator that makes them in the float model: quantization cannot mend it",
+            f"{count} floats are NaN or infinite; the other figures exclude them",
+            "find the operator that makes them in the float model: quantization cannot repair it",
         )
     if not m.num_elements:
         return Diagnosis("ok", "ok", "no elements", "")
     if m.rmse_scale is None:
         return Diagnosis(
-            "warn", None, "cannot tell: rmse/scale is not known, needs the tensors", ""
+            "warn", None, "rmse/scale is unknown: finding the cause needs the tensors", ""
         )
     if m.rmse_scale - _expected(m) > tolerated_excess(m, 3 + math.sqrt(2 * math.log(of))):
         error = next(filter(None, (rule(subject) for rule in _ERROR_RULES)), None)
@@ -171,12 +172,12 @@ def _excess(m: Metrics) -> float:
 
 
 def _explains(m: Metrics, left: float) -> bool:
-    """Whether a cause without which the mean squared error were `left` explains the excess."""
+    """Whether a cause explains the excess; without it the mean squared error would be `left`."""
     return _rmse_scale(m) ** 2 - left >= _EXPLAINS * _excess(m)
 
 
 def _own_rounding(m: Metrics) -> bool:
-    """Whether the codes are as good as any: what error there is, this quantizer makes itself."""
+    """Whether the codes are as good as any others: this quantizer makes all of the error itself."""
     if m.quantizer_rmse_scale is None or m.max_abs_error_scale is None:
         return False
     carried = _rmse_scale(m) ** 2 - m.quantizer_rmse_scale**2
@@ -187,14 +188,14 @@ def _hurts(m: Metrics) -> str:
     return "bad" if _rmse_scale(m) > TFLITE_THRESHOLD else "warn"
 
 
-# --- causes of too large an error, the surest first ----------------------------------------------
+# --- causes of an error above rounding, surest first ---------------------------------------------
 
 
 def _wrapped(s: Subject) -> Diagnosis | None:
-    """Codes read as the other type of as many bits: off by a turn of the code range, or half of it.
+    """Codes read as the other type with as many bits (int8 as uint8).
 
-    A turn where only the codes were read so (those of one sign are off), half of one, up or down,
-    where the zero point is the other type's.
+    If only the codes were misread, those of one sign are off by the whole code range. If the zero
+    point is the other type's, all are off by half of it, up or down.
     """
     m, turn = s.metrics, 2.0**s.bits
     if m.max_abs_error_scale is None or m.mean_error_scale is None or _own_rounding(m):
@@ -217,31 +218,35 @@ def _wrapped(s: Subject) -> Diagnosis | None:
     )
 
 
-def _offset(m: Metrics) -> tuple[float, float, str]:
-    """The constant offset in steps that fits the error best, what it leaves of its square, where.
+def _offset(s: Subject) -> tuple[float, float, str]:
+    """The constant offset that fits the error best, in steps; the squared error it leaves; where.
 
-    Exact zeros stay exact when codes are rounded down or truncated toward zero, and do not when the
-    zero point is off: all are tried, and what leaves the most likely error, rounding's, is taken.
+    Exact zeros stay exact if codes are rounded down or truncated toward zero, but not if the zero
+    point is off. All are tried; the one that leaves an error closest to rounding is taken.
     """
+    m = s.metrics
     assert m.mean_error_scale is not None
     square, mean = _rmse_scale(m) ** 2, m.mean_error_scale
     not_zero = (_expected(m) / REFERENCE) ** 2
-    fits = [(mean, square - mean**2, "everywhere")]
-    if not_zero * m.num_elements >= 4:  # of a few elements any offset leaves little
+    left = square - mean**2
+    if left < _CANCELLED * square and m.stddev is not None and s.scale is not None:
+        left = (m.stddev / s.scale) ** 2  # the same, with all its digits
+    fits = [(mean, left, "everywhere")]
+    if not_zero * m.num_elements >= 4:  # with fewer elements any offset leaves little
         shapes = [(mean, "wherever x is not zero"), (m.outward_error_scale, "away from zero")]
         for shape, where in shapes:
-            # No offset has a mean above its root mean square.
+            # The mean of an offset cannot exceed its root mean square.
             if shape is not None and shape**2 <= square * not_zero:
                 fits.append((shape / not_zero, square - shape**2 / not_zero, where))
     return min(fits, key=lambda fit: abs(fit[1] - _expected(m) ** 2))
 
 
 def _line_left(s: Subject) -> float | None:
-    """What the least-squares line leaves of the squared error, in squared steps, if known."""
+    """The squared error that the least-squares line leaves, in squared steps, if known."""
     m = s.metrics
     if m.fit_scale is None or m.fit_rmse_scale is None or not s.scale or m.fit_scale <= 0:
         return None
-    if m.fit_rmse_scale > 1:  # no line of codes: a bent one (clipping) or a cloud
+    if m.fit_rmse_scale > 1:  # not a line: bent by clipping, or a cloud
         return None
     return (m.fit_rmse_scale * m.fit_scale / s.scale) ** 2
 
@@ -250,20 +255,24 @@ def _wrong_scale(s: Subject) -> Diagnosis | None:
     m, left = s.metrics, _line_left(s)
     if left is None or m.mean_error_scale is None or not _explains(m, left) or _own_rounding(m):
         return None
-    if left >= _LINE_IS_BETTER * _offset(m)[1]:
+    if left >= _LINE_IS_BETTER * _offset(s)[1]:
         return None
     assert m.fit_scale is not None
     assert m.fit_zero_point is not None
     assert s.scale is not None
     zero_point = round(m.fit_zero_point)
+    advice = "quantize with the recorded scale"
+    if s.qmin <= zero_point <= s.qmax:
+        advice = f"record scale {_g(m.fit_scale, 6)} and zero point {zero_point}, or {advice}"
+    else:
+        advice += f": zero point {zero_point} of that line is outside {s.qmin} to {s.qmax}"
     return Diagnosis(
         _hurts(m),
         "wrong-scale",
         f"the codes lie on a line with scale {_g(m.fit_scale)} and zero point "
-        f"{_g(m.fit_zero_point)}, {_g(m.fit_rmse_scale)} steps of it beside the floats; recorded "
+        f"{_g(m.fit_zero_point)}, {_g(m.fit_rmse_scale)} of its steps from the floats; recorded "
         f"are {_g(s.scale)} and {s.zero_point}",
-        f"record scale {_g(m.fit_scale, 6)} and zero point {zero_point}, or quantize with the "
-        "recorded scale",
+        advice,
     )
 
 
@@ -271,12 +280,12 @@ def _bias(s: Subject) -> Diagnosis | None:
     m = s.metrics
     if m.mean_error_scale is None or _own_rounding(m):
         return None
-    offset, left, where = _offset(m)
+    offset, left, where = _offset(s)
     if abs(offset) < _LEAST_OFFSET or left > 1 or not _explains(m, left):
         return None
     steps = round(offset)
     evidence = (
-        f"the error is {offset:+.3g} steps {where}; without it rmse/scale were "
+        f"the error is {offset:+.3g} steps {where}; without it rmse/scale would be "
         f"{_g(math.sqrt(max(left, 0.0)))} instead of {_g(_rmse_scale(m))}"
     )
     if where == "away from zero" and offset < 0:
@@ -285,9 +294,21 @@ def _bias(s: Subject) -> Diagnosis | None:
         side = "down" if offset < 0 else "up"
         advice = f"the codes are rounded {side}: round to the nearest instead of truncating"
     elif s.zero_point is None:
-        advice = f"the recorded zero points are {-steps:+d} off"
+        advice = f"the recorded zero points are off by {-steps:+d}"
+    elif s.qmin <= s.zero_point + steps <= s.qmax:
+        advice = f"the zero point is off by {-steps:+d}: {s.zero_point + steps} would fit"
     else:
-        advice = f"the zero point is {-steps:+d} off: {s.zero_point + steps} would fit"
+        advice = (
+            f"the codes are {abs(steps)} too {'low' if steps < 0 else 'high'}, and no zero point "
+            f"can correct that ({s.zero_point + steps} is outside {s.qmin} to {s.qmax}): quantize "
+            "the floats again"
+        )
+        if m.float_min is not None and m.float_max is not None:
+            again = params_from_range(m.float_min, m.float_max, s.scheme)
+            advice += (
+                f", with scale {_g(float(again.scale[0]))} and zero point {again.zero_point[0]} "
+                f"for [{_g(m.float_min)}, {_g(m.float_max)}]"
+            )
     return Diagnosis(_hurts(m), "bias", evidence, advice)
 
 
@@ -330,25 +351,25 @@ def _carried(s: Subject) -> Diagnosis | None:
         return Diagnosis(
             _hurts(m),
             None,
-            f"rmse/scale {_g(_rmse_scale(m))}; cannot tell why: needs the tensors",
+            f"rmse/scale {_g(_rmse_scale(m))}; finding the cause needs the tensors",
             "capture the layer's tensors and report on them",
         )
     if _rmse_scale(m) - m.quantizer_rmse_scale <= tolerated_excess(m):
-        return None  # rounding alone, of floats that are not spread evenly between the codes
+        return None  # rounding alone, of floats not spread evenly between the codes
     suffers = m.sqnr_db is not None and m.sqnr_db < LOW_SQNR_DB
     look = {
         "weight": "the weights were not quantized with the recorded parameters: convert them again",
         "bias": "the bias was not quantized with the recorded scale: convert it again",
     }.get(
         s.kind or "",
-        "look at what feeds this layer: its weights (per channel? 16 bits?), its kernel, the "
-        "layers before it",
+        "check what feeds this layer: its weights (per channel? 16 bits?), its kernel, the layers "
+        "before it",
     )
     expected = m.quantizer_rmse_scale - _expected(m) <= tolerated_excess(m)
     if m.cosine_similarity is not None and m.cosine_similarity < _SAME_TENSOR:
         look = (
-            "floats and codes do not point the same way: most likely they are not the same tensor, "
-            "or not in the same order or layout (NCHW, NHWC)"
+            "floats and codes do not correlate: most likely they are different tensors, or one "
+            "tensor in two orders or layouts (NCHW, NHWC)"
         )
     return Diagnosis(
         _hurts(m) if suffers else "warn",
@@ -393,21 +414,21 @@ def _coarse_scale(s: Subject) -> Diagnosis | None:
     assert m.float_min is not None
     assert m.float_max is not None
     peak = max(abs(m.float_min), abs(m.float_max))
-    others = (_expected(m) / REFERENCE) ** 2 * m.num_elements - 1  # that are not zero
+    others = (_expected(m) / REFERENCE) ** 2 * m.num_elements - 1  # non-zero, but for the peak
     if others < 1:
         return None
     bulk = (m.float_mean_abs * m.num_elements - peak) / others
     if bulk >= _COARSE_STEPS * s.scale or peak <= _COARSE_PEAK * bulk:
         return None
-    # Of a signal of this size against an error uniform over one step.
+    # A signal of this size against an error uniform over one step.
     sqnr_db = 20 * math.log10(max(bulk / s.scale, 1e-9) / REFERENCE)
     return Diagnosis(
         "warn",
         "coarse-scale",
         f"the largest float is {_g(peak)}, {_g(peak / bulk) if bulk else 'many'} times the mean "
-        f"size of the others, {_g(bulk)}: {_g(bulk / s.scale)} steps, a SQNR of about "
+        f"magnitude of the others, {_g(bulk)}: {_g(bulk / s.scale)} steps, an SQNR of about "
         f"{_g(sqnr_db)} dB for the bulk",
-        "use 16 bits or a scale a channel, or keep outliers that do not matter out of the range",
+        "use 16 bits or a scale per channel, or exclude outliers that do not matter from the range",
     )
 
 
@@ -421,7 +442,7 @@ def _range_waste(s: Subject) -> Diagnosis | None:
     assert m.range_waste_high is not None
     assert m.float_min is not None
     assert m.float_max is not None
-    # What a range that holds zero must waste is no fault.
+    # A range must include zero; the codes that this wastes are no fault.
     finer = params_from_range(m.float_min, m.float_max, s.scheme).scale[0]
     if finer >= (1 - _WASTE) * s.scale:
         return None
@@ -430,7 +451,7 @@ def _range_waste(s: Subject) -> Diagnosis | None:
         "range-waste",
         f"{_percent(m.range_waste)} of the codes are never used: {_percent(m.range_waste_low)} at "
         f"the lower end, {_percent(m.range_waste_high)} at the upper",
-        f"calibrate with the data that the model meets: for [{_g(m.float_min)}, "
+        f"calibrate with data as the model meets it: for [{_g(m.float_min)}, "
         f"{_g(m.float_max)}] the scale could be {_g(float(finer))} instead of {_g(s.scale)}",
     )
 
@@ -448,9 +469,11 @@ def _sound(m: Metrics) -> Diagnosis:
     if m.rmse_scale_stderr is not None:
         evidence += f" +- {_g(m.rmse_scale_stderr)}"
     if m.exceeds_reference:
-        evidence += ": rounding all the same, of floats that do not lie evenly between the codes"
+        evidence += ": still rounding alone, of floats not spread evenly between the codes"
     if m.num_elements < _FEW:
-        evidence += f"; only {m.num_elements} elements: too few to tell more"
+        evidence += (
+            f"; only {m.num_elements} element{'s' * (m.num_elements != 1)}: too few to say more"
+        )
     return Diagnosis("ok", "ok", evidence, "")
 
 
@@ -460,7 +483,7 @@ def _sound(m: Metrics) -> Diagnosis:
 def _channels_cause(
     whole: Diagnosis, metrics: Metrics, causes: Sequence[str | None], weights: Mapping[str, float]
 ) -> str | None:
-    """The cause in the channels, of such weights, that explains the layer; None if none does."""
+    """The cause in the channels that explains the layer, by weight; None if none does."""
     if weights:
         cause = max(weights, key=lambda name: weights[name])
         excess = max(metrics.num_elements * _excess(metrics), 0.0)
@@ -475,13 +498,13 @@ def _channels_cause(
 def _of_channels(
     cause: str, channel: Callable[[int], Subject], causes: Sequence[str | None]
 ) -> Diagnosis:
-    """The worst channel's diagnosis of this cause, with how many share it."""
+    """The diagnosis of the worst channel with this cause, and how many channels have it."""
     at_fault = [index for index, of_channel in enumerate(causes) if of_channel == cause]
     worst = max(at_fault, key=lambda index: _rmse_scale(channel(index).metrics))
     found = _diagnose(channel(worst), len(causes))
     return replace(
         found,
-        evidence=f"{len(at_fault)} of {len(causes)} channels, the worst is {worst} (rmse/scale "
+        evidence=f"{len(at_fault)} of {len(causes)} channels; the worst is {worst} (rmse/scale "
         f"{_g(_rmse_scale(channel(worst).metrics))}): {found.evidence}",
     )
 
@@ -489,11 +512,22 @@ def _of_channels(
 # --- where a model's error began ------------------------------------------------------------------
 
 
-def origin(metrics: Sequence[Metrics | None], names: Sequence[str], place: int) -> str | None:
+def origin(
+    metrics: Sequence[Metrics | None],
+    names: Sequence[str],
+    place: int,
+    feeders: Sequence[Collection[int]] | None = None,
+) -> str | None:
     """Whether the model's error at a layer was made there or inherited, and since which layer.
 
-    `metrics` and `names` are those of a model's activations in order of execution, None where
-    unreadable. None where the layer has no float model's own run to compare with.
+    None if there is no run of the float model to compare with.
+
+    Args:
+        metrics: of all layers; None if unreadable.
+        names: of all layers.
+        place: of the layer.
+        feeders: for each layer, the layers that feed it, the one with the most error first. If
+            None, the layers form a chain.
     """
     here = metrics[place]
     if here is None or here.model_rmse_scale is None or here.inherited_rmse_scale is None:
@@ -507,14 +541,18 @@ def origin(metrics: Sequence[Metrics | None], names: Sequence[str], place: int) 
     )
     if here.inherited_rmse_scale <= here.rmse_scale:
         return said
-    # Back to where the signal was better, past layers that had lost nearly as much already.
-    first = None
-    for name, earlier in zip(reversed(names[:place]), reversed(metrics[:place]), strict=True):
+    if feeders is None:
+        feeders = [range(max(each - 1, 0), each) for each in range(len(metrics))]
+    # Go back past layers that had lost nearly as much, to where the signal was better.
+    first, at = None, place
+    while feeders[at]:
+        at = next(iter(feeders[at]))
+        earlier = metrics[at]
         if earlier is None or earlier.model_sqnr_db is None:
             continue
         if earlier.model_sqnr_db > here.model_sqnr_db + _NEARLY_DB:
             break
-        first = name
+        first = names[at]
     return said if first is None else f"{said}, seen first at '{first}'"
 
 

@@ -1,8 +1,9 @@
-"""Limits: which figures a layer must keep to, and which layers do not."""
+"""Limits on the figures of layers, and the layers that exceed them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from qdebug.report.report import LayerReport, Report
 
 @dataclass(frozen=True)
 class LimitKind:
-    """What a limit of some name means: a figure, which side is wrong, and its unit."""
+    """The meaning of a limit's name: its figure, whether it is a minimum, and its unit."""
 
     figure: str
     unit: str
@@ -45,7 +46,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Override:
-    """Limits for the layers that a glob names."""
+    """Limits for the layers that match a glob."""
 
     pattern: str
     limits: Mapping[str, Limit]
@@ -53,11 +54,11 @@ class Override:
 
 @dataclass(frozen=True)
 class Config:
-    """What [tool.qdebug] says; all empty where there is no such table.
+    """The contents of [tool.qdebug]; all empty if there is no such table.
 
     Attributes:
         path: the file it was read from.
-        source: what to read where the command line names no source.
+        source: what to read if the command line names no source.
         reading: how to read that source: options by name, such as ``inputs``.
         limits: for all layers, by name.
         ignore: globs of layers that are not checked.
@@ -116,7 +117,7 @@ def _bound(value: Any, is_share: bool, is_minimum: bool = False) -> float:
         number, divisor = (value[:-1], 100) if is_share and value[-1:] == "%" else (value, 1)
         with suppress(ValueError):
             bound = float(number) / divisor
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, Real) and not isinstance(value, bool):
         bound = float(value)
     wrong = not abs(bound) < float("inf") or (bound < 0 and not is_minimum)
     if wrong or (is_share and bound > 1):
@@ -128,7 +129,7 @@ def _bound(value: Any, is_share: bool, is_minimum: bool = False) -> float:
 
 
 def parse_causes(names: Sequence[str], where: str) -> list[str]:
-    """Causes of a diagnosis, checked.
+    """Check that these are causes of a diagnosis.
 
     Raises:
         QdebugError: no such cause.
@@ -141,29 +142,34 @@ def parse_causes(names: Sequence[str], where: str) -> list[str]:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found.
+    """The result of a check; true if it passed.
 
     Attributes:
         failures: every figure that is over its limit, in the report's order.
-        unknown: a line for each limited figure that the report does not know.
-        num_checked: layers that were checked.
+        unknown: one line per limited figure that the report does not have.
+        num_checked: number of layers that were checked.
+        unreadable: one line per file or layer that could not be read.
     """
 
     failures: list[Failure]
     unknown: list[str]
     num_checked: int
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """Whether layers were checked, all their limited figures are known, and none is over."""
-        return bool(self.num_checked) and not self.failures and not self.unknown
+        """Whether all was read, layers were checked, and each is known to be within limits."""
+        return self.num_checked > 0 and not (self.failures or self.unknown or self.unreadable)
+
+    def __bool__(self) -> bool:
+        return self.passed
 
 
 def limits_of(bounds: Mapping[str, Any], flag: Callable[[str], str] = str) -> dict[str, Limit]:
-    """Limits by name from bounds by name; `flag` is what messages call a limit.
+    """Limits by name from bounds by name; `flag` gives a limit's name in messages.
 
     Raises:
-        QdebugError: no such limit, or a bound that is none.
+        QdebugError: no such limit, or an invalid bound.
     """
     limits = {}
     for name, bound in bounds.items():
@@ -179,23 +185,24 @@ def limits_of(bounds: Mapping[str, Any], flag: Callable[[str], str] = str) -> di
 def check(
     report: Report, limits: Mapping[str, Limit], causes: Mapping[str, str], config: Config
 ) -> CheckResult:
-    """Hold every layer of a report against its limits.
+    """Check every layer of a report against its limits.
 
-    A layer's limits are the configuration's, over them `limits`, over them those of the layer's
-    own overrides. Without any limit or cause, rmse/scale must not be above 0.7, and no layer may
-    have values that are not finite.
+    The configuration's limits apply to every layer; `limits` override them, and a layer's own
+    overrides come last. Without any limit or cause, rmse/scale must not exceed 0.7
+    (`TFLITE_THRESHOLD`), and no layer may have values that are not finite.
 
     Args:
         report: fresh or saved.
         limits: for all layers.
-        causes: those that no layer may have, each with its origin.
+        causes: the causes that no layer may have, each with its origin.
         config: limits, overrides and layers to ignore.
     """
     general = {**config.limits, **limits}
     if not general and not causes:
         general = {"max_rmse_scale": Limit("max_rmse_scale", TFLITE_THRESHOLD, "default")}
         causes = {"non-finite": "default"}
-    result = CheckResult([], [], sum(1 for r in report.layers if _is_checked(r, config)))
+    checked = sum(1 for layer in report.layers if _is_checked(layer, config))
+    result = CheckResult([], [], checked, report.complaints)
     for layer in report.layers:
         if layer.metrics is None or not _is_checked(layer, config):
             continue
@@ -221,7 +228,7 @@ def _is_checked(layer: LayerReport, config: Config) -> bool:
 
 
 def unmatched(report: Report, config: Config) -> list[str]:
-    """Globs of the configuration that no layer matches: most likely out of date."""
+    """Globs of the configuration that match no layer; they are probably out of date."""
     patterns = [*config.ignore, *(override.pattern for override in config.overrides)]
     return [
         pattern
@@ -231,7 +238,7 @@ def unmatched(report: Report, config: Config) -> list[str]:
 
 
 def _failure(layer: LayerReport, metrics: Metrics, limit: Limit) -> Failure | str | None:
-    """The failure, if the figure is over its limit; a line where it is unknown."""
+    """The failure, if the figure is over its limit; a message if the figure is unknown."""
     kind = LIMIT_KINDS[limit.name]
     value = getattr(metrics, kind.figure)
     expected = f"{'>=' if kind.is_minimum else '<='} {limit.bound:.4g}"
@@ -241,9 +248,9 @@ def _failure(layer: LayerReport, metrics: Metrics, limit: Limit) -> Failure | st
     elif not metrics.num_elements:
         over, found = bool(metrics.non_finite), "no finite element"
     elif kind.figure == "sqnr_db" and metrics.rmse is not None:
-        over, found = metrics.rmse > 0, "no signal"  # no error at all is better than any limit
+        over, found = metrics.rmse > 0, "no signal"  # no error is within any limit
     elif kind.figure == "range_waste" and layer.bits is not None:
-        over, found = False, ""  # means nothing for codes of so many bits
+        over, found = False, ""  # undefined for more than 16 bits
     else:
         return f"layer '{shown(layer.name)}': {kind.figure} is not known: not checked"
     return Failure(layer.name, kind.figure, found, expected, limit.origin) if over else None

@@ -12,6 +12,7 @@ from qdebug.measure.metrics import REFERENCE, ChannelMetrics, Metrics
 from qdebug.measure.statistics import Statistics
 from qdebug.names import shown
 from qdebug.report.diagnosis import ERRORS, Diagnosis, Subject, diagnose, origin, unreadable
+from qdebug.report.graph import graph_of, is_constant
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,16 @@ class _Channels(Sequence[ChannelReport]):
 class LayerReport:
     """One layer: what it is, its figures, what is wrong with it.
 
-    All but name and diagnosis are None where the layer is unreadable. `scale` and `zero_point` are
-    lists where there is one a channel; then `channels` holds the figures of each.
+    All but name, inputs and diagnosis are None where the layer is unreadable. `inputs` names the
+    layers that feed it, None where unknown. `scale` and `zero_point` are lists where there is one a
+    channel; then `channels` holds the figures of each.
     """
 
     name: str
     op: str | None = None
     kind: str | None = None
     nodes: list[str] | None = None
+    inputs: list[str] | None = None
     dtype: str | None = None
     bits: int | None = None
     narrow_range: bool | None = None
@@ -74,14 +77,14 @@ class LayerReport:
 
     @property
     def above_rounding(self) -> bool:
-        """Whether the error is more than rounding, of whatever floats, explains."""
+        """Whether the error is more than rounding explains, whatever the floats."""
         if self.diagnosis is None or self.diagnosis.cause is None:
             return self.metrics is not None and self.metrics.exceeds_reference
         return self.diagnosis.cause in ERRORS
 
     @property
     def badness(self) -> float:
-        """How many times its expected error the layer shows; infinite for zeros that have some."""
+        """The layer's error over its expected error; infinite for zeros that have an error."""
         if self.metrics is None or self.metrics.rmse_scale is None:
             return -math.inf
         if self.metrics.rmse_scale_expected is None:
@@ -91,7 +94,7 @@ class LayerReport:
 
     @property
     def unreadable(self) -> str | None:
-        """Why the layer could not be read, None where it could."""
+        """Why the layer could not be read; None if it could."""
         return self.diagnosis.evidence if self.diagnosis and self.metrics is None else None
 
 
@@ -101,14 +104,14 @@ class Report:
 
     Attributes:
         sources: the files read.
-        layers: one each.
-        problems: files that could not be read at all, a line each.
-        notes: what was left out or done otherwise than one would think, a line each.
-        qdebug_version: of the program that made it.
+        layers: one report per layer.
+        problems: files that could not be read at all, one line each.
+        notes: what was left out, and choices that may surprise the user, one line each.
+        qdebug_version: the version that made the report.
     """
 
     sources: list[str]
-    layers: list[LayerReport]
+    layers: Sequence[LayerReport]
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     qdebug_version: str = __version__
@@ -120,12 +123,12 @@ class Report:
 
     @property
     def complaints(self) -> list[str]:
-        """What could not be read, files and layers, a line each; empty where all could."""
+        """Files and layers that could not be read, one line each; empty if all could."""
         return self.problems + [layer.unreadable for layer in self.layers if layer.unreadable]
 
 
 def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> LayerReport:
-    """The report of a layer from its statistics, and from its figures as a whole."""
+    """The report of a layer from its statistics and the figures of the whole layer."""
     params = layer.params
     per_channel = params.channels > 1
     scales, zero_points = params.scale.tolist(), params.zero_point.tolist()
@@ -135,6 +138,7 @@ def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> Laye
         op=layer.op,
         kind=layer.kind,
         nodes=list(layer.nodes) or None,
+        inputs=None if layer.inputs is None else list(layer.inputs),
         dtype=params.dtype,
         bits=params.bits,
         narrow_range=params.narrow_range,
@@ -168,12 +172,16 @@ def _diagnosis(
 
 
 def with_origins(layers: Sequence[LayerReport]) -> list[LayerReport]:
-    """The layers of a model in order; each diagnosis says where the model's error began."""
-    metrics = [None if _is_constant(layer) else layer.metrics for layer in layers]
+    """The layers of a model; each diagnosis says where the model's error began.
+
+    The error is followed back through the layers that feed each layer (`graph_of`).
+    """
+    metrics = [None if is_constant(layer) else layer.metrics for layer in layers]
     names = [shown(layer.name) for layer in layers]
+    feeders = graph_of(layers).feeders
     result = []
     for place, layer in enumerate(layers):
-        where = origin(metrics, names, place)
+        where = origin(metrics, names, place, feeders)
         if where and layer.diagnosis:
             evidence = f"{layer.diagnosis.evidence}; {where}"
             layer = replace(layer, diagnosis=replace(layer.diagnosis, evidence=evidence))
@@ -181,10 +189,7 @@ def with_origins(layers: Sequence[LayerReport]) -> list[LayerReport]:
     return result
 
 
-def _is_constant(layer: LayerReport) -> bool:
-    return layer.kind in ("weight", "bias")
-
-
 def unreadable_report(layer: UnreadableLayer) -> LayerReport:
     """The report of a layer that could not be read."""
-    return LayerReport(name=layer.name, diagnosis=unreadable(layer.reason))
+    inputs = None if layer.inputs is None else list(layer.inputs)
+    return LayerReport(name=layer.name, inputs=inputs, diagnosis=unreadable(layer.reason))

@@ -1,6 +1,6 @@
-"""Cluster: the same function over many tasks, on the workers of a Dask cluster.
+"""Cluster: one function over many tasks, on the workers of a Dask cluster.
 
-It knows neither sources nor statistics. Dask is imported only when a cluster is asked for.
+Knows neither sources nor statistics. Dask is imported only when a cluster is requested.
 """
 
 import asyncio
@@ -26,17 +26,18 @@ from qdebug.run.workers import TASK_ELEMENTS
 
 CONNECT_TIMEOUT = 10.0  # seconds for a scheduler to answer
 WORKER_TIMEOUT = 30.0  # seconds without any worker before giving up
-_POLL = 2.0  # seconds without news after which to ask whether there are workers left
+_POLL = 2.0  # seconds without a result before checking that workers are left
 _CLOSE_TIMEOUT = 1.0  # seconds for a local worker to end by itself
 
-# Neighbours are merged so many at a time, twice; the client fetches what _BLOCK tasks come to. So
-# a lost worker takes no more with it than the blocks at work, and the scheduler knows of no more.
+# Results are merged in groups of `_FAN_IN` neighbours, and these groups again; the client fetches
+# the result of each `_BLOCK`. A lost worker therefore costs at most the blocks in flight, and the
+# scheduler keeps track of no more than those.
 _FAN_IN = 32
 _BLOCK = _FAN_IN**2
 _IN_FLIGHT = 4 * _BLOCK  # tasks handed to the scheduler and not finished
 
-# Evaluated here, by the scheduler and by every worker, which must agree. An expression, since that
-# can be sent to whom has neither qdebug nor this Python.
+# Evaluated here, by the scheduler and by every worker; all must agree. It is an expression, which
+# also runs where qdebug is missing or Python differs.
 _VERSIONS = (
     "{'Python': '%d.%d' % __import__('sys').version_info[:2],"
     " 'distributed': __import__('distributed').__version__,"
@@ -49,7 +50,7 @@ _Result = TypeVar("_Result")
 
 
 class Cluster:
-    """A scheduler and its workers; made by `connect`. Tasks for it should read some 64 MB."""
+    """A scheduler and its workers, made by `connect`. Each task should read about 64 MB."""
 
     task_elements = 3 * TASK_ELEMENTS  # of float32 and int8, 5 bytes each
     remote = True
@@ -58,7 +59,7 @@ class Cluster:
     def __init__(self, client: Any, scheduler: str, dashboard: str) -> None:
         self._client = client
         self._scheduler = scheduler
-        self.dashboard = dashboard  # a link; empty where there is none
+        self.dashboard = dashboard  # a link; empty if there is no dashboard
 
     def map(
         self,
@@ -66,10 +67,10 @@ class Cluster:
         items: Sequence[_Task],
         done: Callable[[int], None] | None = None,
     ) -> list[_Result]:
-        """`function` of every item, in the items' order.
+        """The results of `function` for all items, in their order.
 
         Args:
-            function: what is done to an item; it and the items go to the workers by pickle.
+            function: applied to each item; function and items are pickled for the workers.
             items: any number.
             done: called with the number of items finished, as they finish.
 
@@ -85,15 +86,15 @@ class Cluster:
         merge: Callable[[_Result, _Result], _Result],
         done: Callable[[int], None] | None = None,
     ) -> _Result:
-        """All tasks' results merged into one, on the workers up to 1024 at a time.
+        """All tasks' results merged into one; the workers merge blocks of up to `_BLOCK` tasks.
 
-        What is merged with what depends on the number of tasks alone, so two runs agree to the
-        last digit, whichever worker was faster or was lost.
+        The order of merging depends only on the number of tasks. Two runs therefore agree to the
+        last digit, no matter which worker was faster or was lost.
 
         Args:
-            function: what is done to a task; it and the tasks go to the workers by pickle.
+            function: applied to each task; function and tasks are pickled for the workers.
             tasks: one or more.
-            merge: of the results of neighbours; associative.
+            merge: merges the results of two neighbours; associative.
             done: called with the number of tasks finished, as they finish.
 
         Raises:
@@ -125,7 +126,7 @@ class Cluster:
         return reduce(run.merge, [blocks[index] for index in sorted(blocks)])
 
     def _next(self, run: "_Run") -> Any:
-        """The next future to finish, well or badly."""
+        """The next future to end, with a result or an error."""
         while True:
             try:
                 return run.next(_POLL)
@@ -133,20 +134,20 @@ class Cluster:
                 self.require_workers()
 
     def _value(self, future: Any) -> Any:
-        """A finished future's result, computed anew if its worker is lost; raises its error."""
+        """A finished future's result, recomputed if its worker is lost; raises its error."""
         while True:
             try:
                 return future.result(timeout=_POLL)
             except TimeoutError:
-                if future.status == "error":  # the task's own
+                if future.status == "error":  # the task raised it
                     raise
                 self.require_workers()
 
     def require_workers(self) -> None:
-        """Wait for a worker, if there is none.
+        """Wait for a worker if there is none.
 
         Raises:
-            QdebugError: none came in time.
+            QdebugError: there is none after `WORKER_TIMEOUT`.
         """
         try:
             self._client.wait_for_workers(1, timeout=WORKER_TIMEOUT)
@@ -162,10 +163,10 @@ class Cluster:
         return QdebugError(f"scheduler {self._scheduler}: the connection was lost")
 
     def require_same_versions(self) -> None:
-        """Check that scheduler and workers run what is installed here.
+        """Check that scheduler and workers run the versions installed here.
 
         Raises:
-            QdebugError: one does not.
+            QdebugError: one of them does not.
         """
         where = f"scheduler {self._scheduler}"
         try:
@@ -176,7 +177,7 @@ class Cluster:
             _compare(f"worker {printable(address)} of {where}", there)
 
     def _explained(self, error: Exception, run: "_Run") -> QdebugError | None:
-        """What a user can do about `error`; None where it is nothing of the cluster's."""
+        """`error` in words that help the user; None if the cluster is not its cause."""
         from distributed import CancelledError
         from distributed.scheduler import KilledWorker
 
@@ -185,11 +186,11 @@ class Cluster:
         if isinstance(error, KilledWorker):
             return QdebugError(
                 f"{run.described(error.task)}: {error.allowed_failures + 1} workers ended while "
-                f"they had it, the last at {error.last_worker.address}; out of memory?"
+                f"running it, the last at {error.last_worker.address}; out of memory?"
             )
         if isinstance(error, QdebugError):
             return None
-        with suppress(OSError):  # a worker may have come since that was checked
+        with suppress(OSError):  # a worker may have joined since the first check
             self.require_same_versions()
         if isinstance(error, ImportError):
             return QdebugError(f"scheduler {self._scheduler}: a worker lacks a module: {error}")
@@ -197,7 +198,7 @@ class Cluster:
 
 
 class _Run:
-    """Tasks handed to the scheduler block by block, and merged there."""
+    """Tasks submitted to the scheduler block by block, and merged on the workers."""
 
     def __init__(self, client: Any, function: Any, tasks: Sequence[Any], merge: Any) -> None:
         name = f"qdebug-{uuid4().hex}"
@@ -209,7 +210,7 @@ class _Run:
         self._finished: SimpleQueue[Any] = SimpleQueue()
 
     def feed(self) -> bool:
-        """Submit as many blocks as may be in flight; whether anything is."""
+        """Submit blocks up to `_IN_FLIGHT` tasks; returns whether any are in flight."""
         while self._submitted < len(self.tasks) and len(self._in_flight) + _BLOCK <= _IN_FLIGHT:
             self._submit(range(self._submitted, min(self._submitted + _BLOCK, len(self.tasks))))
         return bool(self._in_flight)
@@ -232,22 +233,22 @@ class _Run:
         self._submitted = indices.stop
 
     def next(self, timeout: float) -> Any:
-        """The next future to finish; Empty where none does in time."""
+        """The next future to finish; raises Empty if none does within `timeout` seconds."""
         future = self._finished.get(timeout=timeout)
         del self._in_flight[future.key]
         return future
 
     def described(self, key: Any) -> str:
-        """A step by its key, for a message."""
+        """The step with this key, in words for a message."""
         step, index = key
         if step != self.leaf:
             return "merging of results"
         return f"task {shown(str(self.tasks[index]))}"
 
     def cancel(self) -> None:
-        """Let go of what is in flight; tasks that have not begun never do."""
-        # Not Client.cancel: with tasks that depend on each other it trips an assertion of the
-        # scheduler's (distributed 2026.8), which then drops the connection.
+        """Release everything in flight; tasks that have not started never will."""
+        # Not Client.cancel: with tasks that depend on each other, it trips an assertion in the
+        # scheduler (distributed 2026.8), which then drops the connection.
         for future in self._in_flight.values():
             future.release()
 
@@ -257,38 +258,38 @@ def _alone(function: Callable[[_Task], _Result], item: _Task) -> list[_Result]:
 
 
 def _merged(merge: Callable[[_Result, _Result], _Result], results: Sequence[_Result]) -> _Result:
-    # Merging may change its first, which the worker keeps: it may be asked for again.
+    # `merge` may change its first argument, but the worker keeps that result for a second request.
     return reduce(merge, results[1:], deepcopy(results[0]))
 
 
 def _compare(where: str, there: Any) -> None:
-    """Check what `_VERSIONS`, or a part of it, was elsewhere."""
+    """Check the value of `_VERSIONS`, or of a part of it, from another process."""
     here: dict[str, str] = eval(_VERSIONS)
     if isinstance(there, ImportError):
         raise QdebugError(
             f"{where}: qdebug cannot be imported ({there}); install qdebug {here['qdebug']} there"
         )
     if isinstance(there, Exception):
-        return  # it has gone since, or will fail on its own account
+        return  # the worker has left, or its own error will be reported
     for name, version in there.items():
         if version != here[name]:
-            raise QdebugError(f"{where}: {name} {version}, expected {here[name]} as it is here")
+            raise QdebugError(f"{where}: {name} {version}, expected {here[name]} as installed here")
 
 
 @contextmanager
 def connect(scheduler: str, workers: int | None = None) -> Iterator[Cluster]:
-    """The cluster at an address, or worker processes on this machine, closed in the end.
+    """The cluster at an address, or worker processes on this machine; closed at the end.
 
         with connect("local") as cluster:
             total = cluster.reduce(len, ["a", "bc"], operator.add)  # 3
 
     Args:
         scheduler: `local`, or an address such as `tcp://host:8786`.
-        workers: how many local ones; as many as this process may use cores where None.
+        workers: number of local workers; None for one per core that this process may use.
 
     Raises:
-        QdebugError: Dask is not installed; there is no scheduler; it has no workers; they do not
-            run what runs here.
+        QdebugError: Dask is not installed; there is no scheduler; it has no workers; or their
+            versions differ from those here.
     """
     if find_spec("distributed") is None:
         raise MissingExtraError("--scheduler needs", "dask")
@@ -316,7 +317,7 @@ def _client(address: str) -> Any:
     try:
         there = sync(runner.loop, _greet, address, callback_timeout=CONNECT_TIMEOUT)
         _compare(f"scheduler {printable(address)}", there)
-        with warnings.catch_warnings():  # `require_same_versions` says it in one line
+        with warnings.catch_warnings():  # `require_same_versions` reports it in one line
             warnings.simplefilter("ignore", VersionMismatchWarning)
             return Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except QdebugError:
@@ -334,16 +335,16 @@ def _client(address: str) -> Any:
 
 
 async def _greet(address: str) -> dict[str, str]:
-    """The version of distributed that a scheduler has.
+    """The version of distributed that a scheduler runs.
 
-    A client would wait without end for one that accepts and then says nothing, and would not
-    close after it failed to talk with a worker or another version.
+    A client would wait forever for a peer that accepts the connection and then stays silent. It
+    would also fail to close after it reached a worker or another version.
     """
     from distributed.core import rpc
     from distributed.security import Security
 
     options = Security().get_connection_args("client")
-    patience = 0.9 * CONNECT_TIMEOUT  # less than the caller's: errors in here have a cause
+    patience = 0.9 * CONNECT_TIMEOUT  # less than the caller's, because errors here name a cause
     async with rpc(address, timeout=patience, connection_args=options) as server:
         kind = (await server.identity())["type"]
         if kind != "Scheduler":
@@ -360,14 +361,14 @@ def _root(error: BaseException) -> BaseException:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """For threads and processes started here: Ctrl-C is the business of this one alone.
+    """Threads and processes started inside ignore Ctrl-C; the main thread alone handles it.
 
-    A terminal sends it to every process in the foreground, and workers would show tracebacks.
+    A terminal sends it to every process in the foreground, so workers would show tracebacks.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # else the first worker's start does that, and unblocks
+    resource_tracker.ensure_running()  # the first worker would start it, and unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -377,7 +378,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 @contextmanager
 def _local_workers(workers: int | None) -> Iterator[str]:
-    """A scheduler in this process, and its worker processes; its address."""
+    """Run a scheduler in this process with worker processes; yields its address."""
     from dask.system import cpu_count
     from distributed import LocalCluster
 
@@ -388,7 +389,7 @@ def _local_workers(workers: int | None) -> Iterator[str]:
                 threads_per_worker=1,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
-                memory_limit=None,  # a worker near a limit pauses, and may do so for good
+                memory_limit=None,  # a worker near a limit pauses, and may never resume
                 local_directory=folder,
                 silence_logs=logging.CRITICAL,
             )
@@ -402,10 +403,10 @@ def _local_workers(workers: int | None) -> Iterator[str]:
 
 @contextmanager
 def _main_left_alone() -> Iterator[None]:
-    """For processes started meanwhile: they do not import, that is run, the program's main file.
+    """Processes started inside do not import, and thereby run, the program's main file.
 
-    multiprocessing has them do so where it can be found; a script without `if __name__ ==
-    "__main__":` would start its workers' workers.
+    multiprocessing makes them import it if it can be found. In a script without `if __name__ ==
+    "__main__":`, each worker would then start workers of its own.
     """
     main = vars(sys.modules["__main__"])
     before = {name: main.get(name) for name in ("__file__", "__spec__")}
@@ -417,7 +418,7 @@ def _main_left_alone() -> Iterator[None]:
 
 
 async def _end_workers(cluster: Any) -> None:
-    """End the workers soon, even those in the middle of a task."""
+    """End the workers within `_CLOSE_TIMEOUT`, even in the middle of a task."""
     nannies = list(cluster.workers.values())
     ends = [nanny.close(timeout=_CLOSE_TIMEOUT) for nanny in nannies]
     await asyncio.gather(*ends, return_exceptions=True)
@@ -425,7 +426,7 @@ async def _end_workers(cluster: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep distributed's log from stderr: what a user can act on is raised."""
+    """Keep distributed's log off stderr: errors that a user can act on are raised."""
     import distributed  # noqa: F401  (sets its loggers' levels when it is imported)
 
     loggers = [logging.getLogger(name) for name in _LOGGERS]

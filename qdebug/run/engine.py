@@ -1,7 +1,7 @@
-"""Engine: the parts of a source, read by workers, what is gathered of them merged by layer.
+"""Engine: workers read the parts of a source; what they gather is merged by layer.
 
-Knows neither files nor figures: what is gathered is the caller's business, and so is what a part
-has to check, which its whole does.
+Knows neither files nor figures: the caller decides what is gathered, and a part's whole checks the
+part's receipt.
 """
 
 import threading
@@ -17,40 +17,40 @@ from qdebug.errors import LayerError
 from qdebug.measure.layer import Block, Layer, Part, Whole
 from qdebug.run.workers import Workers
 
-# Measuring a block takes 0.1 ms, whatever its size. Smaller blocks of a layer are concatenated, at
-# most `_TOGETHER_BLOCKS` of them.
+# Measuring a block has a fixed cost of 0.1 ms. Blocks of a layer with fewer than
+# `_TOGETHER_ELEMENTS` are concatenated, at most `_TOGETHER_BLOCKS` of them.
 _TOGETHER_ELEMENTS = 1 << 14
 _TOGETHER_BLOCKS = 64
 
-# Parts of fewer elements are read by one thread at a time: their many short calls into NumPy would
-# keep other threads waiting for the interpreter. 3000 layers of 10 000 elements took two threads
-# 1.5 times as long as one; from this size on two are faster.
+# Tasks whose parts average fewer than `_LONE_ELEMENTS` are read by one thread at a time: their many
+# short NumPy calls would keep other threads waiting for the interpreter lock. 3000 layers of 10 000
+# elements took two threads 1.5 times as long as one; from this size on, two are faster.
 _LONE_ELEMENTS = 1 << 17
 _lone = threading.Lock()
 
-# A part sent to another process takes some kB.
+# Parts in a task for another process: each takes a few kB.
 _MOST_PARTS_SENT = 1024
 
 
 class Gatherer(Protocol):
-    """What is gathered of one layer, block by block; merged, in order, it is that of the whole."""
+    """Gathers something about one layer, block by block; gatherers merge in block order."""
 
     def add(self, layer: Layer, block: Block) -> None:
-        """Take one block; `layer` is as the source hands it on."""
+        """Take one block; `layer` is as the source passed it."""
 
     def merge(self, other: Self) -> None:
-        """Take in what `other` has gathered of later blocks."""
+        """Add what `other` gathered from later blocks."""
 
 
 G = TypeVar("G", bound=Gatherer)
 
-# Called with what is done and with all there is to do, in elements or in tasks.
+# Called with the amount done and the total, in elements or in tasks.
 Advance = Callable[[int, int], None]
 
 
 @dataclass
 class _Unfinished(Generic[G]):
-    """A whole of which some parts are still to come."""
+    """A whole with parts still missing."""
 
     layers: dict[str, G]
     receipts: list[Any]
@@ -58,13 +58,13 @@ class _Unfinished(Generic[G]):
 
 @dataclass
 class Gathered(Generic[G]):
-    """What some parts gave. Merged with what the others gave, it is that of the source.
+    """What was gathered from some parts; merged over all parts, it covers the source.
 
     Attributes:
         layers: what was gathered, by layer.
-        failed: layers whose data in a part could not be used: name and reason.
-        broken: wholes that cannot be used: the reason, and the layers they hold data of.
-        unfinished: wholes of which other parts are missing.
+        failed: name and reason of each layer whose data in a part cannot be used.
+        broken: wholes that cannot be used: the reason, and the layers whose data they hold.
+        unfinished: wholes with parts still missing.
     """
 
     layers: dict[str, G] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Gathered(Generic[G]):
     unfinished: dict[Whole, _Unfinished[G]] = field(default_factory=dict)
 
     def merge(self, other: "Gathered[G]") -> "Gathered[G]":
-        """Take in what `other` has; returns itself."""
+        """Add what `other` has; returns itself."""
         self.failed += other.failed
         self.broken |= other.broken
         _merge(self.layers, other.layers)
@@ -112,9 +112,9 @@ def gather(
 
     Args:
         parts: what to read.
-        begin: by layer, what makes the gatherer that its blocks go to.
-        workers: who reads.
-        advance: called as work goes on.
+        begin: makes the gatherer of a layer, by the layer's name.
+        workers: read the parts.
+        advance: called as the work proceeds.
     """
     tasks = list(tasks_of(parts, workers))
     if not tasks:
@@ -137,7 +137,7 @@ def gather(
 
 
 def without(parts: Sequence[Part], broken: Collection[Whole]) -> list[Part]:
-    """The parts that are not of a broken whole."""
+    """The parts that do not belong to a broken whole."""
     return [part for part in parts if part.whole is None or part.whole not in broken]
 
 
@@ -146,7 +146,7 @@ def _advanced(advance: Advance, total: int, done: int) -> None:
 
 
 class Task(tuple[Part, ...]):
-    """Parts that one worker reads together; as text, what a message calls them."""
+    """Parts that one worker reads together; its text is their name in a message."""
 
     def __str__(self) -> str:
         others = f" and {len(self) - 1} more" if len(self) > 1 else ""
@@ -154,7 +154,7 @@ class Task(tuple[Part, ...]):
 
 
 def tasks_of(parts: Sequence[Part], workers: Workers) -> Iterator[Task]:
-    """The parts in their order, several in a task where they are small."""
+    """The parts in their order; small ones share a task."""
     most_parts = _MOST_PARTS_SENT if workers.remote else len(parts)
     task: list[Part] = []
     size = 0
@@ -174,7 +174,7 @@ def _read(
     begin: Mapping[str, Callable[[], G]],
     step: Callable[[int], None] | None = None,
 ) -> Gathered[G]:
-    """What some parts give; `step` is called with the number of elements just done."""
+    """Read some parts; `step` is called with the number of elements just read."""
     found: Gathered[G] = Gathered()
     small = sum(part.num_elements for part in parts) < _LONE_ELEMENTS * len(parts)
     alone = small and not any(part.waits for part in parts)
@@ -198,13 +198,13 @@ def _read_part(
         return Gathered(broken={part.whole: (str(error), names)})
     if part.whole is None:
         return Gathered(reading.layers, reading.failed)
-    # Merged into nothing, a whole of one part is checked.
+    # Merging into an empty `Gathered` checks a whole that has one part.
     unfinished = {part.whole: _Unfinished(reading.layers, [receipt])}
     return Gathered[G]().merge(Gathered(failed=reading.failed, unfinished=unfinished))
 
 
 class _Reading(Generic[G]):
-    """The visitor of one part: hands blocks to gatherers, small ones of a layer together."""
+    """The visitor of one part: passes blocks to gatherers, joining a layer's small ones."""
 
     def __init__(
         self,
@@ -238,7 +238,7 @@ class _Reading(Generic[G]):
             self.failed.append((layer.name, reason))
 
     def finish(self) -> None:
-        """Hand over what waits, and forget what failed."""
+        """Pass on the blocks still waiting, and drop the layers that failed."""
         for waiting in self._waiting.values():
             if waiting:
                 self._join(waiting)
@@ -256,7 +256,7 @@ class _Reading(Generic[G]):
 
 
 def _fits(one: tuple[Layer, Block], other: tuple[Layer, Block]) -> bool:
-    """Whether two blocks can stand behind each other along the outer axis."""
+    """Whether two blocks can be concatenated along the outer axis."""
     (layer, block), (other_layer, other_block) = one, other
     return (
         layer.view == other_layer.view

@@ -1,4 +1,4 @@
-"""Session: a source and those who read it. Each sweep visits all data once, for all layers."""
+"""Session: a source and its workers. Each sweep visits all data once, for all layers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,17 +25,17 @@ G = TypeVar("G", bound=Gatherer)
 
 
 class Session:
-    """A source, read by workers; remembers between sweeps what of it cannot be used."""
+    """A source, read by workers; remembers between sweeps which data cannot be used."""
 
     def __init__(
         self, source: Source, workers: Workers | None = None, advance: Advance | None = None
     ) -> None:
-        """Begin; without `workers` all is done on the calling thread.
+        """Begin; without `workers`, the calling thread does everything.
 
         Args:
-            source: what is read.
-            workers: who reads it.
-            advance: called in each sweep with what is done and with all there is to do.
+            source: what to read.
+            workers: read it.
+            advance: called in each sweep with the amount done and the total.
         """
         self.source = source
         self.workers = workers or Threads(1)
@@ -44,10 +44,10 @@ class Session:
         self._reasons: dict[str, list[str]] = {}
 
     def choose(self, patterns: Sequence[str] = ()) -> list[Layer | UnreadableLayer]:
-        """The layers that any of the globs names, in the source's order; all without globs.
+        """The layers that match any of the globs, in the source's order; all without globs.
 
         Raises:
-            QdebugError: a glob that names no layer.
+            QdebugError: a glob matches no layer.
         """
         names = select([layer.name for layer in self.source.layers], patterns)
         return [layer for layer in self.source.layers if layer.name in names]
@@ -56,11 +56,12 @@ class Session:
         """Visit all data of these layers once.
 
         Args:
-            wanted: each layer, cut as it is to be looked at, and what makes its gatherer.
+            wanted: each layer, with the `view` to cut it by, and the function that makes its
+                gatherer.
 
         Returns:
-            What was gathered, by layer; nothing for layers without elements and for those that
-            cannot be read (`reasons`).
+            What was gathered, by layer. Layers without elements, and those that cannot be read
+            (see `reasons`), are missing.
         """
         parts = without(self.source.parts([layer for layer, _ in wanted]), self._broken)
         begin = {layer.name: start for layer, start in wanted}
@@ -71,14 +72,14 @@ class Session:
         return found.layers
 
     def reasons(self, name: str) -> Sequence[str]:
-        """Why data of this layer cannot be used, as far as has been seen."""
+        """Why data of this layer cannot be used, as far as known from the sweeps so far."""
         return self._reasons.get(name, [])
 
     def report(self, patterns: Sequence[str] = ()) -> Report:
-        """The figures and the diagnosis of all layers, or of those that the globs name.
+        """The figures and diagnosis of all layers, or of those that match the globs.
 
         Raises:
-            QdebugError: a glob that names no layer.
+            QdebugError: a glob matches no layer.
         """
         chosen = self.choose(patterns)
         layers = [layer for layer in chosen if isinstance(layer, Layer)]
@@ -86,7 +87,7 @@ class Session:
         return self.report_of(chosen, {name: each.statistics for name, each in found.items()})
 
     def distributions(self, report: Report) -> dict[str, Distributions]:
-        """The histograms of a report's layers, by name; of those that have finite elements."""
+        """The histograms, by name, of a report's layers that have finite elements."""
         metrics = {
             layer.name: layer.metrics
             for layer in report.layers
@@ -104,7 +105,7 @@ class Session:
     def report_of(
         self, chosen: Sequence[Layer | UnreadableLayer], found: Mapping[str, Statistics]
     ) -> Report:
-        """The report of these layers from their statistics; what cannot be read is in it, too."""
+        """The report of these layers from their statistics; unreadable layers are included."""
         statistics = dict(found)
         params = {layer.name: layer.params for layer in chosen if isinstance(layer, Layer)}
         for name in params.keys() - statistics.keys() - self._reasons.keys():  # without elements
@@ -122,7 +123,7 @@ class Session:
                 problems.extend(why)
                 return layer_report(layer, statistics.pop(layer.name), metrics[layer.name])
             problems.extend(why[1:])
-            return unreadable_report(UnreadableLayer(layer.name, why[0]))
+            return unreadable_report(UnreadableLayer(layer.name, why[0], inputs=layer.inputs))
 
         layers = with_origins([reported(layer) for layer in chosen])
         return Report(list(self.source.files), layers, problems, notes_of(self.source))
@@ -137,21 +138,21 @@ def run(
     """The report of a source in one sweep; see `Session`.
 
     Raises:
-        QdebugError: a glob that names no layer.
+        QdebugError: a glob matches no layer.
     """
     return Session(source, workers, advance).report(patterns)
 
 
 @contextmanager
 def hired(jobs: int | None = None, scheduler: str | None = None) -> Iterator[Workers]:
-    """Threads of this process, or a Dask cluster for as long as the block lasts.
+    """Threads of this process, or a Dask cluster that lasts as long as the block.
 
     Args:
-        jobs: threads, or processes of a local cluster; as many as there are cores where None.
-        scheduler: of a cluster: its address, or ``local``; None for threads.
+        jobs: threads, or processes of a local cluster; None for one per core.
+        scheduler: the address of a cluster's scheduler, or ``local``; None for threads.
 
     Raises:
-        QdebugError: the cluster cannot be had.
+        QdebugError: the cluster is not available.
     """
     if scheduler is None:
         yield Threads(jobs)
@@ -163,6 +164,6 @@ def hired(jobs: int | None = None, scheduler: str | None = None) -> Iterator[Wor
 
 
 def notes_of(source: Source) -> list[str]:
-    """What the user should know of how a source was read, a line each."""
+    """What the user should know about how a source was read, one line each."""
     left_out = [f"'{shown(name)}' is left out: {reason}" for name, reason in source.skipped]
     return [*source.notes, *left_out]

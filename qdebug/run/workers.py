@@ -1,4 +1,4 @@
-"""Workers: who does the tasks that a run of a source is cut into. Knows nothing of layers."""
+"""Workers: they carry out the tasks of a run over a source. Knows nothing about layers."""
 
 import os
 from collections import deque
@@ -10,11 +10,11 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-# More threads than that wait for memory, and each has buffers of its own.
+# Beyond this, threads are memory-bound, and each needs its own buffers.
 _MOST_JOBS = 8
 
-# Elements in a task: enough that handing it over does not count, few enough that all cores have
-# work to the end, and that little is lost where a worker is.
+# Elements in a task: enough to make the overhead per task negligible, few enough to keep all cores
+# busy to the end and to lose little with a lost worker.
 TASK_ELEMENTS = 1 << 22
 
 
@@ -23,18 +23,18 @@ class Workers(Protocol):
 
     @property
     def task_elements(self) -> int:
-        """About how many elements a task should have."""
+        """The approximate number of elements that a task should have."""
 
     @property
     def remote(self) -> bool:
-        """Whether functions and tasks are sent to other processes, and so must pickle."""
+        """Whether functions and tasks go to other processes, and so must be picklable."""
 
     @property
     def stopped(self) -> bool:
-        """Whether nobody waits for results any more, so that functions may give up."""
+        """Whether the results are no longer needed, so that functions may stop early."""
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """What `function` makes of each of the items, in their order."""
+        """The results of `function` for all items, in their order."""
 
     def reduce(
         self,
@@ -43,26 +43,26 @@ class Workers(Protocol):
         merge: Callable[[R, R], R],
         done: Callable[[int], None] | None = None,
     ) -> R:
-        """What `function` makes of the tasks, one or more, merged; `merge` may change its first.
+        """The results of `function` for one or more tasks, merged into one.
 
-        The order of merging depends on the number of tasks alone, so that two runs give the same
-        digits. `done` is called with the number of tasks done.
+        `merge` may change its first argument. The order of merging depends only on the number of
+        tasks, so two runs give the same digits. `done` is called with the number of tasks done.
         """
 
 
 class Threads:
-    """Threads of this process. NumPy, zlib and reading leave the interpreter to the others."""
+    """Threads of this process. NumPy, zlib and file reads release the interpreter lock."""
 
     task_elements = TASK_ELEMENTS
     remote = False
     stopped = False
 
     def __init__(self, jobs: int | None = None) -> None:
-        """So many threads; by default as many as this process may use cores."""
+        """`jobs` threads; None for one per core that this process may use, at most `_MOST_JOBS`."""
         self.jobs = default_jobs() if jobs is None else jobs
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """What `function` makes of each of the items, in their order."""
+        """The results of `function` for all items, in their order."""
         return list(self._results(function, items)) if items else []
 
     def reduce(
@@ -72,7 +72,7 @@ class Threads:
         merge: Callable[[R, R], R],
         done: Callable[[int], None] | None = None,
     ) -> R:
-        """What `function` makes of the tasks, merged from first to last.
+        """The results of `function` for all tasks, merged from first to last.
 
         >>> Threads(2).reduce(str, [1, 2, 3], lambda a, b: a + b)
         '123'
@@ -87,13 +87,13 @@ class Threads:
         return reduce(merge, counted())
 
     def _results(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
-        """The results in order; few of them wait, for they may be large."""
-        self.stopped = False  # as it may be from a run before
+        """The results in order; at most 2 * `jobs` are held, because they may be large."""
+        self.stopped = False  # a previous run may have set it
         jobs = min(self.jobs, len(tasks))
         if jobs == 1:
             yield from map(function, tasks)
             return
-        # Imported here: small sources have one task, and start sooner without.
+        # Imported here: small sources have one task and start faster without it.
         from concurrent.futures import Future, ThreadPoolExecutor
 
         pool = ThreadPoolExecutor(jobs, thread_name_prefix="qdebug")
@@ -112,7 +112,7 @@ class Threads:
 
 
 def default_jobs() -> int:
-    """The cores that this process may use, at most 8."""
+    """The number of cores that this process may use, at most `_MOST_JOBS`."""
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), _MOST_JOBS)
     return min(os.cpu_count() or 1, _MOST_JOBS)

@@ -1,6 +1,6 @@
 """Inputs: the samples to feed a live model, read run by run. Knows no model format.
 
-A file, or a mapping of arrays in memory, has one array per model input, samples along the first
+A file, or a mapping of arrays in memory, holds one array per model input: samples along the first
 axis, values in the float model's own units.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qdebug.arguments import as_array
 from qdebug.errors import FieldError, QdebugError
 from qdebug.names import nearest, printable, some
 from qdebug.sources.npz.array import (
@@ -37,7 +38,7 @@ _MAGIC = b"\x93NUMPY"
 # How TensorFlow names the tensor of input `x`: serving_default_x:0.
 _DECORATION = re.compile(r"^serving_default_|:0$")
 
-# What numpy.load raises for a file that is not what its header says.
+# What numpy.load raises for a file that contradicts its header.
 _BROKEN_NPY = (
     ValueError,
     TypeError,
@@ -51,7 +52,7 @@ _BROKEN_NPY = (
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model input takes, batch axis included; None in `shape` is any length."""
+    """What a model input takes, batch axis included; None in `shape` allows any length."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -60,7 +61,7 @@ class InputSpec:
 
 @dataclass(frozen=True, eq=False)
 class _Array:
-    """An array in the file, not read yet; `where` is the file and its name there, for messages."""
+    """An array not read yet; `where` names the file and the array in it, for messages."""
 
     where: str
     dtype: np.dtype[Any]
@@ -70,7 +71,7 @@ class _Array:
 
 @dataclass(frozen=True, eq=False)
 class _Feed:
-    """An array, and the input that it is for; a run takes `rows` of its first axis."""
+    """An array and the input that it feeds; a run takes `rows` of its first axis."""
 
     array: _Array
     spec: InputSpec
@@ -85,12 +86,12 @@ class _Feed:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The inputs of `count` runs of a model; can be gone through any number of times.
+    """The inputs of `count` runs of a model; can be iterated any number of times.
 
     Attributes:
         path: the file, by the name the user gave it.
         count: number of runs.
-        notes: what the user should know of how the file is used: a line each.
+        notes: what the user should know about how the file is used, one line each.
     """
 
     path: str
@@ -105,8 +106,8 @@ class Samples:
         """The inputs of each run: one array per model input, of that input's type.
 
         Raises:
-            QdebugError: a value that is not finite, or that the input's type does not hold, or a
-                file that breaks off.
+            QdebugError: a value is not finite or out of range for the input's type, or the file
+                ends too early.
         """
         with _read_errors(printable(self.path)), ExitStack() as stack:
             takes = [stack.enter_context(feed.array.taking()) for feed in self.feeds]
@@ -117,26 +118,27 @@ class Samples:
                 ]
 
 
-# Where samples come from: a file (.npz or .npy), or arrays in memory, one or one for each input.
+# Where samples come from: a file (.npz or .npy), or arrays in memory: one, or one per input.
 Inputs = str | PathLike[str] | Mapping[str, ArrayLike] | ArrayLike
 
 _IN_MEMORY = "inputs"  # what messages call arrays in memory
 
 
 def file_of(inputs: Inputs | None) -> list[str]:
-    """The file that holds the samples, where one does."""
+    """The file that holds the samples; empty where they are in memory."""
     return [str(inputs)] if isinstance(inputs, str | PathLike) else []
 
 
 def read_samples(inputs: Inputs, specs: Sequence[InputSpec], limit: int | None = None) -> Samples:
-    """The samples for a model of these inputs; the first `limit`.
+    """The samples for a model with these inputs; only the first `limit` where it is given.
 
-    Arrays are found by their input's name (``x`` for ``serving_default_x:0`` too), else, where no
-    name is an input's, by their order. Their first axis counts the samples: it is the model's batch
-    axis, or stands before it in an array that has one axis more than the input.
+    Arrays are found by their input's name (``x`` also for ``serving_default_x:0``) or, if no array
+    has an input's name, by their order. Their first axis counts the samples: it is the model's
+    batch axis, or precedes it in an array with one axis more than the input.
 
     Raises:
-        QdebugError: no such file, not such a file, or arrays that do not fit the inputs.
+        QdebugError: the file is missing or neither .npz nor .npy, or its arrays do not fit the
+            inputs.
     """
     path = next(iter(file_of(inputs)), _IN_MEMORY)
     shown = printable(path)
@@ -163,7 +165,7 @@ def read_samples(inputs: Inputs, specs: Sequence[InputSpec], limit: int | None =
     if samples < batch:
         raise QdebugError(
             f"{shown}: found {samples} samples, expected "
-            + (f"{batch} or more: the model's batch" if batch > 1 else "one or more")
+            + (f"{batch} or more: the model's batch size" if batch > 1 else "one or more")
         )
     notes = []
     if samples % batch:
@@ -176,7 +178,7 @@ def read_samples(inputs: Inputs, specs: Sequence[InputSpec], limit: int | None =
 
 @contextmanager
 def _read_errors(shown: str) -> Iterator[None]:
-    """What goes wrong in reading, as errors of ours."""
+    """Turn errors in reading into QdebugError."""
     try:
         yield
     except BrokenMemberError as error:
@@ -211,8 +213,8 @@ def _arrays_in_memory(
         if len(names) > 1:
             raise QdebugError(_lone_array(_IN_MEMORY, names))
         return [_memory_array(_IN_MEMORY, inputs)][: len(names)]
-    places = _places(_IN_MEMORY, list(inputs), names)
-    given = list(inputs.items())
+    given = [(str(name), values) for name, values in inputs.items()]
+    places = _places(_IN_MEMORY, [name for name, _ in given], names)
     return [
         _memory_array(f"{_IN_MEMORY}: array '{printable(given[place][0])}'", given[place][1])
         for place in places
@@ -220,7 +222,7 @@ def _arrays_in_memory(
 
 
 def _memory_array(where: str, values: ArrayLike) -> _Array:
-    array = np.asarray(values)
+    array = as_array(where, values)
     if not array.ndim:
         raise QdebugError(f"{where}: found a single value, expected samples along the first axis")
     return _Array(where, array.dtype, array.shape, lambda: nullcontext(taking_flat(array)))
@@ -233,7 +235,7 @@ def _lone_array(shown: str, names: Sequence[str]) -> str:
 
 
 def _places(shown: str, stored: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Where among the arrays `stored` in the file those for inputs of these names are."""
+    """The positions, in `stored`, of the arrays for inputs of these names."""
     found: dict[str, int] = {}
     for name in names:
         exact = [place for place, array in enumerate(stored) if array == name]
@@ -250,8 +252,8 @@ def _places(shown: str, stored: Sequence[str], names: Sequence[str]) -> list[int
         return list(range(len(names)))
     if not found:
         raise QdebugError(
-            f"{shown}: found {len(stored)} arrays ({some(stored)}), expected {len(names)}, "
-            f"named like the model's inputs ({some(names)})"
+            f"{shown}: found {len(stored)} array{'s' * (len(stored) != 1)} ({some(stored)}), "
+            f"expected {len(names)}, named like the model's inputs ({some(names)})"
         )
     for name in names:
         if name not in found:
@@ -264,7 +266,7 @@ def _places(shown: str, stored: Sequence[str], names: Sequence[str]) -> list[int
 
 
 def _plain(name: str) -> str:
-    """An input's name without what TensorFlow adds to it."""
+    """An input's name without TensorFlow's decoration."""
     return _DECORATION.sub("", name)
 
 
@@ -304,7 +306,7 @@ def _npy_array(path: str) -> _Array:
 def _taking_mapped(path: str, mapped: "np.memmap[Any, Any]") -> Iterator[Take]:
     """A function that takes the next n elements of a .npy file, in C order.
 
-    Read, not mapped, wherever the order allows: pages of a mapping count as the program's memory.
+    It reads where the order allows, because mapped pages count as the program's memory.
     """
     if mapped.flags.c_contiguous:
         with Path(path).open("rb") as file:
@@ -318,7 +320,7 @@ def _feed(array: _Array, spec: InputSpec) -> _Feed:
     """The array as values of this input.
 
     Raises:
-        QdebugError: type or shape do not fit.
+        QdebugError: type or shape does not fit.
     """
     ours, theirs = array.dtype, spec.dtype
     of_integers = ours.kind in "iu" and theirs.kind in "iu"
@@ -346,7 +348,7 @@ def _converted(values: NDArray[Any], feed: _Feed, run: int) -> NDArray[Any]:
     """One run's values, in the input's type.
 
     Raises:
-        QdebugError: there are fewer than there should be, or that type does not hold one of them.
+        QdebugError: there are too few values, or one is out of range for the type.
     """
     where, expected_size = feed.array.where, math.prod(feed.shape)
     if values.size < expected_size:
@@ -358,6 +360,6 @@ def _converted(values: NDArray[Any], feed: _Feed, run: int) -> NDArray[Any]:
     if not good.all():
         place = int(np.flatnonzero(~good)[0])
         sample = run * feed.rows + place * feed.rows // values.size
-        expected = f"what {feed.spec.dtype} holds" if exact else f"finite {feed.spec.dtype} numbers"
+        expected = f"{feed.spec.dtype} values" if exact else f"finite {feed.spec.dtype} values"
         raise QdebugError(f"{where}: sample {sample}: found {values[place]}, expected {expected}")
     return converted.reshape(feed.shape)

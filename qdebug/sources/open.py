@@ -1,10 +1,11 @@
-"""What the names of a source mean: pair files, a live pair of models, or a saved report."""
+"""Open a source by its names: pair files, a live pair of models, or a saved report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qdebug.arguments import at_least_one, one_of
 from qdebug.errors import OptionError, QdebugError
 from qdebug.measure.layer import Source
 from qdebug.names import printable
@@ -26,12 +27,12 @@ _TENSORS = "tensors: pair files or models"
 
 @dataclass(frozen=True)
 class Options:
-    """How a source is read. What is None is not asked for.
+    """How to read a source. None means that an option is not given.
 
     Attributes:
         keys: how pair files name their arrays: field -> template, ``{}`` for the layer.
         inputs: the samples to run live models on.
-        samples: how many of them to take, from the first.
+        samples: how many of them to use, from the first.
         kernels: LiteRT's kernels that run .tflite models.
         signature: of a .tflite model that has several.
         jobs: threads, or processes of a local cluster.
@@ -47,10 +48,10 @@ class Options:
     scheduler: str | None = None
 
     def refuse(self, goes_with: str, *names: str) -> None:
-        """Refuse options that mean nothing here.
+        """Reject options that do not apply here.
 
         Raises:
-            OptionError: one of them is given; the message says what it goes with.
+            OptionError: one of them is given; the message says what it applies to.
         """
         for name in names:
             if getattr(self, name) is not None:
@@ -68,12 +69,15 @@ def is_live(names: Sequence[str]) -> bool:
 
 
 def check_options(names: Sequence[str], options: Options) -> None:
-    """Check that all options mean something for this source, before anything is read.
+    """Check that all options apply to this source, before anything is read.
 
     Raises:
         OptionError: one does not.
-        QdebugError: names that do not go together.
+        QdebugError: no name, names that do not go together, or an option with an invalid value.
     """
+    if not names:
+        raise QdebugError("found no source, expected pair files, two models or a report")
+    _check_values(options)
     if is_saved(names):
         if len(names) > 1:
             raise QdebugError("found a report (.json, .csv) among others, expected it alone")
@@ -96,14 +100,45 @@ def check_options(names: Sequence[str], options: Options) -> None:
             )
 
 
+def check_pairs_options(options: Options) -> None:
+    """Check that all options apply to pairs in memory: only `jobs` does.
+
+    Raises:
+        OptionError: one does not.
+        QdebugError: as `check_options`.
+    """
+    _check_values(options)
+    options.refuse(_LIVE, "inputs", "samples", "signature")
+    options.refuse(_LITERT, "kernels")
+    options.refuse(_PAIR_FILES, "keys", "scheduler")
+
+
+def _check_values(options: Options) -> None:
+    """Check values from Python and configuration; the command line checks its own.
+
+    Raises:
+        QdebugError: a value is invalid.
+    """
+    at_least_one("samples", options.samples)
+    at_least_one("jobs", options.jobs)
+    if options.kernels is not None:
+        from qdebug.sources.tflite.run import KERNELS
+
+        one_of("kernels", options.kernels, KERNELS)
+    if options.keys is not None:
+        from qdebug.sources.pair_file.fields import check_keys
+
+        check_keys(options.keys)
+
+
 def open_source(
     names: Sequence[str], options: Options = Options(), workers: "Workers | None" = None
 ) -> Source:
-    """The tensors themselves: pair files, read by `workers`, or a live pair of models.
+    """A source of tensors: pair files, read by `workers`, or a live pair of models.
 
     Raises:
-        QdebugError: a saved report, which holds no tensors; options that mean nothing; or what the
-            source raises.
+        QdebugError: a saved report, which holds no tensors; options that do not apply; or an error
+            of the source.
     """
     for name in names:
         if is_saved([name]):
@@ -135,7 +170,7 @@ def open_models(names: Sequence[str], options: Options = Options()) -> Source:
     """A live pair of models.
 
     Raises:
-        QdebugError: other files; or what the source raises.
+        QdebugError: the files are not models; or an error of the source.
     """
     if not names or not all(is_live([name]) for name in names):
         raise QdebugError(
@@ -149,7 +184,7 @@ def saved_report(name: str) -> Report:
     """The report in a file: JSON, or the CSV of TFLite's debugger.
 
     Raises:
-        QdebugError: no such file, or no report.
+        QdebugError: no such file, or it is not a report.
     """
     if name.lower().endswith(".csv"):
         from qdebug.report.tflite_csv import read_csv

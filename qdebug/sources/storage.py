@@ -1,4 +1,4 @@
-"""Bytes of a file, on this machine or behind a URL that fsspec knows. Knows no format."""
+"""Bytes of a file, local or behind a URL that fsspec can open. Knows no file format."""
 
 import errno
 import glob
@@ -13,34 +13,34 @@ from typing import Any, BinaryIO
 from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.names import printable
 
-# `s3://bucket/key`, `simplecache::https://host/file`; one letter is a drive of Windows.
+# `s3://bucket/key`, `simplecache::https://host/file`; a single letter is a Windows drive.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
 
-# In these, `?` begins a query and `[` an address.
+# In HTTP URLs, `?` begins a query and `[` an IPv6 address; neither is a glob.
 _WEB = re.compile(r"(.*::)?https?://")
 
-# `simplecache::` and the like, in front of what can be listed.
+# Prefixes such as `simplecache::`, before the URL that can be listed.
 _CHAIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*::)*")
 
-# What is fetched at once from a URL. Who reads on gets twice as much each time, up to so much that
-# waiting for the answer does not count, and little enough for some per thread; a small layer costs
-# no more than the first.
+# Bytes per request to a URL. Read-ahead starts at `_FIRST_SPAN`, so a small layer fetches no more
+# than that. It doubles on sequential reads, up to `_SPAN`, where latency no longer dominates. Each
+# open file keeps at most `_MOST_SPANS` spans.
 _FIRST_SPAN = 1 << 16
 _SPAN = 4 << 20
 _MOST_SPANS = 4
 
-# Ranges as near as that are fetched as one, with what is between them.
+# Ranges at most `_GAP` bytes apart are fetched as one, with the bytes between them.
 _GAP = 1 << 14
 
-# Small reads are served from so much at once; larger ones go straight into the reader's memory.
+# Small reads are served from a buffer of `_BUFFER` bytes; larger ones bypass it.
 _BUFFER = 4096
 
-# What to do about a server that gives no byte ranges.
+# Advice for a server that does not support byte ranges.
 _INSTEAD = "; 'simplecache::' in front of the URL fetches the whole file once"
 
 
 def is_url(path: str) -> bool:
-    """Whether a source is for fsspec.
+    """Whether a source is a URL for fsspec.
 
     >>> is_url("s3://bucket/run.npz"), is_url("C:/run.npz"), is_url("run.npz")
     (True, False, False)
@@ -49,15 +49,15 @@ def is_url(path: str) -> bool:
 
 
 def expand_url(pattern: str) -> list[str]:
-    """The URLs that a URL with ``*`` names, in order; one without is itself.
+    """The URLs that match a URL with ``*``, sorted; a URL without ``*`` stands for itself.
 
     Raises:
-        QdebugError: fsspec or what it needs is not installed, or the listing fails.
+        QdebugError: fsspec or its backend for the URL is not installed, or the listing fails.
     """
     if "*" not in pattern and (_WEB.match(pattern) or not glob.has_magic(pattern)):
         return [pattern]
-    # Of `simplecache::s3://bucket/*.npz` the part behind is what can be listed.
-    chain = _CHAIN.match(pattern)[0]  # type: ignore[index]  # it matches nothing, too
+    # Only the part of `simplecache::s3://bucket/*.npz` after the prefix can be listed.
+    chain = _CHAIN.match(pattern)[0]  # type: ignore[index]  # always matches, if only ""
     try:
         system, path = _file_system(pattern.removeprefix(chain))
         found = sorted(_asked(system.glob, path))
@@ -69,17 +69,17 @@ def expand_url(pattern: str) -> list[str]:
 
 
 def absolute(path: str) -> str:
-    """The name by which another process on this machine finds the file."""
+    """The name by which another process on this machine can open the file."""
     return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100 - any text
 
 
 @contextmanager
 def open_file(path: str) -> Iterator[BinaryIO]:
-    """A file to read and seek in.
+    """Open a file for reading and seeking.
 
     Raises:
-        QdebugError: no regular file, or fsspec is not installed.
-        OSError: as `open`; of a URL with whatever its file system raised.
+        QdebugError: it is not a regular file, or fsspec is not installed.
+        OSError: as `open`; for a URL, any error of its file system.
     """
     if is_url(path):
         with io.BufferedReader(_Remote(path), _BUFFER) as remote:
@@ -92,24 +92,24 @@ def open_file(path: str) -> Iterator[BinaryIO]:
 
 
 def prefetch(file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> None:
-    """Say that these ranges (start, size) will be read: a URL's then come in few requests."""
+    """Announce ranges (start, size) that will be read, to fetch a URL's in few requests."""
     if isinstance(file, io.BufferedReader) and isinstance(file.raw, _Remote):
         file.raw.prefetch(ranges)
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a file so that a pipe without a writer is no reason to wait."""
+    """Open a file, and do not wait for a writer where it is a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 class _Remote(io.RawIOBase):
-    """A URL's bytes, fetched by range; the last few spans are kept."""
+    """A URL's bytes, fetched by range; the last `_MOST_SPANS` spans are kept."""
 
     def __init__(self, url: str) -> None:
         self._system, self._path = _file_system(url)
         size = _asked(_behind_cache(self._system).info, self._path).get("size")
         if size is None:
-            raise OSError(f"its size is not known; expected one to read byte ranges by{_INSTEAD}")
+            raise OSError(f"its size is not known; expected a size, to read byte ranges{_INSTEAD}")
         self._size = int(size)
         self._position = 0
         self._heads: dict[int, bytes] = {}
@@ -135,7 +135,7 @@ class _Remote(io.RawIOBase):
         return len(data)
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch these ranges together, and keep them."""
+        """Fetch these ranges together and keep them."""
         from fsspec.utils import merge_offset_ranges
 
         self._heads = {}
@@ -156,13 +156,13 @@ class _Remote(io.RawIOBase):
             self._heads[first] = self._whole(data, first, end)
 
     def _bytes(self, start: int, stop: int) -> bytes:
-        """What is at hand of a range, or the range and what follows it."""
+        """The kept bytes at the start of a range; if there are none, fetch it with read-ahead."""
         if kept := self._kept(start, stop):
             return kept
         before = (data for first, data in self._spans.items() if first + len(data) == start)
         ahead = min(2 * len(next(before, b"")), _SPAN) or _FIRST_SPAN
         end = min(max(stop, start + ahead), self._size)
-        # What ends the file, a zip's directory, is read from its end to its start.
+        # The end of the file holds a zip's directory, which is read backwards.
         first = max(min(start, end - _FIRST_SPAN), 0) if end == self._size else start
         data = self._whole(_asked(self._system.cat_file, self._path, first, end), first, end)
         while len(self._spans) >= _MOST_SPANS:
@@ -171,7 +171,7 @@ class _Remote(io.RawIOBase):
         return data[start - first : stop - first]
 
     def _kept(self, start: int, stop: int) -> bytes:
-        """What is at hand of a range, from its start on."""
+        """The kept bytes at the start of a range; empty if there are none."""
         for kept in (self._heads, self._spans):
             for first, data in kept.items():
                 if first <= start < first + len(data):
@@ -179,15 +179,15 @@ class _Remote(io.RawIOBase):
         return b""
 
     def _whole(self, data: Any, start: int, stop: int) -> bytes:
-        """The bytes of a range that was fetched, if it is that.
+        """The bytes fetched for a range, checked for their number.
 
         Raises:
-            OSError: there are more, as from a server that knows no ranges, or fewer.
+            OSError: there are more, as from a server without byte ranges, or fewer.
         """
         if len(data) != stop - start:
             raise OSError(
-                f"found {len(data)} bytes, expected the {stop - start} from {start} on that were "
-                f"asked for{_INSTEAD if len(data) == self._size else ''}"
+                f"found {len(data)} bytes, expected the {stop - start} requested from offset "
+                f"{start}{_INSTEAD if len(data) == self._size else ''}"
             )
         return bytes(data)
 
@@ -203,21 +203,21 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 
 def _behind_cache(system: Any) -> Any:
-    """The file system that knows of sizes: a cache's own answer is a listing of the folder."""
+    """The file system to ask for a size: a cache would list the whole folder for it."""
     from fsspec.implementations.cached import CachingFileSystem
 
     return system.fs if isinstance(system, CachingFileSystem) else system
 
 
 def _asked(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """What a file system answers; its errors, of any kind, as OSError that says something."""
+    """What a file system answers; any error becomes an OSError with a message."""
     try:
         return function(*args, **options)
     except MemoryError:
         raise
-    except ImportError as error:  # s3:// needs s3fs, and says so
+    except ImportError as error:  # s3:// without s3fs; the message names it
         raise OSError(str(error)) from None
-    except FileNotFoundError as error:  # over HTTP whatever went wrong is one, with its cause
+    except FileNotFoundError as error:  # over HTTP every failure is one; its cause says more
         known = error.__cause__ is not None and not isinstance(error.__cause__, LookupError)
         raise OSError(str(error.__cause__) if known else os.strerror(errno.ENOENT)) from None
     except Exception as error:

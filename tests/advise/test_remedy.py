@@ -89,7 +89,7 @@ def test_error_that_was_in_the_codes_is_not_this_quantizers() -> None:
         (np.full(9, np.nan), {}, "No finite element"),
         (np.full(9, 1e300), {}, "too large to square"),
         (normal(9), {"kind": "bias"}, "a bias has"),
-        (np.abs(normal(900)), {"kind": "activation", "op": "SOFTMAX"}, "SOFTMAX to 1/256"),
+        (np.abs(normal(900)), {"kind": "activation", "op": "SOFTMAX"}, "SOFTMAX at 1/256"),
         (normal(900), {"kind": "activation", "op": "MAX_POOL_2D"}, "MAX_POOL_2D its input's"),
     ],
 )

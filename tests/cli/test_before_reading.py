@@ -32,7 +32,7 @@ def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["report", DIGITS, "--columns", "layer,rmsescale"], "no column 'rmsescale'; did you mean"),
         (["report", DIGITS, "--sort", "nope"], "no column 'nope'"),
-        (["report", DIGITS, "--format", "json", "--columns", "layer"], "do not go with json"),
+        (["report", DIGITS, "--format", "json", "--columns", "layer"], "cannot be used with json"),
         (["report", DIGITS, "--layer", "nope"], "no layer 'nope'"),
         (["report", DIGITS, "-o", "missing/report.json"], "missing/report.json: cannot be written"),
         (["report", DIGITS, "-o", "."], ".: found a directory, expected the name of a file"),

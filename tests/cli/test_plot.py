@@ -122,8 +122,8 @@ def test_wrong_usage_is_explained(qdebug: Run, tmp_path: Path) -> None:
     saved = tmp_path / "report.json"
     qdebug("report", DIGITS, "-o", saved)
     for args, message in [
-        ((), "expected one of LAYER..., --all and --overview"),
-        (("a", "--all"), "expected one of LAYER..., --all and --overview"),
+        ((), "expected exactly one of LAYER..., --all or --overview"),
+        (("a", "--all"), "expected exactly one of LAYER..., --all or --overview"),
         (("--all", "-m", saved), "found a report, which holds no tensors"),
         (("--all", "-m", DIGITS, "-o", "one.png"), "found the file one.png for 20 pictures"),
         (("AvgPool", "-m", DIGITS, "-o", tmp_path / "no" / "x.png"), "cannot be written"),

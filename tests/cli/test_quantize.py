@@ -105,8 +105,8 @@ def test_the_same_input_gives_the_same_bytes(weights: Path, qdebug: Run) -> None
         ("--range-from percentile:x", "found 'percentile:x'"),
         ("--range-from percentile:101", "field 'percentile': found 101.0"),
         ("--dtype int4", "--dtype"),
-        ("--range 0 1 --axis 0", "--axis and --range do not go together"),
-        ("--range 0 1 --range-from mse", "--range-from and --range do not go together"),
+        ("--range 0 1 --axis 0", "--axis and --range cannot be combined"),
+        ("--range 0 1 --range-from mse", "--range-from and --range cannot be combined"),
     ],
 )
 def test_wrong_options_leave_no_file(

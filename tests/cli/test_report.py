@@ -237,7 +237,7 @@ def test_wrong_usage_is_one_line_and_status_2(qdebug: Run) -> None:
         (("reprot",), "no command 'reprot'; did you mean 'report'"),
         (("report", DIGITS, "--columns", "rmse_scal"), "no column 'rmse_scal'; did you mean 'rms"),
         (("report", DIGITS, "--sort", "size"), "no column 'size'"),
-        (("report", DIGITS, "--format", "json", "--columns", "rmse"), "do not go with json"),
+        (("report", DIGITS, "--format", "json", "--columns", "rmse"), "cannot be used with json"),
         (("report", DIGITS, "saved.json"), "found a report (.json, .csv) among others"),
         (("report", DIGITS, "--top", "0"), "--top"),
     ]:

@@ -48,11 +48,11 @@ def diagnoses(path: Path) -> dict[str, Diagnosis]:
 def test_each_planted_fault_of_the_samples_is_named_and_the_others_are_not() -> None:
     found = diagnoses(SAMPLES / "digits_faulty.npz")
     planted = {
-        "stem_bn_1/batchnorm/sub1": ("bad", "bias", "the zero point is +3 off: -128 would fit"),
+        "stem_bn_1/batchnorm/sub1": ("bad", "bias", "the zero point is off by +3: -128 would fit"),
         "block_dw_bn_1/batchnorm/sub1": ("warn", "range-waste", "the scale could be"),
         "block_pw_bn_1/batchnorm/sub1": ("warn", "bias", "rounded down"),
         "block_add_1/Add": ("bad", "clipping", "widen the range to [0, 5.89]"),
-        "tail_bn_1/batchnorm/sub1": ("warn", "coarse-scale", "use 16 bits or a scale a channel"),
+        "tail_bn_1/batchnorm/sub1": ("warn", "coarse-scale", "use 16 bits or a scale per channel"),
     }
     for part, (verdict, cause, advice) in planted.items():
         ((name, diagnosis),) = [(n, d) for n, d in found.items() if n.endswith(part)]
@@ -105,7 +105,7 @@ def test_a_cast_truncates_toward_zero(write_pairs: Write) -> None:
     x = np.random.default_rng(0).normal(size=20_000)
     found = one({"float": x, "quantized": (x / 0.04).astype(np.int8), "scale": 0.04}, write_pairs)
     assert found.cause == "bias"
-    assert "steps away from zero; without it rmse/scale were 0.29 " in found.evidence
+    assert "steps away from zero; without it rmse/scale would be 0.29 " in found.evidence
     assert "truncated toward zero, as a cast does" in found.advice
 
 
@@ -130,7 +130,7 @@ def test_a_wrong_scale_is_given_with_the_right_one(write_pairs: Write) -> None:
 def test_a_small_layer_is_said_to_be_small(write_pairs: Write) -> None:
     found = one({"float": np.array([0.33]), "quantized": np.int8([0]), "scale": 1.0}, write_pairs)
     assert (found.verdict, found.cause) == ("ok", "ok")
-    assert "only 1 elements: too few to tell more" in found.evidence
+    assert "only 1 element: too few to say more" in found.evidence
 
 
 def test_ten_elements_at_a_third_of_a_step_are_fine_a_million_are_not(write_pairs: Write) -> None:
@@ -152,7 +152,7 @@ def test_the_faulty_channels_are_counted_and_the_worst_is_named(write_pairs: Wri
     layer = {"float": x, "quantized": codes, "scale": scale, "axis": 0}
     found = one(layer, write_pairs)
     assert found.cause == "bias"
-    assert found.evidence.startswith("2 of 32 channels, the worst is 9 (rmse/scale 3")
+    assert found.evidence.startswith("2 of 32 channels; the worst is 9 (rmse/scale 3")
 
 
 def test_not_a_number_is_bad_whatever_else(healthy: Fields, write_pairs: Write) -> None:

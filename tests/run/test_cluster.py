@@ -144,7 +144,7 @@ def test_a_task_that_kills_its_workers_is_named(local: Cluster) -> None:
     allow(1, local)
     with pytest.raises(QdebugError) as info:
         local.map(dies, ["sound", "poison\x1b[2J"])
-    assert str(info.value).startswith("task poison\\x1b[2J: 2 workers ended while they had it")
+    assert str(info.value).startswith("task poison\\x1b[2J: 2 workers ended while running it")
     assert local.map(dies, ["sound"]) == ["sound"]
 
 

@@ -153,3 +153,11 @@ def test_threads_that_failed_once_can_be_used_again() -> None:
     whole = Whole("w", 1, 1)
     part = Given([layer("a")], [1.0], whole, 1)
     assert gather([part], {"a": Collected}, threads).layers["a"].values == [1.0] * 4
+
+
+def test_a_layer_that_fails_keeps_its_place_in_the_graph() -> None:
+    fed = Layer("b", QuantParams.of(0.5), (4,), inputs=("a",))
+    part = Given([layer("a"), fed], [1.0], failing="b")
+    report = Session(Source([part])).report()
+    assert report.layers[1].metrics is None
+    assert report.layers[1].inputs == ["a"]

@@ -140,7 +140,7 @@ def test_values_are_converted_to_the_inputs_type(tmp_path, dtype):
     [
         ({"imgae": image(), "ids": np.ones((5, 4), int)}, [IMAGE, IDS], ["'image'", "'imgae'?"]),
         ({"a": image(), "b": image()}, [IMAGE], ["2 arrays", "expected 1", "'image'"]),
-        ({"a": image()}, [IMAGE, IDS], ["1 arrays", "expected 2", "'image', 'ids'"]),
+        ({"a": image()}, [IMAGE, IDS], ["1 array (", "expected 2", "'image', 'ids'"]),
         ({"image": image()[..., None]}, [IMAGE], ["(5, 2, 3, 1)", "(samples, 2, 3)"]),
         ({"image": image()[0]}, [IMAGE], ["(2, 3)", "(samples, 2, 3)"]),
         ({"image": image()[:, :1]}, [IMAGE], ["(5, 1, 3)", "(samples, 2, 3)"]),

@@ -271,7 +271,7 @@ def test_a_server_without_byte_ranges_is_named(
     url = f"{server.url}/{write_pairs({'a': layer(100_000)}).name}"
     found = complaint(qdebug("report", url))
     assert found.startswith(f"{url}: found 50")
-    assert "expected the 65536 from 0 on that were asked for; 'simplecache::'" in found
+    assert "expected the 65536 requested from offset 0; 'simplecache::'" in found
     assert figures(qdebug("report", f"simplecache::{url}", "--format", "json"))
 
 

@@ -1,1 +1,1 @@
-"""Arrays in .npz files: read forwards, in blocks, and checked. Knows nothing of layers."""
+"""Arrays in .npz files: read forward in blocks, and checked. Knows nothing about layers."""

@@ -1,4 +1,4 @@
-"""One array in an .npz file, read forwards in pieces. Knows nothing of layers."""
+"""One array in an .npz file, read forward in pieces. Knows nothing about layers."""
 
 import ast
 import math
@@ -21,7 +21,7 @@ from qdebug.sources.npz.checksum import RangeSum
 from qdebug.sources.npz.member import Member, MemberReader, find_member
 from qdebug.sources.npz.transpose import in_c_order
 
-# What reading a header that is none may raise.
+# What parsing a malformed header may raise.
 _NO_HEADER = (
     ValueError,
     SyntaxError,
@@ -32,22 +32,22 @@ _NO_HEADER = (
     RecursionError,
 )
 
-# Bytes by a name that NumPy warns of, and never writes.
+# A deprecated name for bytes: NumPy warns about it and never writes it.
 _OLD_TEXT = re.compile(r"[<>=|]?a\d*")
 
 # NumPy's own limit.
 _MOST_AXES = 64
 
-# Headers are padded to whole lines of 64 bytes; one of a short type and shape has two.
+# Headers are padded to a multiple of 64 bytes; a short type and shape take two such lines.
 _USUAL_HEADER = 128
 
-# A longer .npy header is no header: numpy.load has the same limit.
+# Longer .npy headers are refused; numpy.load has the same limit.
 _MAX_HEADER = 10_000
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """Where an array stands and what its header says."""
+    """Where an array is stored and what its header says."""
 
     member: Member
     dtype: np.dtype[Any]
@@ -60,7 +60,7 @@ def read_header(file: BinaryIO, field: str, info: zipfile.ZipInfo) -> StoredArra
     """What an array's .npy header says, checked against the size of its data.
 
     Raises:
-        FieldError: no array of plain numbers; `field` is for the message.
+        FieldError: it is not an array of plain numbers; the message names `field`.
         BrokenMemberError: the zip is broken here.
     """
     member = find_member(file, info)
@@ -88,7 +88,7 @@ def read_header(file: BinaryIO, field: str, info: zipfile.ZipInfo) -> StoredArra
         raise FieldError(
             field,
             found=f"{member.size} bytes",
-            expected=f"as many as the shape in its .npy header needs ({text[:60]!r})",
+            expected=f"the size that its .npy header implies ({text[:60]!r})",
         )
     header_size = prefix + size
     expected = header_size + math.prod(shape) * dtype.itemsize
@@ -103,10 +103,10 @@ def read_header(file: BinaryIO, field: str, info: zipfile.ZipInfo) -> StoredArra
 
 @lru_cache(maxsize=1024)  # thousands of layers share a few shapes
 def _parsed(text: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool] | None:
-    """Type, shape and order in the text of a .npy header, None where it is none."""
+    """Type, shape and order from the text of a .npy header; None if it is malformed."""
     try:
         header = ast.literal_eval(text.decode("utf8"))
-        descr = str(header["descr"])  # a list of fields is no array of numbers
+        descr = str(header["descr"])  # a list of fields is not an array of numbers
         if _OLD_TEXT.fullmatch(descr):
             return None
         return (
@@ -119,7 +119,7 @@ def _parsed(text: bytes) -> tuple[np.dtype[Any], tuple[int, ...], bool] | None:
 
 
 def read_small(file: BinaryIO, array: StoredArray) -> NDArray[Any]:
-    """All of an array that is known to be small."""
+    """The whole of an array that is known to be small."""
     return Taker(file, array).take(math.prod(array.shape)).reshape(array.shape)
 
 
@@ -130,7 +130,7 @@ class Taker:
     """Takes elements of an array in the file's order, from `start` on."""
 
     def __init__(self, file: BinaryIO, array: StoredArray, start: int = 0) -> None:
-        """Begin; `start` is 0 but in stored members."""
+        """Begin at element `start`; only stored members allow other than 0."""
         skipped = array.header_size + start * array.dtype.itemsize if start else 0
         self._reader = MemberReader(file, array.member, skipped)
         self._header_size = 0 if start else array.header_size
@@ -140,9 +140,9 @@ class Taker:
         """The next n elements, valid until the next call.
 
         Raises:
-            BrokenMemberError: they are not there, or are not what was written.
+            BrokenMemberError: the data ends too early, or differs from its checksum.
         """
-        if self._header_size:  # it is part of what the checksum is of
+        if self._header_size:  # the checksum covers the header too
             self._reader.read(self._header_size)
             self._header_size = 0
         if self._buffer.size < n:
@@ -152,15 +152,15 @@ class Taker:
         return taken
 
     def range_sum(self) -> RangeSum:
-        """The checksum of what was taken."""
+        """The checksum of the bytes taken so far."""
         return self._reader.range_sum()
 
 
 @contextmanager
 def taking_reordered(file: BinaryIO, array: StoredArray) -> Iterator[Take]:
-    """A function that takes the next n elements in C order of an array in Fortran order.
+    """A function that takes the next n elements, in C order, of an array in Fortran order.
 
-    The array is first copied to a temporary file: members cannot be read out of order.
+    The array is first copied to a temporary file, because members cannot be read out of order.
     """
     spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - in_c_order closes it
     taker, size = Taker(file, array), math.prod(array.shape)
@@ -171,7 +171,7 @@ def taking_reordered(file: BinaryIO, array: StoredArray) -> Iterator[Take]:
 
 
 def taking_flat(values: NDArray[Any]) -> Take:
-    """A function that takes the next n elements in C order of an array in any order."""
+    """A function that takes the next n elements, in C order, of an array in any order."""
     elements, position = values.flat, 0
 
     def take(n: int) -> NDArray[Any]:

@@ -1,29 +1,29 @@
-"""CRC-32 of data that was read in ranges, perhaps by several threads or machines."""
+"""CRC-32 of data read in ranges, possibly by several threads or machines."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
-# The polynomial of CRC-32 and x^0, with the highest power in bit 0, as zip files have it.
+# The polynomial of CRC-32, and x^0; the highest power is in bit 0, as in zip files.
 _POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31
 
-# What is wrong where it does not agree, for messages.
+# The message for a checksum that does not match.
 DISAGREES = "its checksum (CRC-32) does not agree with its data"
 
 
 @dataclass(frozen=True)
 class RangeSum:
-    """CRC-32 of some bytes of a whole whose own CRC-32 and size are known.
+    """CRC-32 of a byte range within a whole whose size and expected CRC-32 are known.
 
     Attributes:
-        whole: what it is a range of, by any name.
+        whole: any name that identifies the whole.
         start: of the range, in bytes.
-        size: of the range.
+        size: of the range, in bytes.
         crc: of the range.
-        whole_size: how many bytes there are in all.
-        whole_crc: what the CRC-32 of them all should be.
+        whole_size: of the whole, in bytes.
+        whole_crc: the expected CRC-32 of the whole.
     """
 
     whole: str
@@ -35,7 +35,7 @@ class RangeSum:
 
 
 def agree(sums: Iterable[RangeSum]) -> bool:
-    """Whether the ranges make up wholes, each with the CRC-32 that it should have.
+    """Whether the ranges add up to wholes, each with its expected CRC-32.
 
     >>> import zlib
     >>> def part(start, data):
@@ -57,7 +57,7 @@ def agree(sums: Iterable[RangeSum]) -> bool:
 
 
 def combined(first: int, second: int, second_size: int) -> int:
-    """CRC-32 of two pieces one after the other, from theirs.
+    """CRC-32 of two consecutive pieces, from the CRC-32 of each.
 
     As in zlib's `crc32_combine`: appending n bytes multiplies the first by x^(8n).
     """

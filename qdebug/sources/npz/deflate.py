@@ -1,6 +1,6 @@
 """Deflate and CRC-32: the standard library's, or ISA-L's where the extra `fast` is installed.
 
-docs/performance.md has what it brings, and zlib-ng, the other candidate, beside it.
+docs/performance.md measures both, and zlib-ng, the other candidate.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
-"""One member of a zip file, read forwards in pieces and checked. Knows nothing of arrays.
+"""One member of a zip file, read forward in pieces and checked. Knows nothing about arrays.
 
-The standard library reads the directory; the member itself is read here: into memory that is used
-again for the next piece, each piece checked while it is in the cache, and a stored member from
-wherever a thread or a machine begins.
+The standard library reads the directory. This module reads the members: every piece goes into the
+same memory and is checked while it is in the cache. A stored member can be read from any offset,
+so several threads or machines can share it.
 """
 
 import struct
@@ -20,20 +20,20 @@ _ENCRYPTED = 0x1
 
 
 class BrokenMemberError(Exception):
-    """The member cannot be read as the zip's directory describes it."""
+    """The member is not what the zip's directory says, or cannot be read."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """Where a member is: what the zip's directory and the member's own header say.
+    """Where a member is stored, from the zip's directory and the member's own header.
 
     Attributes:
         name: of the member.
         start: of its data in the file, in bytes.
         packed_size: of its data in the file.
         size: of its data once inflated.
-        crc: what the CRC-32 of that should be.
-        stored: it is not compressed, and so can be read from anywhere.
+        crc: the expected CRC-32 of its inflated data.
+        stored: whether it is uncompressed, and so can be read from any offset.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Member:
 
 
 def find_member(file: BinaryIO, info: zipfile.ZipInfo) -> Member:
-    """Where the data of a member stands.
+    """Find where the data of a member is stored.
 
     Raises:
-        BrokenMemberError: encrypted, compressed in another way than deflate, or not where the
-            directory says.
+        BrokenMemberError: it is encrypted, compressed by a method other than deflate, or not where
+            the directory says.
     """
     if info.flag_bits & _ENCRYPTED:
         raise BrokenMemberError("it is encrypted")
@@ -78,7 +78,7 @@ class MemberReader:
     """A member's bytes from `start` on, in order."""
 
     def __init__(self, file: BinaryIO, member: Member, start: int = 0) -> None:
-        """Begin; `start` is 0 but for stored members."""
+        """Begin at byte `start`; only stored members allow other than 0."""
         self._file = file
         self._member = member
         self._start = start
@@ -89,17 +89,17 @@ class MemberReader:
         self._inflate = None if member.stored else decompressobj(-15)
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes, or what there is of them."""
+        """The next `size` bytes, or as many as are left."""
         data = bytearray(max(min(size, self._member.size - self._done), 0))
         self.read_into(data)
         return bytes(data)
 
     def read_into(self, buffer: Any) -> None:
-        """Fill a buffer of bytes with those that come next.
+        """Fill a buffer with the next bytes.
 
         Raises:
-            BrokenMemberError: there are fewer, or all have been read and the checksum does not
-                agree.
+            BrokenMemberError: too few are left, or they complete the member and its checksum does
+                not match.
         """
         view = memoryview(buffer)
         fill = self._copy if self._inflate is None else self._inflated
@@ -114,7 +114,7 @@ class MemberReader:
             raise BrokenMemberError(DISAGREES)
 
     def range_sum(self) -> RangeSum:
-        """The checksum of what was read."""
+        """The checksum of the bytes read so far."""
         return RangeSum(
             self._member.name,
             self._start,
@@ -125,7 +125,7 @@ class MemberReader:
         )
 
     def _copy(self, view: memoryview) -> int:
-        """Fill the view from the file; gives how many bytes there were."""
+        """Fill the view from the file; returns the number of bytes filled."""
         self._file.seek(self._place)
         filled = 0
         while filled < len(view):
@@ -137,7 +137,7 @@ class MemberReader:
         return filled
 
     def _inflated(self, view: memoryview) -> int:
-        """Fill the view with inflated data; gives how many bytes there were."""
+        """Fill the view with inflated data; returns the number of bytes filled."""
         assert self._inflate is not None
         filled = 0
         while filled < len(view) and not self._inflate.eof:

@@ -1,4 +1,4 @@
-"""Arrays in a file, turned from Fortran order to C order in little memory. Knows no format."""
+"""Arrays in a file, converted from Fortran to C order in little memory. Knows no format."""
 
 import math
 import tempfile
@@ -8,21 +8,22 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-# Bytes that are read, turned and written at once. Tiles of this size take a thousandth of the
-# calls that single elements would, and a large array takes no more memory than a small one.
+# Bytes read, transposed and written at once. Tiles of this size need a thousandth of the calls that
+# single elements would, and the memory does not grow with the array.
 _TILE = 1 << 23
 
 
 def in_c_order(file: IO[bytes], shape: tuple[int, ...], itemsize: int) -> IO[bytes]:
-    """A temporary file with the elements of `file` in C order, which holds them in Fortran order.
+    """A temporary file with the elements of `file`, converted from Fortran to C order.
 
-    Fortran order is C order of the axes reversed: axis by axis, from the last on, what comes first
-    in the file is put behind all axes that are still reversed. `file` is closed.
+    Fortran order is C order with the axes reversed. Each pass takes one axis, from the last to the
+    second: it comes first in the file, and moves behind all axes that are still reversed. `file` is
+    closed.
     """
     for axis in range(len(shape) - 1, 0, -1):
         item = itemsize * math.prod(shape[axis + 1 :])
         with file:
-            target = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller's, or next's
+            target = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed later
             try:
                 _transpose(file, target, (shape[axis], math.prod(shape[:axis])), item)
             except BaseException:
@@ -34,7 +35,7 @@ def in_c_order(file: IO[bytes], shape: tuple[int, ...], itemsize: int) -> IO[byt
 
 
 def _transpose(source: IO[bytes], target: IO[bytes], matrix: tuple[int, int], item: int) -> None:
-    """Write a matrix of items of so many bytes, of shape (rows, columns), transposed."""
+    """Write the transpose of a matrix (rows, columns) whose items have `item` bytes each."""
     rows, columns = matrix
     piece = min(item, _TILE)
     side = max(math.isqrt(_TILE // piece), 1)
@@ -43,7 +44,7 @@ def _transpose(source: IO[bytes], target: IO[bytes], matrix: tuple[int, int], it
     for row in range(0, rows, height):
         for column in range(0, columns, width):
             for start in range(0, item, piece):
-                size = min(piece, item - start)  # less than an item only where a tile holds one
+                size = min(piece, item - start)  # less than `item` only if a tile holds one item
                 tile = np.empty((min(height, rows - row), min(width, columns - column), size), "u1")
                 for place, values in _runs(tile, row, column, columns):
                     source.seek(place * item + start)
@@ -58,7 +59,7 @@ def _transpose(source: IO[bytes], target: IO[bytes], matrix: tuple[int, int], it
 def _runs(
     tile: NDArray[np.uint8], row: int, column: int, columns: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """What of a tile at (row, column) stands together in a matrix of so many columns, and where."""
+    """The contiguous runs of a tile at (row, column) in a matrix of `columns`, and their place."""
     if tile.shape[1] == columns:  # whole rows, one after the other
         yield row * columns, tile
         return

@@ -19,11 +19,11 @@ from qdebug.sources.inputs import InputSpec
 if TYPE_CHECKING:
     import onnx
 
-# Domains whose operators go by their plain name. onnxruntime keeps copies of the standard ones in
-# its own, for types that an older operator set does not have.
+# Domains whose operators are known by their plain name. onnxruntime has copies of the standard ones
+# in its own domain, for types that an older operator set does not have.
 _KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
-# onnx.TensorProto's number of a type of codes -> NumPy's type that holds them, bits in use.
+# onnx.TensorProto's number of a code type -> the NumPy type that holds the codes, bits in use.
 CODE_TYPES = {
     2: ("uint8", 8),
     3: ("int8", 8),
@@ -36,10 +36,10 @@ CODE_TYPES = {
     26: ("int8", 2),
 }
 
-# Elements in one byte, or in one number of a list: those of 2 bits.
+# Most elements in one byte, or in one number of a list: four of 2 bits each.
 _MOST_IN_ONE = 4
 
-# Decoded constants that are kept.
+# Bytes of decoded constants that are cached.
 _KEPT_BYTES = 1 << 28
 
 # A protobuf file cannot be larger.
@@ -48,9 +48,11 @@ _PROTOBUF_LIMIT = 2**31
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One operator; an input that is left out is an empty string.
+    """One operator; an omitted input is an empty string.
 
-    `inner_quantizers` are tensors quantized in the subgraphs of control flow.
+    If the operator has subgraphs (control flow), `inner_quantizers` are the tensors that are
+    quantized there, and `inner_inputs` all tensors that are read there, also those of the main
+    graph.
     """
 
     op: str
@@ -59,21 +61,22 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     inner_quantizers: tuple[str, ...] = ()
+    inner_inputs: tuple[str, ...] = ()
 
     def input(self, index: int) -> str:
-        """The tensor at this place, an empty string where there is none."""
+        """The tensor at this place, an empty string if there is none."""
         return self.inputs[index] if index < len(self.inputs) else ""
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """The main graph of a model; subgraphs of control flow are not looked into.
+    """The main graph of a model, without the subgraphs of control flow.
 
     Attributes:
-        path: the file, by the name the user gave it.
-        model: the protobuf message; data that is stored in other files is not in it.
+        path: the user's name for the file.
+        model: the protobuf message, without external data.
         nodes: in the order of execution.
-        inputs: those to be fed, with what they take.
+        inputs: the inputs to feed, with their type and shape.
         outputs: names.
     """
 
@@ -87,7 +90,7 @@ class Graph:
 
     @property
     def folder(self) -> str:
-        """Where data lies that is stored in other files."""
+        """The folder of external data."""
         return str(Path(self.path).parent)
 
     def is_constant(self, tensor: str) -> bool:
@@ -99,23 +102,23 @@ class Graph:
         return self._constants[tensor].data_type
 
     def constant_proto(self, tensor: str) -> "onnx.TensorProto":
-        """A copy of a constant as it is stored, under its name as a tensor."""
+        """A copy of a constant as stored, under its name as a tensor."""
         proto = type(self._constants[tensor])()
         proto.CopyFrom(self._constants[tensor])
         proto.name = tensor
         return proto
 
     def constant_shape(self, tensor: str) -> tuple[int, ...]:
-        """The shape that a constant is said to have."""
+        """The declared shape of a constant."""
         return tuple(self._constants[tensor].dims)
 
     def constant(self, tensor: str, field: str) -> NDArray[Any]:
-        """A constant's values, not to be written to; narrow integers in the next wider type.
+        """A constant's values, read-only; narrow integers in the next wider type.
 
-        They are decoded once, as long as no more than `_KEPT_BYTES` are kept.
+        Decoded values are cached, up to `_KEPT_BYTES` in total.
 
         Raises:
-            FieldError: they cannot be had; `field` is for the message.
+            FieldError: they cannot be decoded; `field` is for the message.
         """
         if tensor not in self._decoded:
             values = self._decode(tensor, field)
@@ -131,7 +134,7 @@ class Graph:
         proto = self.constant_proto(tensor)  # external data is loaded into the copy only
         try:
             values = onnx.numpy_helper.to_array(proto, self.folder)
-        except Exception as error:  # every version and storage form has its own
+        except Exception as error:  # the type depends on the version and the storage form
             raise FieldError(
                 field, found=f"'{printable(tensor)}': {one_line(error)}", expected="an array"
             ) from None
@@ -144,7 +147,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Additions:
-    """What is to run in a graph beside what it holds."""
+    """What to run in a graph in addition to its own nodes."""
 
     nodes: Sequence["onnx.NodeProto"] = ()
     constants: Sequence["onnx.TensorProto"] = ()
@@ -154,7 +157,7 @@ def read_graph(path: str) -> Graph:
     """The model in a file.
 
     Raises:
-        QdebugError: no such file, no ONNX model, or the onnx package is missing.
+        QdebugError: no such file, the file is not an ONNX model, or the onnx package is missing.
     """
     try:
         import onnx
@@ -167,7 +170,7 @@ def read_graph(path: str) -> Graph:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except OSError as error:
         raise QdebugError(f"{shown}: {error.strerror or error}") from None
-    except Exception as error:  # protobuf's own kinds, which are not ours to import
+    except Exception as error:  # protobuf's own types, which qdebug cannot import
         if size >= _PROTOBUF_LIMIT:
             raise QdebugError(
                 f"{shown}: found {size:,} bytes, expected less than 2 GB, which is all that ONNX "
@@ -221,16 +224,16 @@ def with_operator_only(graph: Graph, output: str, first_input: str) -> Graph:
 
 
 def one_line(error: BaseException) -> str:
-    """What another package says went wrong, on one line, safe to show."""
+    """Another package's error message, on one line and safe to show."""
     said = printable(" ".join(str(error).split())) or type(error).__name__
     return said if len(said) <= 300 else f"{said[:299]}…"
 
 
 def _check_size(tensor: "onnx.TensorProto", shown: str) -> None:
-    """That a constant may be of its shape; some runtimes crash on one that is not, by far.
+    """Check that a constant has enough data for its shape; without it, some runtimes crash.
 
     Raises:
-        QdebugError: it may not.
+        QdebugError: it does not.
     """
     if tensor.external_data:
         return
@@ -245,7 +248,7 @@ def _check_size(tensor: "onnx.TensorProto", shown: str) -> None:
 
 
 def _names(graph: "onnx.GraphProto") -> Iterator[Any]:
-    """All names that the graph goes by; protobuf hands on as bytes what is no text."""
+    """All names in the graph; protobuf returns a name that is not text as bytes."""
     for node in graph.node:
         yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
         yield from (attribute.name for attribute in node.attribute)
@@ -273,11 +276,21 @@ def _node(proto: "onnx.NodeProto") -> Node:
             for inner in attribute.g.node
             if inner.op_type == "QuantizeLinear" and inner.input
         ),
+        inner_inputs=tuple(_inner_inputs(proto)),
     )
 
 
+def _inner_inputs(proto: "onnx.NodeProto") -> Iterator[str]:
+    """The tensors that operators in the subgraphs of one operator read."""
+    for attribute in proto.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from inner.input
+                yield from _inner_inputs(inner)
+
+
 def _constant_value(node: Node) -> "onnx.TensorProto | None":
-    """What a Constant operator holds, where that is a tensor of numbers."""
+    """The value of a Constant operator, if it is a tensor of numbers."""
     import onnx
 
     for name, value in node.attributes.items():
@@ -303,6 +316,6 @@ def _spec(value: "onnx.ValueInfoProto", shown: str) -> InputSpec:
         raise QdebugError(
             f"{where}: found type {tensor.elem_type}, expected one that NumPy has"
         ) from None
-    # An axis of any length has no number, a name, or, from some exporters, 0 or -1.
+    # An axis of variable length has no number, a name, or, from some exporters, 0 or -1.
     shape = tuple(axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim)
     return InputSpec(value.name, shape, dtype)

@@ -1,7 +1,7 @@
-"""The quantized tensors of an ONNX graph: where their codes are, and what the codes stand for."""
+"""The quantized tensors of an ONNX graph: their codes, scales and zero points."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,16 @@ from qdebug.errors import FieldError
 from qdebug.sources.onnx.graph import CODE_TYPES, Graph, Node
 from qdebug.sources.onnx.network import Network, Operator, form_of
 
-# An operator whose weights are packed in a layout of its own.
+# An operator that packs its weights in its own layout.
 PACKED = "MatMulNBits"
 
 # Operators whose third operand is a bias.
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
 _BIAS = 2
 _INT32 = 6
+
+# Operators whose result depends only on their input's shape.
+_SHAPES = ("Shape", "Size")
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,15 @@ class Quantized:
 
     Attributes:
         codes: the tensor that holds the codes.
-        floats: what was quantized to them in this graph: a QuantizeLinear's input; else empty.
-        scale: constants whose product is the scale; none where it is not constant.
+        floats: the input of the QuantizeLinear that makes the codes; empty if there is none.
+        scale: constants whose product is the scale; empty if it is not constant.
         zero_point: a constant, or empty for 0.
-        axis: of a scale and zero point that are vectors.
-        block: along that axis, so many elements share a scale; 0 where all do.
-        code_type: protobuf's number.
+        axis: the axis of a scale or zero point that is a vector.
+        block: the number of elements along that axis that share a scale; 0 if all do.
+        code_type: protobuf's number of the code type.
         is_constant: a weight or a bias: its values are in the model.
-        operator: what takes a constant, what makes anything else; None where nothing does.
+        operator: the operator that reads a constant or makes any other tensor; None if there is
+            none.
         place: of a constant among that operator's operands.
     """
 
@@ -60,8 +64,13 @@ class Quantized:
 
     @property
     def tensor(self) -> str:
-        """Its name in this graph, for people."""
+        """Its name in this graph, for messages."""
         return self.floats or self.codes
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Two QuantizeLinear of one tensor with the same constants make the same codes."""
+        return (self.tensor, *self.scale, self.zero_point)
 
 
 def quantized_tensors(net: Network) -> list[Quantized]:
@@ -69,17 +78,59 @@ def quantized_tensors(net: Network) -> list[Quantized]:
     found: dict[tuple[str, ...], Quantized] = {}
     for node in net.graph.nodes:
         for tensor in _of_node(net, node):
-            # Two QuantizeLinear of one tensor with the same constants make the same codes.
-            key = (tensor.floats or tensor.codes, *tensor.scale, tensor.zero_point)
-            found.setdefault(key, tensor)
+            found.setdefault(tensor.key, tensor)
     return sorted(
         found.values(),
         key=lambda t: (t.operator.index if t.operator else -1, not t.is_constant, t.place),
     )
 
 
+def feeders(net: Network, layers: Mapping[str, Quantized]) -> dict[str, tuple[str, ...]]:
+    """Layer -> the layers nearest upstream, in its operator's input order.
+
+    The input of a Shape does not count, because Shape uses only its size, not its values.
+    """
+    names = {tensor.key: name for name, tensor in layers.items()}
+    maker = {output: node for node in net.graph.nodes for output in node.outputs}
+    made: dict[str, str] = {}  # codes -> the layer that they are
+    given: dict[Node, dict[str, str]] = {}  # operator -> codes that it takes -> their layer
+    for node in net.graph.nodes:
+        for tensor in _of_node(net, node):
+            name = names.get(tensor.key)
+            if name is not None:
+                own = tensor.codes in node.outputs
+                (made if own else given.setdefault(node, {}))[tensor.codes] = name
+
+    def reads(tensor: str) -> list[tuple[Node, str]]:
+        """The inputs of a tensor's operator, the last first."""
+        node = maker.get(tensor)
+        if node is None or node.op in _SHAPES:
+            return []
+        return [(node, read) for read in reversed((*node.inputs, *node.inner_inputs)) if read]
+
+    def nearest(tensor: str) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        seen: set[tuple[Node, str]] = set()
+        waiting = reads(tensor)
+        while waiting:
+            current = node, read = waiting.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            layer = given.get(node, {}).get(net.origin.get(read, read), made.get(read))
+            if layer is not None:
+                found[layer] = None
+            else:
+                waiting += reads(read)
+        return tuple(found)
+
+    return {
+        name: () if tensor.is_constant else nearest(tensor.codes) for name, tensor in layers.items()
+    }
+
+
 def _of_node(net: Network, node: Node) -> Iterator[Quantized]:
-    """The quantized tensors that one node tells of."""
+    """The quantized tensors that one node defines."""
     if node.op in ("QuantizeLinear", "DequantizeLinear"):
         if len(node.inputs) < 2 or not node.outputs:
             return
@@ -156,7 +207,7 @@ def _quantized(
 
 
 def _code_type(graph: Graph, codes: str, zero_point: str, output_type: int) -> int:
-    """The type of codes: their own, their zero point's, or QuantizeLinear's: uint8 if not said."""
+    """The code type: of the codes, of their zero point, or of QuantizeLinear (default uint8)."""
     for tensor in (codes, zero_point):
         if tensor and graph.is_constant(tensor):
             return graph.code_type(tensor)
@@ -167,7 +218,7 @@ def _code_type(graph: Graph, codes: str, zero_point: str, output_type: int) -> i
 
 
 def _operand_scale(net: Network, node: Node, place: int, index: int) -> tuple[tuple[str, ...], str]:
-    """The constants that make up an operand's scale, and its zero point."""
+    """The constants whose product is an operand's scale, and its zero point."""
     if node.op == "MatMulIntegerToFloat":
         return (node.input(2 + place),), node.input(4 + place)
     if node.op == "DynamicQuantizeMatMul":
@@ -182,9 +233,9 @@ def _operand_scale(net: Network, node: Node, place: int, index: int) -> tuple[tu
 
 
 def _factor(net: Network, product: str) -> tuple[str, ...]:
-    """The constant that an integer product is multiplied with in the end: the weights' scale.
+    """The constant that an integer product is finally multiplied by: the weights' scale.
 
-    It is written product * (input scale * weight scale), the input's not being constant.
+    The graph computes product * (input scale * weight scale); the input scale is not constant.
     """
     for node in net.graph.nodes:
         if node.op == "Mul" and product in (net.origin.get(name) for name in node.inputs):
@@ -198,7 +249,7 @@ def _factor(net: Network, product: str) -> tuple[str, ...]:
 
 
 def _operand_axis(node: Node, place: int) -> int:
-    """The channel axis of a weight: of its output channels."""
+    """The channel axis of a weight: the axis of its output channels."""
     if node.op == "QGemm" and place == 1:
         return 0 if node.attributes.get("transB") else 1
     if "MatMul" in node.op:
@@ -210,7 +261,7 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
     """How codes of this shape are quantized.
 
     Raises:
-        FieldError: constants that do not make scale and zero point of such a tensor.
+        FieldError: the constants are not a valid scale and zero point for this shape.
     """
     if tensor.code_type not in CODE_TYPES:
         raise FieldError(
@@ -262,10 +313,10 @@ def _squeezed(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def rows_of_blocks(values: NDArray[Any], axis: int, block: int) -> NDArray[Any]:
-    """A tensor with a scale for so many elements along `axis`, as (blocks, elements).
+    """A tensor with one scale per `block` elements along `axis`, as (blocks, elements).
 
     Raises:
-        FieldError: the axis is not made of whole blocks.
+        FieldError: the length of the axis is not a multiple of the block size.
     """
     if block <= 0 or not values.size or values.shape[axis] % block:
         raise FieldError(

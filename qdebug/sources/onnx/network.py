@@ -1,7 +1,7 @@
-"""An ONNX graph as the float network that it stands for: quantization taken out.
+"""An ONNX graph as the float network that it represents, with quantization removed.
 
-QuantizeLinear and DequantizeLinear vanish, QLinearConv becomes Conv, and so on. Two graphs seen
-this way, a float one and a quantized one, can be laid side by side.
+QuantizeLinear and DequantizeLinear disappear, QLinearConv becomes Conv, and so on. In this form a
+float graph and a quantized graph can be compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 from qdebug.sources.onnx.graph import Graph, Node
 
-# Operators that hand their first input on under another name.
+# Operators that pass on their first input under another name.
 QUANTIZERS = ("QuantizeLinear", "DynamicQuantizeLinear")
 _TRANSPARENT = (*QUANTIZERS, "DequantizeLinear", "Identity", "Dropout")
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a quantized operator spells a float one.
+    """How a quantized operator expresses a float one.
 
     Attributes:
         op: the float operator.
         operands: places of its tensors among the quantized operator's inputs, in the float
-            operator's order; scale and zero point stand behind each (QLinear operators).
-        result: places of the output's scale and zero point; None where it has none.
+            operator's order; scale and zero point follow each (QLinear operators).
+        result: places of the output's scale and zero point; None if it has none.
     """
 
     op: str
@@ -52,7 +52,7 @@ _INTEGER = ("ConvInteger", "MatMulInteger")
 
 
 def form_of(node: Node) -> Form | None:
-    """How this operator spells a float one, None where it is one itself."""
+    """How this operator expresses a float one; None if it is a float operator itself."""
     if node.op == "QLinearConcat":
         return Form("Concat", tuple(range(2, len(node.inputs), 3)), (0, 1))
     return _FORMS.get(node.op)
@@ -65,7 +65,7 @@ class Operator:
     op: str
     index: int
     node: Node
-    inputs: tuple[str, ...]  # empty strings where one is left out
+    inputs: tuple[str, ...]  # an empty string for each omitted input
     outputs: tuple[str, ...]
 
 
@@ -74,12 +74,12 @@ class Network:
     """The operators of a graph without quantization.
 
     Attributes:
-        graph: what it was made of.
+        graph: the graph that it represents.
         operators: in the order of execution.
-        origin: any tensor -> the first tensor that holds the same values, rounding apart.
+        origin: any tensor -> the first tensor with the same values, except for rounding.
         aliases: origin -> all names of these values.
         producer: origin -> the operator that it is an output of.
-        consumers: origin -> the operators that take it, each with the place it has there.
+        consumers: origin -> the operators that read it, each with its place there.
     """
 
     graph: Graph
@@ -91,7 +91,7 @@ class Network:
 
 
 def network(graph: Graph) -> Network:
-    """The graph with quantization taken out."""
+    """The graph with quantization removed."""
     origin: dict[str, str] = {}
     operators: list[Operator] = []
     aliases: dict[str, list[str]] = {}

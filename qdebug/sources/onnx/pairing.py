@@ -1,4 +1,7 @@
-"""Which tensor of a float ONNX model is which of its quantized twin: by structure, then by name."""
+"""Pairing: find the float ONNX model's partner of each tensor of its quantized twin.
+
+By structure first, then by names.
+"""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -6,11 +9,11 @@ from dataclasses import dataclass
 
 from qdebug.sources.onnx.network import Network, Operator
 
-# Operators that quantizers drop: their work is done by the one before, by its weights (batch
+# Operators that quantizers drop because the operator before does their work: by its weights (batch
 # normalization, an added bias) or by its output's code range (ReLU, Clip).
 _ABSORBED = ("Relu", "Clip", "BatchNormalization", "Add")
 
-# Float operators of which a quantizer may make the other.
+# Pairs of float operators; a quantizer may replace one by the other.
 _SAME_WORK = {"Gemm": "MatMul"}
 
 _BIAS = 2
@@ -18,13 +21,13 @@ _BIAS = 2
 
 @dataclass(frozen=True)
 class Partner:
-    """The float model's twin of a quantized tensor.
+    """The float model's partner of a quantized tensor.
 
     Attributes:
-        tensor: its name there.
-        operator: what does the quantized tensor's operator's work there, where there is one.
-        absorbed: operators there that the quantized one has no operator for, from the last back.
-        transposed: a matrix that is stored the other way round.
+        tensor: its name in the float model.
+        operator: the partner of the quantized tensor's operator, if there is one.
+        absorbed: float operators without an operator in the quantized model, from the last back.
+        transposed: a matrix that is stored transposed.
     """
 
     tensor: str
@@ -34,7 +37,7 @@ class Partner:
 
 
 def partners(quantized: Network, floating: Network) -> dict[str, Partner]:
-    """Origin in the quantized network -> its twin in the float one, where there is one."""
+    """Origin in the quantized network -> its partner in the float one, if there is one."""
     pairing = _Pairing(quantized, floating)
     for operator in quantized.operators:
         pairing.place(operator)
@@ -43,21 +46,21 @@ def partners(quantized: Network, floating: Network) -> dict[str, Partner]:
 
 
 class _Pairing:
-    """Twins found so far. The quantized operators are placed one after the other, in order."""
+    """The twins found so far. The quantized operators are placed one by one, in order."""
 
     def __init__(self, quantized: Network, floating: Network) -> None:
         self._quantized = quantized
         self._floating = floating
-        self._twin: dict[str, str] = {}
+        self._partner: dict[str, str] = {}
         self._transposed: set[str] = set()
         self._used: set[Operator] = set()
         ours, theirs = quantized.graph.inputs, floating.graph.inputs
         for name, by_order in zip(ours, theirs, strict=False):
-            twin = name if ours.keys() == theirs.keys() else by_order
-            self._pair(name, floating.origin.get(twin, twin))
+            partner = name if ours.keys() == theirs.keys() else by_order
+            self._pair(name, floating.origin.get(partner, partner))
 
     def place(self, operator: Operator) -> None:
-        """Find the operator's twin, and with it its tensors'."""
+        """Find the operator's partner, and with it the partners of its tensors."""
         named = {tensor: self._named(tensor) for tensor in operator.outputs}
         candidates = list(self._candidates(operator))
         if not candidates:
@@ -66,54 +69,54 @@ class _Pairing:
                 for tensor in named.values()
                 if tensor and (made := self._maker(tensor, operator.op)[0])
             ]
-        twin = min(candidates, key=lambda c: self._unlikeness(operator, c, named), default=None)
-        if twin is None:
-            # Fused or rewritten: only the name can tell, unless it is a mere number.
+        partner = min(candidates, key=lambda c: self._unlikeness(operator, c, named), default=None)
+        if partner is None:
+            # Fused or rewritten: only the name can identify it, unless it is a mere number.
             for tensor, name in named.items():
                 if name and not name.isdigit():
                     self._pair(tensor, name)
             return
-        self._used.add(twin)
-        self._take_operands(operator, twin)
+        self._used.add(partner)
+        self._take_operands(operator, partner)
         for place, tensor in enumerate(operator.outputs):
             name = named[tensor]
-            if name and self._maker(name, operator.op)[0] is twin:
+            if name and self._maker(name, operator.op)[0] is partner:
                 self._pair(tensor, name)
-            elif place < len(twin.outputs) and len(twin.inputs) <= len(operator.inputs):
-                self._pair(tensor, twin.outputs[place])
+            elif place < len(partner.outputs) and len(partner.inputs) <= len(operator.inputs):
+                self._pair(tensor, partner.outputs[place])
 
     def place_outputs(self) -> None:
-        """Where an operator that quantizers drop comes last, the output is what it makes."""
+        """If an operator that quantizers drop comes last, the graph's output is its output."""
         ours, theirs = self._quantized.graph.outputs, self._floating.graph.outputs
         if len(ours) != len(theirs):
             return
         for our_output, their_output in zip(ours, theirs, strict=True):
             origin = self._quantized.origin.get(our_output, our_output)
-            twin = self._floating.origin.get(their_output, their_output)
-            if origin in self._twin and twin in self._reached(self._twin[origin]):
-                self._pair(origin, twin)
+            partner = self._floating.origin.get(their_output, their_output)
+            if origin in self._partner and partner in self._reached(self._partner[origin]):
+                self._pair(origin, partner)
 
     def partners(self) -> dict[str, Partner]:
-        """All twins, those of constants that only a name tells of among them."""
+        """All partners, also of constants that are paired by name only."""
         for origin, names in self._quantized.aliases.items():
-            if origin not in self._twin and self._quantized.graph.is_constant(origin):
+            if origin not in self._partner and self._quantized.graph.is_constant(origin):
                 for name in names:
                     if self._floating.graph.is_constant(name):
                         self._pair(origin, name)
         found = {}
-        for origin, tensor in self._twin.items():
+        for origin, tensor in self._partner.items():
             made = self._quantized.producer.get(origin)
             operator, absorbed = self._maker(tensor, made.op) if made else (None, ())
             found[origin] = Partner(tensor, operator, absorbed, origin in self._transposed)
         return found
 
     def _pair(self, ours: str, theirs: str) -> None:
-        """Call two tensors twins, unless only one of them is constant."""
+        """Pair two tensors, unless only one of them is constant."""
         if self._quantized.graph.is_constant(ours) == self._floating.graph.is_constant(theirs):
-            self._twin[ours] = theirs
+            self._partner[ours] = theirs
 
     def _named(self, tensor: str) -> str:
-        """The float tensor of one of the tensor's own names, empty where there is none."""
+        """The float tensor with one of the tensor's own names, empty if there is none."""
         for name in self._quantized.aliases[tensor]:
             if name in self._floating.origin:
                 return self._floating.origin[name]
@@ -122,9 +125,9 @@ class _Pairing:
     def _candidates(self, operator: Operator) -> Iterator[Operator]:
         """Float operators that do the same to the same tensors, the nearest first."""
         known = [
-            (place, self._twin[tensor])
+            (place, self._partner[tensor])
             for place, tensor in enumerate(operator.inputs)
-            if tensor in self._twin and not self._quantized.graph.is_constant(tensor)
+            if tensor in self._partner and not self._quantized.graph.is_constant(tensor)
         ]
         if not known:
             return
@@ -143,7 +146,7 @@ class _Pairing:
                     yield candidate
 
     def _reached(self, tensor: str) -> Iterator[str]:
-        """The tensor, and those that operators which quantizers drop make of it."""
+        """The tensor, and the tensors that dropped operators compute from it."""
         queue, seen = deque([tensor]), {tensor}
         while queue:
             yield (current := queue.popleft())
@@ -160,13 +163,13 @@ class _Pairing:
         return operator.op in _ABSORBED
 
     def _maker(self, tensor: str, op: str) -> tuple[Operator | None, tuple[Operator, ...]]:
-        """The float operator of this kind behind a tensor, and those dropped on the way."""
+        """The float operator of this kind upstream of a tensor, and the dropped ones between."""
         dropped: list[Operator] = []
         made = self._floating.producer.get(tensor)
         while made and _work(made.op) != _work(op) and self._can_vanish(made):
             dropped.append(made)
             if len(dropped) > len(self._floating.operators):
-                break  # a circle: no runtime takes such a model
+                break  # a cycle: no runtime accepts such a model
             behind = [t for t in made.inputs if not self._floating.graph.is_constant(t)]
             made = self._floating.producer.get(behind[0]) if behind else None
         return (made if made and _work(made.op) == _work(op) else None), tuple(dropped)
@@ -174,29 +177,29 @@ class _Pairing:
     def _unlikeness(
         self, operator: Operator, candidate: Operator, named: Mapping[str, str]
     ) -> tuple[bool, bool]:
-        """What tells several candidates apart: their outputs' names, their own."""
+        """A key that tells candidates apart: the names of their outputs and their own."""
         same_output = any(
             name and self._maker(name, operator.op)[0] is candidate for name in named.values()
         )
         name, theirs = operator.node.name, candidate.node.name
         return not same_output, not (theirs and name.startswith(theirs))
 
-    def _take_operands(self, operator: Operator, twin: Operator) -> None:
-        """The twin's operands are the twins of the operator's."""
+    def _take_operands(self, operator: Operator, partner: Operator) -> None:
+        """Pair the operator's operands with those of its partner."""
         for place, tensor in enumerate(operator.inputs):
-            theirs = self._operand(operator, twin, place)
+            theirs = self._operand(operator, partner, place)
             if not theirs:
                 continue
             self._pair(tensor, theirs)
-            if place == 1 and _is_transposed(operator) != _is_transposed(twin):
+            if place == 1 and _is_transposed(operator) != _is_transposed(partner):
                 self._transposed.add(tensor)
 
-    def _operand(self, operator: Operator, twin: Operator, place: int) -> str:
-        """The twin's operand at this place; a bias may be added behind it."""
-        if place < len(twin.inputs):
-            return twin.inputs[place]
+    def _operand(self, operator: Operator, partner: Operator, place: int) -> str:
+        """The partner's operand at this place; a bias may be added after the partner."""
+        if place < len(partner.inputs):
+            return partner.inputs[place]
         if place == _BIAS:
-            for added, _ in self._floating.consumers.get(twin.outputs[0], ()):
+            for added, _ in self._floating.consumers.get(partner.outputs[0], ()):
                 constants = [t for t in added.inputs if self._floating.graph.is_constant(t)]
                 if added.op == "Add" and constants:
                     return constants[0]

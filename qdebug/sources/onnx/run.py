@@ -1,4 +1,4 @@
-"""An ONNX model in onnxruntime, every tensor of it within reach. Knows no quantization."""
+"""An ONNX model in onnxruntime; every tensor can be read. Knows no quantization."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,10 +16,10 @@ Tensors = dict[str, NDArray[Any]]
 class Session:
     """A model to run, with `tensors` among its outputs.
 
-    Graph optimizations are off: they would do away with the tensors that are asked for.
+    Graph optimizations are off, because they would remove the requested tensors.
 
     Raises:
-        QdebugError: the runtime is missing, or does not take the model.
+        QdebugError: the runtime is missing, or does not accept the model.
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class Session:
 
         Args:
             graph: the model.
-            tensors: what `run` may be asked for.
-            narrow: of those, tensors whose type NumPy does not have -> one that holds it.
-            additions: what to run beside it.
+            tensors: the tensors that `run` may return.
+            narrow: of those, tensors of a type that NumPy does not have -> a type that holds it.
+            additions: what to run in addition.
         """
         try:
             import onnxruntime as ort
@@ -78,11 +78,11 @@ class Session:
                 providers=["CPUExecutionProvider"],
                 enable_fallback=False,  # it would print
             )
-        except Exception as error:  # onnxruntime has a dozen kinds, without a common parent
+        except Exception as error:  # onnxruntime has a dozen types, without a common parent
             raise QdebugError(f"{self._path}: onnxruntime: {one_line(error)}") from None
 
     def run(self, feeds: Mapping[str, NDArray[Any]], tensors: Iterable[str]) -> Tensors:
-        """The values of these tensors, some of `tensors` above, for one set of inputs.
+        """The values of these tensors, a subset of `tensors`, for one set of inputs.
 
         Raises:
             QdebugError: the runtime fails.

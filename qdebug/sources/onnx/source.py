@@ -1,7 +1,7 @@
-"""A live pair of ONNX models, float and quantized, as a source: run side by side, sample by sample.
+"""ONNX models: the layers of a float .onnx and its quantized twin, run on samples.
 
-QDQ models hold their own reference: QuantizeLinear's input. Elsewhere the float model's tensor is
-the reference. docs/models.md says what the figures then mean.
+QDQ models hold their own reference: QuantizeLinear's input. In other models the float model's
+tensor is the reference. docs/models.md says what the figures then mean.
 """
 
 import math
@@ -23,35 +23,36 @@ from qdebug.sources.onnx.graph import CODE_TYPES, Additions, Graph, read_graph
 from qdebug.sources.onnx.layers import (
     PACKED,
     Quantized,
+    feeders,
     quant_params,
     quantized_tensors,
 )
-from qdebug.sources.onnx.local import with_local_references
-from qdebug.sources.onnx.match import (
+from qdebug.sources.onnx.network import Network, network
+from qdebug.sources.onnx.pairing import Partner, partners
+from qdebug.sources.onnx.references import (
     Arrays,
-    Pair,
-    UnlikeTwinError,
+    Match,
+    UnlikePartnerError,
     activation_arrays,
     constant_arrays,
     constant_shape,
     disagreement,
     narrow_codes,
+    with_local_references,
 )
-from qdebug.sources.onnx.network import Network, network
-from qdebug.sources.onnx.pairing import Partner, partners
 from qdebug.sources.onnx.run import Session, Tensors
 
 
 class OnnxModels:
-    """The source of a float and a quantized ONNX model that get the same inputs.
+    """The source of a float and a quantized ONNX model, which get the same inputs.
 
     Attributes:
         files: the files read, by the names the user gave them.
-        problems: always empty: without both models there is nothing to report.
-        layers: in the order of execution: an operator's weights, its bias, what it computes.
-        skipped: name and reason of each quantized tensor that is no layer.
-        notes: what the user should know of how the files were taken: a line each.
-        samples: what the models are run on; None where no inputs were given.
+        problems: always empty, because without both models there is nothing to report.
+        layers: in the order of execution: an operator's weights, its bias, its output.
+        skipped: name and reason of each quantized tensor that is not a layer.
+        notes: what the user should know about how the files were used, one line each.
+        samples: what the models are run on; None if no inputs were given.
     """
 
     def __init__(
@@ -61,12 +62,11 @@ class OnnxModels:
 
         Args:
             models: a float and a quantized .onnx.
-            inputs: the samples, a file (.npz or .npy) or arrays; weights and biases only where
-                None.
-            samples: how many samples to take, from the first; all where None.
+            inputs: the samples, a file (.npz or .npy) or arrays; None for weights and biases only.
+            samples: how many samples to use, from the first; None for all.
 
         Raises:
-            QdebugError: files that cannot be read or run, or models that are no such pair.
+            QdebugError: a file cannot be read or run, or the models are not such a pair.
         """
         self.files: Sequence[str] = [*models, *file_of(inputs)]
         self.problems: Sequence[str] = []
@@ -74,68 +74,73 @@ class OnnxModels:
         self.samples: Samples | None = None
         floating, quantized, self.notes = _in_order(models)
         self._floating, self._quantized = floating.graph, quantized.graph
-        pairs = self._paired(floating, quantized)
-        self._check_same_network(pairs)
-        self._pairs: dict[str, Pair] = {}
+        matches = self._matched(floating, quantized)
+        self._check_same_network(matches)
+        tensors = {match.name: match.tensor for match in matches}
+        self._matches: dict[str, Match] = {}
         self.layers: list[Layer | UnreadableLayer] = []
         run: _Run | None = None
         if inputs is None:
             self.notes.append("no inputs: weights and biases only")
-            pairs = [pair for pair in pairs if pair.tensor.is_constant]
+            matches = [match for match in matches if match.tensor.is_constant]
         else:
-            pairs, additions = with_local_references(quantized, floating.graph, pairs)
-            self._models = _Models(floating.graph, quantized.graph, pairs, additions)
+            matches, additions = with_local_references(quantized, floating.graph, matches)
+            self._models = _Models(floating.graph, quantized.graph, matches, additions)
             self.samples = read_samples(inputs, self._models.specs, samples)
             self.notes += self.samples.notes
-            run = self._models.run(0, next(iter(self.samples)), pairs)
-        for pair in pairs:
-            self._add(pair, run)
+            run = self._models.run(0, next(iter(self.samples)), matches)
+        for match in matches:
+            self._add(match, run)
+        fed_by = feeders(quantized, {name: tensors[name] for name in self._matches})
+        self.layers = [replace(layer, inputs=fed_by[layer.name]) for layer in self.layers]
         if not self.layers:
             raise QdebugError(self._nothing())
-        lonely = [p.name for p in self._pairs.values() if not p.twin and not p.tensor.is_constant]
+        lonely = [
+            p.name for p in self._matches.values() if not p.partner and not p.tensor.is_constant
+        ]
         if lonely:
             self.notes.append(
-                f"nothing in {printable(self._floating.path)} is the twin of {some(lonely)}: "
+                f"nothing in {printable(self._floating.path)} is the partner of {some(lonely)}: "
                 "reported without the float model's own run"
             )
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
-        """Each constant by itself; the activations together, for they come from the same runs."""
-        made = [layer for layer in layers if not self._pairs[layer.name].tensor.is_constant]
+        """A part for each constant, and one for all activations, because they share the runs."""
+        made = [layer for layer in layers if not self._matches[layer.name].tensor.is_constant]
         parts: list[Part] = [
             _Part([layer], partial(self._read_constant, layer))
             for layer in layers
-            if self._pairs[layer.name].tensor.is_constant
+            if self._matches[layer.name].tensor.is_constant
         ]
         if made:
             assert self.samples is not None
             parts.append(_Part(made, partial(self._read_activations, made), self.samples.count))
         return parts
 
-    def _paired(self, floating: Network, quantized: Network) -> list[Pair]:
-        """The quantized tensors that can be layers; the others are skipped."""
-        twins = partners(quantized, floating)
+    def _matched(self, floating: Network, quantized: Network) -> list[Match]:
+        """The quantized tensors that can be layers; the others go to `skipped`."""
+        partner_of = partners(quantized, floating)
         shown = printable(floating.graph.path)
         self.skipped += _in_subgraphs(quantized.graph)
         names: set[str] = set()
-        pairs = []
+        matches = []
         for tensor in quantized_tensors(quantized):
-            twin = twins.get(quantized.origin.get(tensor.codes, tensor.codes))
+            partner = partner_of.get(quantized.origin.get(tensor.codes, tensor.codes))
             reason = _unusable(tensor)
-            if not reason and not tensor.floats and twin is None:
-                reason = f"nothing in {shown} is its twin"
+            if not reason and not tensor.floats and partner is None:
+                reason = f"nothing in {shown} is its partner"
             if reason:
                 self.skipped.append((tensor.tensor, reason))
                 continue
-            name = _unique(twin.tensor if twin else tensor.tensor, names)
+            name = _unique(partner.tensor if partner else tensor.tensor, names)
             names.add(name)
-            pairs.append(Pair(name, tensor, twin, _nodes(tensor, twins)))
-        if not pairs:
+            matches.append(Match(name, tensor, partner, _nodes(tensor, partner_of)))
+        if not matches:
             raise QdebugError(self._nothing())
-        return pairs
+        return matches
 
     def _nothing(self) -> str:
-        """The error of a pair without layers."""
+        """The error message for a pair without layers."""
         shown = printable(self._quantized.path)
         if self.skipped:
             name, reason = self.skipped[0]
@@ -147,22 +152,22 @@ class OnnxModels:
             f"{shown}: found quantized activations only, expected samples to run it on (--inputs)"
         )
 
-    def _check_same_network(self, pairs: Sequence[Pair]) -> None:
-        """That most weights are the float model's.
+    def _check_same_network(self, matches: Sequence[Match]) -> None:
+        """Check that most weights agree with the float model's.
 
         Raises:
-            QdebugError: they are not, or nothing but inputs has a twin.
+            QdebugError: they do not, or only inputs have a partner.
         """
         theirs, ours = printable(self._floating.path), printable(self._quantized.path)
-        if not any(pair.twin and pair.tensor.operator for pair in pairs):
+        if not any(match.partner and match.tensor.operator for match in matches):
             raise QdebugError(
-                f"{ours}: not the network of {theirs}: no quantized tensor has a twin there"
+                f"{ours}: not the network of {theirs}: no quantized tensor has a partner there"
             )
-        weights = [pair for pair in pairs if pair.twin and pair.tensor.kind == "weight"]
+        weights = [match for match in matches if match.partner and match.tensor.kind == "weight"]
         apart = {
-            pair.name: steps
-            for pair in weights
-            if (steps := disagreement(pair, self._quantized, self._floating)) is not None
+            match.name: steps
+            for match in weights
+            if (steps := disagreement(match, self._quantized, self._floating)) is not None
         }
         if 2 * len(apart) > len(weights):
             name, steps = next(iter(apart.items()))
@@ -177,38 +182,38 @@ class OnnxModels:
                 "folded into them in one of the models only?"
             )
 
-    def _add(self, pair: Pair, run: "_Run | None") -> None:
-        """Make a layer of a pair, or say why it is none; `run` tells activations' shapes."""
+    def _add(self, match: Match, run: "_Run | None") -> None:
+        """Add the layer of a match, or the reason to skip it; `run` has the activations' shapes."""
         try:
-            shape = self._shape(pair, run)
-        except UnlikeTwinError as error:
-            if pair.tensor.is_constant or not pair.tensor.floats:
-                self.skipped.append((pair.name, f"{printable(self._floating.path)}: {error}"))
+            shape = self._shape(match, run)
+        except UnlikePartnerError as error:
+            if match.tensor.is_constant or not match.tensor.floats:
+                self.skipped.append((match.name, f"{printable(self._floating.path)}: {error}"))
                 return
-            pair = replace(pair, twin=None)
-            shape = self._shape(pair, run)
-        self._pairs[pair.name] = pair
-        self.layers.append(self._layer(pair, shape))
+            match = replace(match, partner=None)
+            shape = self._shape(match, run)
+        self._matches[match.name] = match
+        self.layers.append(self._layer(match, shape))
 
-    def _shape(self, pair: Pair, run: "_Run | None") -> tuple[int, ...]:
-        if run is None or pair.tensor.is_constant:
-            return constant_shape(pair, self._quantized, self._floating)
-        return self._made(pair, run).codes.shape
+    def _shape(self, match: Match, run: "_Run | None") -> tuple[int, ...]:
+        if run is None or match.tensor.is_constant:
+            return constant_shape(match, self._quantized, self._floating)
+        return self._made(match, run).codes.shape
 
-    def _layer(self, pair: Pair, shape: tuple[int, ...]) -> Layer | UnreadableLayer:
-        tensor = pair.tensor
+    def _layer(self, match: Match, shape: tuple[int, ...]) -> Layer | UnreadableLayer:
+        tensor = match.tensor
         try:
             params = quant_params(self._quantized, tensor, shape)
         except FieldError as error:
-            return UnreadableLayer(pair.name, str(self._located(error, pair.name)))
+            return UnreadableLayer(match.name, str(self._located(error, match.name)))
         if tensor.block:
             shape = (math.prod(shape) // tensor.block, tensor.block)
         op = tensor.operator.op if tensor.operator else None
-        return Layer(pair.name, params, shape, op, tensor.kind, pair.nodes)
+        return Layer(match.name, params, shape, op, tensor.kind, match.nodes)
 
     def _read_constant(self, layer: Layer, visitor: Visitor) -> None:
         try:
-            arrays = constant_arrays(self._pairs[layer.name], self._quantized, self._floating)
+            arrays = constant_arrays(self._matches[layer.name], self._quantized, self._floating)
         except QdebugError as error:
             raise self._located(error, layer.name) from None
         hand_over(visitor, layer, arrays.floats, arrays.codes)
@@ -221,23 +226,23 @@ class OnnxModels:
             QdebugError: the samples cannot be read.
         """
         assert self.samples is not None
-        pairs = [self._pairs[layer.name] for layer in layers]
+        matches = [self._matches[layer.name] for layer in layers]
         for number, sample in enumerate(self.samples):
             try:
-                run = self._models.run(number, sample, pairs)
+                run = self._models.run(number, sample, matches)
             except QdebugError as error:
                 raise LayerError(str(error)) from None
-            for layer, pair in zip(layers, pairs, strict=True):
+            for layer, match in zip(layers, matches, strict=True):
                 try:
-                    made = self._made(pair, run)
+                    made = self._made(match, run)
                     hand_over(visitor, layer, made.floats, made.codes, made.model_float)
                 except FieldError as error:
                     located = self._located(f"sample {number}: {error}", layer.name)
                     visitor.fail(layer, str(located))
-            del run  # the next one takes as much memory
+            del run  # free its memory before the next run
 
-    def _made(self, pair: Pair, run: "_Run") -> Arrays:
-        return activation_arrays(pair, run.quantized, run.floating, self._floating)
+    def _made(self, match: Match, run: "_Run") -> Arrays:
+        return activation_arrays(match, run.quantized, run.floating, self._floating)
 
     def _located(self, error: Exception | str, name: str) -> LayerError:
         return locate(error, file=printable(self._quantized.path), layer=printable(name))
@@ -245,7 +250,7 @@ class OnnxModels:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Layers whose data comes together."""
+    """Layers whose data is read together."""
 
     layers: Sequence[Layer]
     read_into: Callable[[Visitor], None]
@@ -263,7 +268,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Run:
-    """What both models made of one sample."""
+    """The values of both models for one sample."""
 
     number: int
     quantized: Tensors
@@ -274,23 +279,23 @@ class _Models:
     """Both models in the runtime, fed with the same samples."""
 
     def __init__(
-        self, floating: Graph, quantized: Graph, pairs: Sequence[Pair], additions: Additions
+        self, floating: Graph, quantized: Graph, matches: Sequence[Match], additions: Additions
     ) -> None:
-        narrow = narrow_codes(pair.tensor for pair in pairs if not pair.tensor.is_constant)
-        self._quantized = Session(quantized, _wanted_of_quantized(pairs), narrow, additions)
-        self._floating = Session(floating, _wanted_of_float(pairs))
+        narrow = narrow_codes(match.tensor for match in matches if not match.tensor.is_constant)
+        self._quantized = Session(quantized, _wanted_of_quantized(matches), narrow, additions)
+        self._floating = Session(floating, _wanted_of_float(matches))
         self._inputs = _inputs(floating, quantized)
-        self._input_params = _input_params(self._inputs, quantized, pairs)
+        self._input_params = _input_params(self._inputs, quantized, matches)
         self._last: _Run | None = None
 
     @property
     def specs(self) -> list[InputSpec]:
-        """What a sample is made of: the float model's inputs."""
+        """The inputs of a sample: those of the float model."""
         return [spec for spec, _ in self._inputs]
 
-    def run(self, number: int, sample: Sequence[NDArray[Any]], pairs: Sequence[Pair]) -> _Run:
-        """What these pairs need of a sample; not run again where the last run has it all."""
-        wanted, wanted_of_float = _wanted_of_quantized(pairs), _wanted_of_float(pairs)
+    def run(self, number: int, sample: Sequence[NDArray[Any]], matches: Sequence[Match]) -> _Run:
+        """The values that these matches need; reuses the last run if it has all of them."""
+        wanted, wanted_of_float = _wanted_of_quantized(matches), _wanted_of_float(matches)
         last, self._last = self._last, None
         if (
             last is None
@@ -298,7 +303,7 @@ class _Models:
             or not last.quantized.keys() >= set(wanted)
             or not last.floating.keys() >= set(wanted_of_float)
         ):
-            del last  # before the next one takes as much memory
+            del last  # free its memory before the next run
             feeds, quantized_feeds = self._feeds(sample)
             last = _Run(
                 number,
@@ -309,7 +314,7 @@ class _Models:
         return last
 
     def _feeds(self, sample: Sequence[NDArray[Any]]) -> tuple[Tensors, Tensors]:
-        """A sample as the float model takes it, and as the quantized one does."""
+        """A sample as inputs of the float model, and of the quantized one."""
         feeds, quantized_feeds = {}, {}
         for values, (spec, quantized) in zip(sample, self._inputs, strict=True):
             feeds[spec.name] = values
@@ -322,29 +327,31 @@ class _Models:
         return feeds, quantized_feeds
 
 
-def _wanted_of_quantized(pairs: Sequence[Pair]) -> list[str]:
-    """The quantized model's tensors that these pairs' arrays are made of."""
+def _wanted_of_quantized(matches: Sequence[Match]) -> list[str]:
+    """The quantized model's tensors that the arrays of these matches need."""
     return [
         tensor
-        for pair in pairs
-        if not pair.tensor.is_constant
-        for tensor in (pair.tensor.codes, pair.tensor.floats)
+        for match in matches
+        if not match.tensor.is_constant
+        for tensor in (match.tensor.codes, match.tensor.floats)
         if tensor
     ]
 
 
-def _wanted_of_float(pairs: Sequence[Pair]) -> list[str]:
+def _wanted_of_float(matches: Sequence[Match]) -> list[str]:
     """The float model's."""
-    return [pair.twin.tensor for pair in pairs if pair.twin and not pair.tensor.is_constant]
+    return [
+        match.partner.tensor for match in matches if match.partner and not match.tensor.is_constant
+    ]
 
 
 def _inputs(floating: Graph, quantized: Graph) -> list[tuple[InputSpec, InputSpec]]:
-    """The inputs of both models: of the same name, else by their order.
+    """The inputs of both models, paired by name, else by order.
 
-    The float model's take on what only the quantized one says of their shape.
+    Shape information that only the quantized model has is copied to the float model's inputs.
 
     Raises:
-        QdebugError: one model has more of them.
+        QdebugError: one model has more inputs than the other.
     """
     theirs, ours = floating.inputs, quantized.inputs
     if len(theirs) != len(ours):
@@ -363,14 +370,14 @@ def _inputs(floating: Graph, quantized: Graph) -> list[tuple[InputSpec, InputSpe
 
 
 def _input_params(
-    inputs: Sequence[tuple[InputSpec, InputSpec]], quantized: Graph, pairs: Sequence[Pair]
+    inputs: Sequence[tuple[InputSpec, InputSpec]], quantized: Graph, matches: Sequence[Match]
 ) -> dict[str, QuantParams]:
-    """How inputs are quantized that the quantized model takes as codes.
+    """How to quantize the inputs that the quantized model takes as codes.
 
     Raises:
-        QdebugError: it does not say how.
+        QdebugError: the model does not say how.
     """
-    by_codes = {pair.tensor.codes: pair.tensor for pair in pairs}
+    by_codes = {match.tensor.codes: match.tensor for match in matches}
     params = {}
     for spec, ours in inputs:
         if spec.dtype.kind != "f" or ours.dtype.kind not in "iu":
@@ -386,16 +393,16 @@ def _input_params(
 
 
 def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
-    """The float network, the quantized one, and a note where they were given the other way round.
+    """The float network, the quantized one, and a note if they were given in reverse order.
 
     Raises:
-        QdebugError: a file that cannot be read, or not one of either.
+        QdebugError: a file cannot be read, or the files are not one of each kind.
     """
     shown = [printable(path) for path in models]
     if len(models) != 2:
         raise QdebugError(
             f"{', '.join(shown)}: found {len(models)} ONNX models, expected a float one and its "
-            "quantized twin"
+            "quantized partner"
         )
     first, second = (network(read_graph(path)) for path in models)
     found = [bool(quantized_tensors(net)) for net in (first, second)]
@@ -412,31 +419,33 @@ def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
     raise QdebugError(f"{where}; expected a float model and its quantized twin")
 
 
-def _nodes(tensor: Quantized, twins: Mapping[str, Partner]) -> tuple[str, ...]:
-    """Names of the float nodes that do the work of a tensor's operator; none where one has none."""
+def _nodes(tensor: Quantized, partner_of: Mapping[str, Partner]) -> tuple[str, ...]:
+    """Names of the float nodes that do the work of a tensor's operator; none if one is unnamed."""
     outputs = tensor.operator.outputs if tensor.operator else ()
-    for twin in (twins[output] for output in outputs if output in twins):
-        if twin.operator:
-            nodes = [operator.node.name for operator in (twin.operator, *reversed(twin.absorbed))]
+    for partner in (partner_of[output] for output in outputs if output in partner_of):
+        if partner.operator:
+            nodes = [
+                operator.node.name for operator in (partner.operator, *reversed(partner.absorbed))
+            ]
             return tuple(nodes) if all(nodes) else ()
     return ()
 
 
 def _unusable(tensor: Quantized) -> str:
-    """Why a quantized tensor can be no layer, empty where it can."""
+    """Why a quantized tensor cannot be a layer, empty if it can."""
     if tensor.operator and tensor.operator.node.op == PACKED and tensor.is_constant:
         return f"weights packed for {PACKED} are not read (in QDQ form, they are)"
     if not tensor.scale:
-        return "its scale is made while the model runs, for each input anew"
+        return "its scale is computed at run time, for each input"
     if tensor.code_type not in CODE_TYPES:
-        return f"its codes are no integers (ONNX type {tensor.code_type})"
+        return f"its codes are not integers (ONNX type {tensor.code_type})"
     if tensor.block and not tensor.is_constant:
-        return f"every {tensor.block} of its elements have a scale of their own"
+        return f"each block of {tensor.block} elements has its own scale"
     return ""
 
 
 def _in_subgraphs(graph: Graph) -> list[tuple[str, str]]:
-    """What is quantized within control flow."""
+    """Tensors that are quantized inside control flow."""
     found = []
     for node in graph.nodes:
         for name in node.inner_quantizers:
@@ -445,7 +454,7 @@ def _in_subgraphs(graph: Graph) -> list[tuple[str, str]]:
 
 
 def _unique(name: str, taken: Container[str]) -> str:
-    """The name, with a number where it is taken."""
+    """The name, with a number if it is taken."""
     unique, count = name, 1
     while unique in taken:
         count += 1

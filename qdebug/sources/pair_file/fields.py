@@ -1,6 +1,6 @@
-"""The fields of a layer in a pair file, and what they must be (docs/pair-file.md)."""
+"""The fields of a layer in a pair file, and checks of their values (docs/pair-file.md)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ FIELDS = (
     "op",
     "kind",
     "nodes",
+    "inputs",
 )
 TENSORS = ("float", "quantized", "model_float")
 KINDS = ("activation", "weight", "bias")
@@ -30,7 +31,7 @@ def normal_axis(axis: int | None, ndim: int) -> int | None:
     """`axis`, counted from 0.
 
     Raises:
-        FieldError: a tensor of `ndim` axes does not have it.
+        FieldError: a tensor with `ndim` axes does not have it.
     """
     if axis is None:
         return None
@@ -40,10 +41,10 @@ def normal_axis(axis: int | None, ndim: int) -> int | None:
 
 
 def check_codes(codes: NDArray[Any], params: QuantParams) -> None:
-    """That no code is outside what type, bits and narrow range allow.
+    """Check that all codes are in the range that type, bits and narrow range allow.
 
     Raises:
-        FieldError: one is.
+        FieldError: one is not.
     """
     if (params.qmin, params.qmax) == code_range(params.dtype):
         return
@@ -63,19 +64,45 @@ def parse_keys(options: Sequence[str]) -> dict[str, str]:
     {'float': '{}_fp32', 'scale': '{}_scale'}
 
     Raises:
-        QdebugError: no such field, or not one ``{}`` in the template.
+        QdebugError: as `check_keys`.
     """
     keys: dict[str, str] = {}
     for option in options:
         field, equals, template = option.partition("=")
-        if not equals or template.count("{}") != 1:
-            raise QdebugError(
-                f"--keys: found '{shown(option)}', expected FIELD=TEMPLATE with one {{}} for "
-                "the layer's name, as in float={}_fp32"
-            )
-        if field not in FIELDS:
-            raise QdebugError(f"--keys: no field '{shown(field)}'; {nearest(field, FIELDS)}")
-        if template in keys.values():
-            raise QdebugError(f"--keys: found '{shown(template)}' for two fields, expected one")
+        if not equals:
+            raise _no_template("--keys", option)
         keys[field] = template
+    check_keys(keys, "--keys")
     return keys
+
+
+def check_keys(keys: Mapping[str, str], flag: str = "keys") -> None:
+    """Check the templates of array names, by field; `flag` is their name in messages.
+
+    Raises:
+        QdebugError: no such field, a template without exactly one ``{}``, or one template for two
+            fields.
+    """
+    if not isinstance(keys, Mapping):
+        raise QdebugError(
+            f"{flag}: found a value of type {type(keys).__name__}, expected fields and their "
+            "templates, such as {'float': '{}_fp32'}"
+        )
+    taken: set[str] = set()
+    for field, template in keys.items():
+        if not isinstance(template, str) or template.count("{}") != 1:
+            raise _no_template(flag, f"{field}={template}")
+        if field not in FIELDS:
+            raise QdebugError(
+                f"{flag}: no field '{shown(str(field))}'; {nearest(str(field), FIELDS)}"
+            )
+        if template in taken:
+            raise QdebugError(f"{flag}: found '{shown(template)}' for two fields, expected one")
+        taken.add(template)
+
+
+def _no_template(flag: str, found: str) -> QdebugError:
+    return QdebugError(
+        f"{flag}: found '{shown(found)}', expected FIELD=TEMPLATE with one {{}} for the layer's "
+        "name, as in float={}_fp32"
+    )

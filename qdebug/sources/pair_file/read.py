@@ -3,80 +3,32 @@
 import glob
 import math
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice, pairwise
-from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.measure.layer import Block, Layer, Part, UnreadableLayer, Visitor
 from qdebug.measure.slabs import cut, slabs
 from qdebug.names import printable, shown
 from qdebug.run.workers import TASK_ELEMENTS, Workers
 from qdebug.sources.npz.array import (
-    StoredArray,
     Take,
     Taker,
-    read_header,
-    read_small,
     taking_reordered,
 )
 from qdebug.sources.npz.checksum import DISAGREES, RangeSum, agree
 from qdebug.sources.npz.member import BrokenMemberError
-from qdebug.sources.pair_file.fields import FIELDS, KINDS, TENSORS, check_codes, normal_axis
+from qdebug.sources.pair_file.fields import FIELDS, check_codes
+from qdebug.sources.pair_file.pieces import Piece, read_file
 from qdebug.sources.storage import absolute, expand_url, is_url, open_file, prefetch
 
-# Bytes that a member's own header and its array's take, generously; and of an array that is read
-# with them.
-_HEADERS = 1 << 10
-_SMALL = 1 << 16
-
-# Layers whose headers are fetched together, and bytes of a layer that are: what a URL's file has in
-# memory at once.
-_FETCHED_LAYERS = 256
+# A piece of at most this many bytes is fetched from a URL at once.
 _FETCHED = 1 << 22
-
-# What a file must be when it is not.
-_EXPECTED = "an .npz file as numpy.savez writes it"
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """What one file holds of a layer; `place` is where any process finds the file."""
-
-    path: str
-    place: str
-    floats: StoredArray
-    codes: StoredArray
-    model_floats: StoredArray | None
-    params: QuantParams
-    op: str | None
-    kind: str | None
-    nodes: tuple[str, ...]
-
-    @property
-    def arrays(self) -> list[StoredArray]:
-        """Floats, codes and, where there are any, the float model's own."""
-        arrays = [self.floats, self.codes, self.model_floats]
-        return [array for array in arrays if array is not None]
-
-    @property
-    def fortran(self) -> bool:
-        """Whether all arrays are in Fortran order."""
-        return all(array.fortran for array in self.arrays)
-
-    @property
-    def seekable(self) -> bool:
-        """Whether all arrays can be read from anywhere on, in the same order."""
-        same = all(array.fortran == self.fortran for array in self.arrays)
-        return same and all(array.member.stored for array in self.arrays)
 
 
 class PairFiles:
@@ -92,27 +44,27 @@ class PairFiles:
         keys: Mapping[str, str] | None = None,
         workers: Workers | None = None,
     ) -> None:
-        """Read the directories and parameters of all files that `patterns` name.
+        """Read the directories and parameters of all files that match `patterns`.
 
         Args:
             patterns: files or globs; or URLs, which fsspec reads.
-            keys: field -> template of its arrays' names, ``{}`` for the layer, where it is not
+            keys: field -> template of its arrays' names, with ``{}`` for the layer, if it is not
                 ``{}/field``.
-            workers: who reads them; the calling thread where None.
+            workers: who reads the files; None for the calling thread.
         """
         templates = {field: f"{{}}/{field}" for field in FIELDS} | dict(keys or {})
         self.files: list[str] = _expand(patterns)
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.skipped: list[tuple[str, str]] = []
-        self._pieces: dict[str, list[_Piece]] = {}
+        self._pieces: dict[str, list[Piece]] = {}
         broken: dict[str, list[str]] = {}
         clashing: dict[str, str] = {}
-        read = partial(_read_file, templates=templates)
-        # Directories of local files are work for the interpreter: threads would only share it.
+        read = partial(read_file, templates=templates)
+        # Reading the directory of a local file is Python work: threads would only wait for the GIL.
         if workers is not None and not (workers.remote or any(map(is_url, self.files))):
             workers = None
-        # Relative paths are this process's: a worker may run elsewhere.
+        # A relative path is valid only in this process: a worker may run elsewhere.
         places = [(path, absolute(path)) for path in self.files]
         for found in workers.map(read, places) if workers else map(read, places):
             if isinstance(found, str):
@@ -134,7 +86,7 @@ class PairFiles:
         self.layers: list[Layer | UnreadableLayer] = []
         for name, pieces in self._pieces.items():
             reasons = broken.get(name, [])
-            if name in clashing:  # nobody knows which of them is meant
+            if name in clashing:  # it is unknown which file is right
                 self.layers.append(UnreadableLayer(name, clashing[name], tuple(reasons)))
             elif pieces:
                 self.layers.append(_layer(name, pieces, reasons))
@@ -142,13 +94,13 @@ class PairFiles:
                 self.layers.append(UnreadableLayer(name, reasons[0], tuple(reasons[1:])))
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
-        """What each file holds of each of these layers, large arrays in several parts."""
+        """Each file's piece of each of these layers, large arrays in several parts."""
         return [part for layer in layers for part in _parts(layer, self._pieces[layer.name])]
 
 
 @dataclass(frozen=True)
 class _FileOfLayer:
-    """What one file holds of one layer: its parts stand and fall together, by its checksums."""
+    """One file's piece of one layer: its checksums accept or reject all its parts together."""
 
     path: str
     layer: str
@@ -165,16 +117,16 @@ class _PiecePart:
 
     Attributes:
         whole: the piece.
-        layer: the layer, cut along its own axis or as it is to be viewed.
+        layer: the layer, cut along its own axis or along that of its `view`.
         piece: where the arrays are.
-        slabs: number of the first slab, and of the first that is not of this part.
-        start: number of the first element.
-        num_elements: how many elements the slabs have.
+        slabs: index of the first slab, and of the first slab after this part.
+        start: index of the first element.
+        num_elements: the number of elements in the slabs.
     """
 
     whole: _FileOfLayer
     layer: Layer
-    piece: _Piece
+    piece: Piece
     slabs: tuple[int, int]
     start: int
     num_elements: int
@@ -191,7 +143,7 @@ class _PiecePart:
         return f"{shown(self.whole.path)}: layer '{shown(self.layer.name)}'"
 
     def read(self, visitor: Visitor) -> list[RangeSum]:
-        """Hand over the slabs; the receipt is the checksums of what was read."""
+        """Pass the slabs to the visitor; the receipt is the checksums of what was read."""
         sums: list[RangeSum] = []
         for block in self._blocks(sums):
             visitor.take(self.layer, block)
@@ -210,7 +162,7 @@ class _PiecePart:
 
 
 def _expand(patterns: Sequence[str]) -> list[str]:
-    """The files that the patterns name, each once, in order."""
+    """The files that match the patterns, each once, in order."""
     paths: dict[str, str] = {}
     for pattern in patterns:
         found = [pattern]
@@ -225,194 +177,11 @@ def _expand(patterns: Sequence[str]) -> list[str]:
     return list(paths.values())
 
 
-def _read_file(
-    names: tuple[str, str], templates: Mapping[str, str]
-) -> dict[str, _Piece | str] | str:
-    """What a pair file holds: by layer a piece, or why there is none; or why it is no pair file.
-
-    `names` are what the user calls the file, and by what any process finds it.
-    """
-    name = shown(names[0]) or "''"
-    try:
-        with open_file(names[1]) as file:
-            if file.read(6) == b"\x93NUMPY":
-                return f"{name}: found a single array (.npy), expected {_EXPECTED}"
-            with zipfile.ZipFile(file) as archive:
-                members = _members(name, archive.infolist(), templates)
-            layers = iter(members.items())
-            pieces: dict[str, _Piece | str] = {}
-            while some := list(islice(layers, _FETCHED_LAYERS)):
-                prefetch(file, [head for _, fields in some for head in _heads(fields)])
-                for layer, fields in some:
-                    pieces[layer] = _read_layer(file, names, layer, fields)
-            return pieces
-    except QdebugError as error:
-        return str(error)
-    except OSError as error:
-        return f"{name}: {printable(str(error.strerror or error))}"
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        return f"{name}: {error}; expected {_EXPECTED}"
-
-
-def _heads(fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> Iterator[tuple[int, int]]:
-    """Start and size of what will be read of a layer: tensors' headers, and all that is small."""
-    for field, infos in fields.items():
-        for info in infos:
-            whole = field not in TENSORS and info.compress_size <= _SMALL
-            yield info.header_offset, _HEADERS + (info.compress_size if whole else 0)
-
-
-def _read_layer(
-    file: BinaryIO,
-    names: tuple[str, str],
-    layer: str,
-    fields: Mapping[str, Sequence[zipfile.ZipInfo]],
-) -> _Piece | str:
-    """One file's piece of a layer, or why it is none."""
-    try:
-        return _read_piece(file, names, fields)
-    except (FieldError, BrokenMemberError, MemoryError) as error:
-        return str(locate(error, file=shown(names[0]), layer=shown(layer)))
-
-
-def _members(
-    path: str, infos: Sequence[zipfile.ZipInfo], templates: Mapping[str, str]
-) -> dict[str, dict[str, list[zipfile.ZipInfo]]]:
-    """Layer -> field -> the members of that name (more than one is an error of the layer).
+def _check_same(piece: Piece, first: Piece) -> None:
+    """Check that two files agree on one layer.
 
     Raises:
-        QdebugError: no layer.
-    """
-    # The longest template first: of `{}_scale` and `{}`, the first is meant where both match.
-    split = [(field, *template.split("{}")) for field, template in templates.items()]
-    split.sort(key=lambda entry: -len(entry[1] + entry[2]))
-    layers: dict[str, dict[str, list[zipfile.ZipInfo]]] = {}
-    for info in infos:
-        key = info.filename.removesuffix(".npy")
-        for field, prefix, suffix in split:
-            fits = key.startswith(prefix) and key.endswith(suffix)
-            if fits and len(key) >= len(prefix) + len(suffix):
-                name = key[len(prefix) : len(key) - len(suffix)]
-                layers.setdefault(name, {}).setdefault(field, []).append(info)
-                break
-    if not layers:
-        keys = [info.filename.removesuffix(".npy") for info in infos]
-        found = f"'{shown(keys[0])}'" if keys else "nothing"
-        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        raise QdebugError(
-            f"{path}: no layer: found {found}{more}, expected arrays named "
-            f"'{templates['float'].replace('{}', 'LAYER')}' and so on (see --keys)"
-        )
-    return layers
-
-
-def _read_piece(
-    file: BinaryIO, names: tuple[str, str], fields: Mapping[str, Sequence[zipfile.ZipInfo]]
-) -> _Piece:
-    """One file's part of a layer, all but the data checked.
-
-    Raises:
-        FieldError, BrokenMemberError: the arrays do not make a pair.
-    """
-    for field, infos in fields.items():
-        if len(infos) > 1:
-            raise FieldError(field, found=f"{len(infos)} arrays of this name", expected="one")
-    headers = {field: read_header(file, field, infos[0]) for field, infos in fields.items()}
-    for field in ("float", "quantized", "scale"):
-        if field not in headers:
-            raise FieldError(field, found="nothing", expected="an array")
-    floats, codes, model_floats = (
-        headers["float"],
-        headers["quantized"],
-        headers.get("model_float"),
-    )
-    for field, array in (("float", floats), ("model_float", model_floats)):
-        if array is not None and array.dtype.name not in FLOAT_DTYPES:
-            raise FieldError(field, found=str(array.dtype), expected=", ".join(FLOAT_DTYPES))
-    if codes.dtype.name not in CODE_DTYPES:
-        raise FieldError("quantized", found=str(codes.dtype), expected=", ".join(CODE_DTYPES))
-    for field, array in (("quantized", codes), ("model_float", model_floats)):
-        if array is not None and array.shape != floats.shape:
-            raise FieldError(
-                field, found=f"shape {array.shape}", expected=f"{floats.shape}, as 'float' has"
-            )
-    params = QuantParams.of(
-        _vector(file, headers["scale"], "scale", "f", "floats", floats.shape),
-        _vector(file, headers["zero_point"], "zero_point", "iu", "integers", floats.shape)
-        if "zero_point" in headers
-        else 0,
-        codes.dtype.name,
-        axis=normal_axis(_value(file, headers, "axis", "iu", "a whole number"), len(floats.shape)),
-        bits=_value(file, headers, "bits", "iu", "a whole number"),
-        narrow_range=bool(_value(file, headers, "narrow_range", "biu", "True or False")),
-    )
-    if params.axis is not None and floats.shape[params.axis] != params.channels:
-        raise FieldError(
-            "scale" if math.prod(headers["scale"].shape) > 1 else "zero_point",
-            found=f"{params.channels} values",
-            expected=f"1 or {floats.shape[params.axis]}, the length of axis {params.axis}",
-        )
-    kind = _value(file, headers, "kind", "U", "text")
-    if kind is not None and kind not in KINDS:
-        raise FieldError("kind", found=f"'{shown(kind)}'", expected=" or ".join(KINDS))
-    op = _value(file, headers, "op", "U", "text")
-    nodes = _texts(file, headers, "nodes")
-    return _Piece(*names, floats, codes, model_floats, params, op, kind, nodes)
-
-
-def _value(
-    file: BinaryIO, headers: Mapping[str, StoredArray], field: str, kinds: str, expected: str
-) -> Any:
-    """The single value of an optional field, None where it is not there."""
-    if field not in headers:
-        return None
-    array = headers[field]
-    if array.dtype.kind not in kinds or math.prod(array.shape) != 1:
-        raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
-    try:
-        return read_small(file, array).item()
-    except (ValueError, SystemError):  # text that is no Unicode
-        raise FieldError(field, found="no text", expected=expected) from None
-
-
-def _texts(file: BinaryIO, headers: Mapping[str, StoredArray], field: str) -> tuple[str, ...]:
-    """The texts of an optional field, none where it is not there."""
-    if field not in headers:
-        return ()
-    array, expected = headers[field], "text: one, or a list"
-    if array.dtype.kind != "U" or len(array.shape) > 1:
-        raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
-    try:
-        return tuple(np.atleast_1d(read_small(file, array)).tolist())
-    except (ValueError, SystemError):  # text that is no Unicode
-        raise FieldError(field, found="no text", expected=expected) from None
-
-
-def _vector(
-    file: BinaryIO,
-    array: StoredArray,
-    field: str,
-    kinds: str,
-    expected: str,
-    tensor_shape: tuple[int, ...],
-) -> NDArray[Any]:
-    """A scale or zero point: one, or as many as some axis of the tensor is long."""
-    if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
-        raise FieldError(field, found=str(array.dtype), expected=expected)
-    if len(array.shape) > 1 or math.prod(array.shape) not in (1, *tensor_shape):
-        raise FieldError(
-            field,
-            found=f"shape {array.shape}",
-            expected=f"(), (1,) or (channels,) for a tensor of shape {tensor_shape}",
-        )
-    return read_small(file, array)
-
-
-def _check_same(piece: _Piece, first: _Piece) -> None:
-    """That two files say the same of one layer.
-
-    Raises:
-        FieldError: the first field in which they differ.
+        FieldError: names the first field in which they differ.
     """
     ours, theirs = piece.params, first.params
     said = {
@@ -423,6 +192,7 @@ def _check_same(piece: _Piece, first: _Piece) -> None:
         "op": (piece.op, first.op),
         "kind": (piece.kind, first.kind),
         "nodes": (" ".join(piece.nodes) or None, " ".join(first.nodes) or None),
+        "inputs": (_listed(piece.inputs), _listed(first.inputs)),
     }
     for field, our, their in (
         ("scale", ours.scale, theirs.scale),
@@ -446,24 +216,37 @@ def _check_same(piece: _Piece, first: _Piece) -> None:
             )
 
 
-def _layer(name: str, pieces: Sequence[_Piece], problems: Sequence[str]) -> Layer:
+def _listed(names: Sequence[str] | None) -> str | None:
+    return None if names is None else str(list(names))
+
+
+def _layer(name: str, pieces: Sequence[Piece], problems: Sequence[str]) -> Layer:
     first = pieces[0]
     shape = first.floats.shape
-    return Layer(name, first.params, shape, first.op, first.kind, first.nodes, tuple(problems))
+    return Layer(
+        name,
+        first.params,
+        shape,
+        first.op,
+        first.kind,
+        first.nodes,
+        tuple(problems),
+        inputs=first.inputs,
+    )
 
 
-def _parts(layer: Layer, pieces: Sequence[_Piece]) -> list[Part]:
-    """All files' pieces of a layer, cut where their arrays can be read from anywhere."""
+def _parts(layer: Layer, pieces: Sequence[Piece]) -> list[Part]:
+    """All files' pieces of a layer, cut into parts if their arrays are seekable."""
     if layer.view is not None and any(cut(layer, p.floats.shape)[1] is None for p in pieces):
-        layer = replace(layer, view=None)  # not all pieces can be looked at in this way
+        layer = replace(layer, view=None)  # not all pieces can be viewed in this way
     return [part for piece in pieces for part in _piece_parts(layer, piece)]
 
 
-def _layout(layer: Layer, piece: _Piece) -> tuple[tuple[int, ...], int | None]:
-    """Shape and channel axis of one file's piece, with the axes as they stand in the file.
+def _layout(layer: Layer, piece: Piece) -> tuple[tuple[int, ...], int | None]:
+    """Shape and channel axis of one file's piece, with the axes in the order of the file.
 
     Raises:
-        FieldError: it does not have the channels that the layer has.
+        FieldError: its channels are not those of the layer.
     """
     shape = piece.floats.shape
     _, axis = cut(layer, shape)
@@ -472,7 +255,7 @@ def _layout(layer: Layer, piece: _Piece) -> tuple[tuple[int, ...], int | None]:
     return shape, axis
 
 
-def _piece_parts(layer: Layer, piece: _Piece) -> list[Part]:
+def _piece_parts(layer: Layer, piece: Piece) -> list[Part]:
     cuts = [(0, 0)]  # slabs and elements before each part and after the last
     slab = element = 0
     try:
@@ -481,7 +264,7 @@ def _piece_parts(layer: Layer, piece: _Piece) -> list[Part]:
             if element - cuts[-1][1] >= TASK_ELEMENTS and piece.seekable:
                 cuts.append((slab, element))
     except FieldError:
-        pass  # reading it will say so
+        pass  # reading the piece will raise the same error
     if cuts[-1] != (slab, element) or len(cuts) == 1:
         cuts.append((slab, element))
     whole = _FileOfLayer(piece.path, layer.name, len(cuts) - 1)
@@ -492,12 +275,12 @@ def _piece_parts(layer: Layer, piece: _Piece) -> list[Part]:
 
 
 def _blocks(part: _PiecePart, sums: list[RangeSum]) -> Iterator[Block]:
-    """The slabs of a part, in the order in which they stand in the file.
+    """The slabs of a part, in the order of the file.
 
-    Where the piece is cut into parts, the checksums of what was read are added to `sums`.
+    If the piece is cut into parts, the checksums of what was read are added to `sums`.
 
     Raises:
-        FieldError: it does not have the channels that the layer has.
+        FieldError: its channels are not those of the layer.
     """
     piece = part.piece
     chosen = islice(slabs(*_layout(part.layer, piece)), *part.slabs)

@@ -1,10 +1,11 @@
-"""Write pair files (docs/pair-file.md): layer by layer, or from a source as its data comes."""
+"""Write pair files (docs/pair-file.md): layer by layer, or from a source as it yields data."""
 
 import math
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -14,26 +15,45 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.errors import QdebugError
+from qdebug.errors import QdebugError, locate
 from qdebug.measure.layer import Block, Layer, Source, UnreadableLayer
 from qdebug.names import printable, shown
 from qdebug.output import whole_file
-from qdebug.sources.memory import Pair
+from qdebug.sources.pair_file.memory import Pair
 
-# Of a layer beside its tensors: headers, directory entries, names, small fields.
+# Bytes of a layer beside its tensors: headers, directory entries, names, small fields.
 _OVERHEAD_BYTES = 6000
 
-# Bytes that are in memory at a time when an array is copied from a file.
+# The longest member name in a zip, less the longest field.
+_MOST_NAME_BYTES = 65_535 - len("/narrow_range.npy")
+
+# Bytes in memory at a time while an array is copied from a file.
 _COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class SpooledArray:
-    """An array whose data, in C order, stands in a file of its own."""
+    """An array whose data is in its own file, in C order."""
 
     path: Path
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+
+
+def _check_name(name: str) -> None:
+    """Check that a zip can hold a layer's name: `zipfile` silently cuts it at a NUL.
+
+    Raises:
+        LayerError: it cannot.
+    """
+    with suppress(UnicodeEncodeError):
+        if "\0" not in name and len(name.encode()) <= _MOST_NAME_BYTES:
+            return
+    raise locate(
+        "found a name that no zip can hold, expected Unicode text without a NUL character, of at "
+        f"most {_MOST_NAME_BYTES} bytes",
+        layer=shown(name),
+    )
 
 
 class PairFileWriter:
@@ -67,8 +87,14 @@ class PairFileWriter:
         op: str | None = None,
         kind: str | None = None,
         nodes: Sequence[str] = (),
+        inputs: Sequence[str] | None = None,
     ) -> None:
-        """Write one layer; `tensors` are ``float``, ``quantized`` and maybe ``model_float``."""
+        """Write one layer; `tensors` are ``float``, ``quantized`` and optionally ``model_float``.
+
+        Raises:
+            LayerError: a zip cannot hold the name.
+        """
+        _check_name(name)
         for field, tensor in tensors.items():
             self._write(name, field, tensor)
         one = params.channels == 1
@@ -85,6 +111,8 @@ class PairFileWriter:
                 self._write(name, field, text)
         if nodes:
             self._write(name, "nodes", np.array(nodes, dtype=np.str_))
+        if inputs is not None:
+            self._write(name, "inputs", np.array(inputs, dtype=np.str_))
 
     def add_pair(self, name: str, pair: Pair) -> None:
         """Write one layer that is in memory."""
@@ -94,7 +122,7 @@ class PairFileWriter:
         self.add(name, tensors, pair.params, pair.op, pair.kind, pair.nodes)
 
     def _write(self, name: str, field: str, value: ArrayLike | SpooledArray) -> None:
-        info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date: the same bytes every time
+        info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date, so the bytes are reproducible
         info.compress_type = self._method
         with self._archive.open(info, "w", force_zip64=True) as member:
             if isinstance(value, SpooledArray):
@@ -118,15 +146,15 @@ def capture(
 ) -> list[str]:
     """Write the layers of these names to a pair file, in the source's order.
 
-    Live models give all layers of one sample before the next sample's, a pair file holds all
-    samples of one layer together: each tensor is collected in a temporary file beside `path` first.
-    Samples stand behind each other along the first axis.
+    Live models yield all layers of one sample before the next sample, but a pair file holds all
+    samples of one layer together. So each tensor is first collected in a temporary file beside
+    `path`. Samples are stacked along the first axis.
 
     Returns:
-        What could not be captured, a line each; the other layers are in the file.
+        One line per layer that could not be captured; the other layers are in the file.
 
     Raises:
-        QdebugError: the source breaks off, the file cannot be written, or there is no room for it.
+        QdebugError: the source fails, the file cannot be written, or the disk is too full.
     """
     chosen = [layer for layer in source.layers if layer.name in names]
     layers = [layer for layer in chosen if isinstance(layer, Layer)]
@@ -153,12 +181,13 @@ def capture(
             for layer in layers:
                 if layer.name not in collected.failed:
                     arrays = collected.tensors[layer.name].arrays()
-                    pairs.add(layer.name, arrays, layer.params, layer.op, layer.kind, layer.nodes)
+                    about = (layer.op, layer.kind, layer.nodes, layer.inputs)
+                    pairs.add(layer.name, arrays, layer.params, *about)
     return problems + list(collected.failed.values())
 
 
 class _Collector:
-    """The visitor that keeps all tensors in files of their own."""
+    """The visitor that collects each tensor in its own file."""
 
     def __init__(
         self,
@@ -183,7 +212,7 @@ class _Collector:
 
 
 def size_of(source: Source, layers: Sequence[Layer]) -> int:
-    """About how many bytes `capture` writes, at most, before anything is deflated."""
+    """An upper estimate of the bytes that `capture` writes without compression."""
     size = 0
     for part in source.parts(layers):
         elements = [math.prod(layer.shape) for layer in part.layers]
@@ -219,13 +248,13 @@ class _Collected:
                 self._arrays[field] = replace(array, dtype=values.dtype, shape=(count,))
 
     def arrays(self) -> dict[str, SpooledArray]:
-        """The tensors with their shapes; `model_float` only where it is there for every sample."""
+        """The tensors with their shapes; `model_float` only if every sample has it."""
         count = self._arrays["float"].shape[0]
         params, shape = self._layer.params, self._layer.shape
         if params.axis == 0 and count > math.prod(shape):
             raise QdebugError(
-                f"layer '{shown(self._layer.name)}': has a scale for each index of axis 0, along "
-                "which samples are stacked: capture one sample (--samples 1), or other layers"
+                f"layer '{shown(self._layer.name)}': has a scale per index of axis 0, but samples "
+                "are stacked along axis 0: capture one sample (--samples 1), or other layers"
             )
         return {
             field: replace(array, shape=_stacked(self._layer.shape, count))
@@ -235,7 +264,7 @@ class _Collected:
 
 
 def _stacked(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """The shape of all samples behind each other; flat where their shapes differ."""
+    """The shape of all stacked samples; flat if their shapes differ."""
     sample = math.prod(shape[1:])
     if shape and sample and count % sample == 0:
         return (count // sample, *shape[1:])

@@ -26,7 +26,7 @@ _INT32 = np.iinfo(np.int32)
 
 @dataclass(frozen=True)
 class Skipped:
-    """A quantized tensor that is no layer, and why: one line for the user."""
+    """A quantized tensor that is not a layer, and the reason: one line for the user."""
 
     tensor: int
     reason: str
@@ -34,7 +34,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Broken:
-    """A quantized tensor whose parameters or codes cannot be what the file says."""
+    """A quantized tensor whose parameters or codes are invalid."""
 
     tensor: int
     error: FieldError
@@ -42,7 +42,7 @@ class Broken:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A weight or bias, its partner in the float graph, and the layer made of both."""
+    """A weight or bias, its partner in the float graph, and the layer of both."""
 
     tensor: int
     partner: int
@@ -55,7 +55,7 @@ class Constant:
 
 
 def unique_names(graph: Graph) -> dict[int, str]:
-    """A name for each tensor: its own, with its index behind it where the name is taken.
+    """A name for each tensor: its own, with its index appended if the name is taken.
 
     >>> rest = ("INT8", (), (), None, None, False)
     >>> tensors = tuple(Tensor(index, name, *rest) for index, name in enumerate("aab"))
@@ -77,20 +77,32 @@ def unique_names(graph: Graph) -> dict[int, str]:
     return names
 
 
+def feeders(graph: Graph, layers: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """Layer -> the layers nearest upstream, in its operator's input order.
+
+    `layers` are name -> tensor.
+    """
+    names = {tensor: name for name, tensor in layers.items()}
+    return {
+        name: tuple(names[read] for read in graph.nearest(tensor, names.keys()))
+        for name, tensor in layers.items()
+    }
+
+
 def nodes_of(
     operator: Operator | None, operators: Mapping[int, Operator], floats: Graph
 ) -> tuple[str, ...]:
-    """What quantizers call the float partner of an operator: the names of its output tensors."""
+    """Quantizers' names for the float partner of an operator: those of its output tensors."""
     partner = None if operator is None else operators.get(operator.index)
     names = [floats.tensors[output].name for output in partner.outputs] if partner else []
     return tuple(names) if all(names) else ()
 
 
 def params_of(tensor: Tensor, narrow_range: bool = False) -> QuantParams:
-    """How the tensor is quantized. Codes of less than a byte are in int8, those of int64 in int32.
+    """How the tensor is quantized. Codes of less than a byte become int8, int64 codes int32.
 
     Raises:
-        FieldError: its type is no type of codes, or its parameters are none.
+        FieldError: its type is not a type of codes, or its parameters are invalid.
     """
     found = tensor.quantization
     assert found is not None
@@ -123,10 +135,10 @@ def params_of(tensor: Tensor, narrow_range: bool = False) -> QuantParams:
 
 
 def codes_of_constant(tensor: Tensor) -> NDArray[Any]:
-    """A constant's codes, in the type that `params_of` says.
+    """A constant's codes, in the type that `params_of` gives.
 
     Raises:
-        FieldError: there are not as many as its shape says, or int32 does not hold one.
+        FieldError: their number does not match the shape, or one does not fit int32.
     """
     codes = tensor.constant()
     if tensor.type == "INT64":
@@ -149,7 +161,7 @@ def _is_readable(tensor: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class _Use:
-    """Where a constant is read: by which operator, at which of its inputs."""
+    """A use of a constant: by which operator, at which of its inputs."""
 
     operator: Operator
     position: int
@@ -214,8 +226,8 @@ def _constant(
         codes = codes_of_constant(tensor)
         params = params_of(tensor)
         if kind == "weight" and codes.size and not params.zero_point.any():
-            # Symmetric weights leave out the lowest code, by TFLite's specification; a model that
-            # has it nevertheless uses the full range.
+            # By TFLite's specification symmetric weights do not use the lowest code. A model that
+            # uses it nevertheless has the full range.
             params = params_of(tensor, narrow_range=params.qmin < 0 and codes.min() > params.qmin)
     except FieldError as error:
         return Broken(index, error)

@@ -1,6 +1,6 @@
-"""Pairing: which tensor of a float graph each tensor of its quantized twin stands for.
+"""Pairing: finds, for each tensor of a quantized graph, its partner in the float graph.
 
-Names first, then structure. Knows no file and no interpreter.
+It tries names first, then structure. Knows no file and no interpreter.
 """
 
 import re
@@ -14,13 +14,13 @@ from qdebug.arithmetic.affine import Float64Array
 from qdebug.errors import FieldError
 from qdebug.sources.tflite.graph import FLOATS, PASSING, VERIFY, Graph, Operator
 
-# Operators that do not mind which of their inputs is first.
+# Operators for which the order of the inputs does not matter.
 _COMMUTATIVE = ("ADD", "MUL", "MAXIMUM", "MINIMUM")
 
-# What a converter calls a tensor that it made up: tfl.quantize1, arith.constant.
+# Names that a converter invents for tensors of its own: tfl.quantize1, arith.constant.
 _MADE_UP = re.compile(r"^(tfl|tf|arith|stablehlo|mhlo)\.\w+$")
 
-# What a converter adds to a tensor's name: its type, what it did, a number where the name is taken.
+# What a converter appends to a tensor's name: its type, the conversion, a number for uniqueness.
 _ADDED = re.compile(r"(_(u?int(8|16)|(re|de)?quantized))+$|(?<![_:/\d])\d+$")
 
 
@@ -29,9 +29,10 @@ class Pairing:
     """Partners in the float graph.
 
     Attributes:
-        values: tensor of the quantized graph -> tensor of the float graph; both as `Graph.root`
-            has them, so that a value counts once however often it is quantized again.
-        operators: operator -> operator, by index; both are of one kind.
+        values: tensor of the quantized graph -> tensor of the float graph. Both are roots
+            (`Graph.root`), so a value counts once, however often it is requantized.
+        operators: operator index in the quantized graph -> operator of the same kind in the float
+            graph.
     """
 
     values: dict[int, int]
@@ -41,10 +42,9 @@ class Pairing:
 def pair(quantized: Graph, floats: Graph) -> Pairing:
     """The partners of the quantized graph's computed tensors and of its operators.
 
-    The same name is the same tensor, where it is the name of one tensor in each graph and the
-    shapes agree. What names leave open is found by structure: operators of one kind that read and
-    write partners are partners. Where several come into question, weights, names and order decide,
-    in this order.
+    Tensors of the same name are partners if the name is unique in each graph and the shapes agree.
+    Structure finds the rest: operators of the same kind that read or write partners are partners.
+    Among several candidates, weights decide first, then names, then order.
     """
     matcher = _Matcher(quantized, floats)
     inputs, outputs = (quantized.inputs, floats.inputs), (quantized.outputs, floats.outputs)
@@ -69,7 +69,7 @@ def _plain_name(name: str) -> str:
 
 
 class _Matcher:
-    """What is paired so far."""
+    """Two graphs, and their tensors and operators paired so far."""
 
     def __init__(self, quantized: Graph, floats: Graph) -> None:
         self.quantized, self.floats = quantized, floats
@@ -93,19 +93,19 @@ class _Matcher:
         our_names: Sequence[str],
         their_names: Sequence[str],
     ) -> None:
-        """Pair the graphs' inputs or outputs by the signatures' names, where these are the same."""
+        """Pair the graphs' inputs or outputs by signature names, if both have the same names."""
         named = dict(zip(their_names, theirs, strict=True))
         if len(named) == len(ours) and set(named) == set(our_names):
             self.match_in_order(ours, [named[name] for name in our_names])
 
     def match_in_order(self, ours: Sequence[int], theirs: Sequence[int]) -> None:
-        """Pair the graphs' inputs or outputs, the first with the first."""
+        """Pair the graphs' inputs or outputs by position."""
         if len(ours) == len(theirs):
             for our, their in zip(ours, theirs, strict=True):
                 self._add_value(self.quantized.root[our], self.floats.root[their])
 
     def match_names(self, key: Callable[[str], str], same_op: bool = False) -> None:
-        """Pair the values whose key only one value in each graph has."""
+        """Pair values whose key is unique in both graphs."""
         theirs = _by_name(self.floats, key)
         for name, ours in _by_name(self.quantized, key).items():
             if not name or len(ours) > 1 or len(theirs.get(name, ())) != 1:
@@ -116,7 +116,7 @@ class _Matcher:
                 self._add_value(our, their)
 
     def spread(self) -> None:
-        """Go from partners to what they are computed from and what is computed from them."""
+        """Extend the pairing from known partners to the operators that produce or read them."""
         known = -1
         while known != len(self.values) + len(self.operators):
             known = len(self.values) + len(self.operators)
@@ -128,7 +128,7 @@ class _Matcher:
     # --- how ---
 
     def _behind(self, operator: Operator) -> Operator | None:
-        """The partner of an operator whose output has one."""
+        """The partner of an operator, found through a paired output."""
         for output in operator.outputs:
             their = self.values.get(self.quantized.root[output])
             partner = None if their is None else self.floats.producer.get(their)
@@ -137,7 +137,7 @@ class _Matcher:
         return None
 
     def _ahead(self, operator: Operator) -> Operator | None:
-        """The partner of an operator all of whose inputs have one."""
+        """The partner of an operator, found through its inputs; all of them must be paired."""
         inputs = _computed(self.quantized, operator)
         partners = [self.values.get(tensor) for tensor in inputs]
         if not inputs or None in partners:
@@ -175,7 +175,7 @@ class _Matcher:
         return (named or choice)[0]
 
     def _fits(self, operator: Operator, other: Operator) -> bool:
-        """Whether two operators may be partners: of one kind, with outputs of one shape."""
+        """Whether two operators may be partners: same kind, outputs of compatible shapes."""
         if other.index in self._taken_operators or operator.op != other.op:
             return False
         if len(operator.outputs) != len(other.outputs) or not operator.outputs:
@@ -191,7 +191,7 @@ class _Matcher:
         )
 
     def _constants(self, operator: Operator, other: Operator) -> list[tuple[int, int]]:
-        """The pairs of float constants and quantized constants that two operators read."""
+        """The pairs of quantized and float constants that two operators read."""
         pairs = []
         for our, their in zip(operator.inputs, other.inputs, strict=False):
             if our < 0 or their < 0:
@@ -206,7 +206,7 @@ class _Matcher:
         return pairs
 
     def _alike(self, our: int, their: int) -> bool:
-        """Whether a tensor of each graph may have one shape."""
+        """Whether two tensors' shapes are compatible; a length of None fits any other."""
         ours, theirs = self.quantized.tensors[our].open_shape, self.floats.tensors[their].open_shape
         return len(ours) == len(theirs) and all(
             None in (here, there) or here == there for here, there in zip(ours, theirs, strict=True)
@@ -226,7 +226,7 @@ class _Matcher:
         for our, their in zip(operator.outputs, other.outputs, strict=True):
             self._add_value(self.quantized.root[our], self.floats.root[their])
         ours, theirs = _computed(self.quantized, operator), _computed(self.floats, other)
-        if operator.op in _COMMUTATIVE:  # which is which is known where one is left
+        if operator.op in _COMMUTATIVE:  # inputs can only be told apart once one is left
             known = {self.values.get(tensor) for tensor in ours}
             ours = [tensor for tensor in ours if tensor not in self.values]
             theirs = [tensor for tensor in theirs if tensor not in known]
@@ -238,13 +238,13 @@ class _Matcher:
 
 
 def _computed(graph: Graph, operator: Operator) -> list[int]:
-    """The roots of what an operator reads, but for constants and states."""
+    """The roots of an operator's inputs, without constants and states."""
     roots = [graph.root[tensor] for tensor in operator.inputs if tensor >= 0]
     return [root for root in roots if graph.is_computed(root)]
 
 
 def _by_name(graph: Graph, key: Callable[[str], str]) -> dict[str, set[int]]:
-    """Key -> the values that have a tensor of that key."""
+    """Key -> the values that include a tensor with that key."""
     found: defaultdict[str, set[int]] = defaultdict(set)
     for tensor in graph.tensors:
         root = graph.root[tensor.index]
@@ -254,7 +254,7 @@ def _by_name(graph: Graph, key: Callable[[str], str]) -> dict[str, set[int]]:
 
 
 def constant_values(graph: Graph, tensor: int) -> Float64Array | None:
-    """The floats that a constant holds or stands for; None where it cannot be read."""
+    """A constant's floats, dequantized if it holds codes; None if it cannot be read."""
     found = graph.tensors[tensor]
     try:
         with np.errstate(invalid="ignore"):  # NaN in float16
@@ -284,7 +284,7 @@ def similarity(
 ) -> float | None:
     """Cosine of the angle between two constants' floats: near 1 for the same weights.
 
-    None where that says nothing: fewer than `least` numbers, or all of them zero.
+    None if it would be meaningless: fewer than `least` numbers, or all of them zero.
     """
     our, their = constant_values(quantized, ours), constant_values(floats, theirs)
     if our is None or their is None or our.shape != their.shape or our.size < least:
@@ -296,6 +296,6 @@ def similarity(
 
 
 def _apart(quantized: Graph, ours: int, floats: Graph, theirs: int) -> float:
-    """How much two constants differ, 0 to 2."""
+    """How much two constants differ, from 0 to 2."""
     alike = similarity(quantized, ours, floats, theirs)
     return 0.0 if alike is None else 1.0 - alike

@@ -1,4 +1,4 @@
-"""References: what a quantized TFLite model computes, and the floats to hold against it.
+"""References: what a quantized TFLite model computes, and the floats to compare it with.
 
 Runs the quantized model, its local reference and the float model on one sample at a time.
 """
@@ -16,29 +16,22 @@ from qdebug.errors import FieldError, QdebugError
 from qdebug.measure.layer import Layer
 from qdebug.names import printable
 from qdebug.sources.inputs import InputSpec
-from qdebug.sources.tflite.graph import (
-    FLOATS,
-    PACKED_BITS,
-    PASSING,
-    Graph,
-    Model,
-    Read,
-    Shape,
-    rewritten,
-)
+from qdebug.sources.tflite.graph import FLOATS, PACKED_BITS, PASSING, Graph
 from qdebug.sources.tflite.layers import Broken, Skipped, nodes_of, params_of
+from qdebug.sources.tflite.model import Model
 from qdebug.sources.tflite.pairing import constant_values
+from qdebug.sources.tflite.rewrite import Read, Shape, rewritten
 from qdebug.sources.tflite.run import Kernels, Runner
 from qdebug.sources.tflite.twins import Twins
 
 
 @dataclass(frozen=True, eq=False)
 class Activation:
-    """What the quantized model computes at `tensor`, and where its references come from.
+    """The activation at `tensor` of the quantized model, and the sources of its references.
 
-    The local reference is one of: `given`, an input of the model by its position; `source`, another
-    tensor of the quantized run; `local`, a tensor of the local run. `model` is a tensor of the
-    float model's own run.
+    The local reference is one of: `given`, the position of a model input; `source`, another tensor
+    of the quantized run; `local`, a tensor of the local run. `model` is a tensor of the float
+    model's own run.
     """
 
     layer: Layer
@@ -51,7 +44,7 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """What a run has left of an activation."""
+    """An activation's values after a run."""
 
     floats: NDArray[Any]
     codes: NDArray[Any]
@@ -59,10 +52,10 @@ class Value:
 
 
 def input_specs(twins: Twins) -> list[InputSpec]:
-    """What samples must be: the float graph's inputs, in the lengths that both graphs take.
+    """What samples must be: the float graph's inputs, with the lengths that both graphs accept.
 
     Raises:
-        QdebugError: an input of the one model is none of the other, or takes no numbers.
+        QdebugError: an input of one model has no partner in the other, or does not take numbers.
     """
     quantized, floats = twins.quantized_graph, twins.float_graph
     given = _given(twins)
@@ -94,7 +87,7 @@ def input_specs(twins: Twins) -> list[InputSpec]:
 
 
 def _given(twins: Twins) -> dict[int, int]:
-    """The quantized graph's inputs -> the position of their partner among the float graph's."""
+    """Each input of the quantized graph -> the position of its partner among the float graph's."""
     floats = twins.float_graph
     positions = {floats.root[tensor]: position for position, tensor in enumerate(floats.inputs)}
     partners = {
@@ -109,17 +102,17 @@ def _given(twins: Twins) -> dict[int, int]:
 
 
 class Runs:
-    """The interpreters of two twins, each built once, for inputs of one shape.
+    """The interpreters of a pair of twins, each built once, for inputs of one shape.
 
     Attributes:
         quantized_graph: the operators of the quantized model that are run.
         float_graph: the operators of the float model that are run.
-        given: the quantized graph's inputs -> their position among the inputs.
-        notes: what the user should know of how the models are run: a line each.
+        given: each input of the quantized graph -> its position among the given inputs.
+        notes: what the user should know about how the models are run, one line each.
     """
 
     def __init__(self, twins: Twins, kernels: Kernels, inputs: Sequence[NDArray[Any]]) -> None:
-        """Build them; `inputs` are the first sample's.
+        """Build the interpreters; `inputs` are those of the first sample.
 
         Raises:
             QdebugError: the runtime cannot run one of the models.
@@ -128,7 +121,7 @@ class Runs:
         self.float_graph = twins.float_graph
         self.notes: list[str] = []
         self._lock = Lock()
-        self._ran: dict[Runner, int] = {}  # with which sample each has run last
+        self._ran: dict[Runner, int] = {}  # the sample that each has run last
         self._tensors = twins.quantized_graph.tensors
         self._inputs = twins.float_graph.inputs
         self._reset = any(
@@ -166,7 +159,7 @@ class Runs:
         cuts: Mapping[Read, int] | None = None,
         fed: Mapping[int, Shape] | None = None,
     ) -> "_Built":
-        """An interpreter of the graph, without its custom operators where LiteRT has none such."""
+        """An interpreter for the graph, without the custom operators that LiteRT lacks."""
         try:
             return self._build_whole(model, graph, kernels, inputs, constants or {}, cuts, fed)
         except QdebugError:
@@ -186,11 +179,11 @@ class Runs:
         cuts: Mapping[Read, int] | None,
         fed: Mapping[int, Shape] | None,
     ) -> "_Built":
-        """An interpreter of the graph, in which all that depends on sizes alone is constant.
+        """An interpreter for the graph, with all tensors that depend only on sizes made constant.
 
-        A memory arena that has to grow in a run moves, and the XNNPACK delegate (LiteRT 2.3) goes
-        on reading where its inputs were. So no size may be left to be found in a run; a graph in
-        which one is nevertheless is run without delegates.
+        A memory arena that grows during a run moves, but the XNNPACK delegate (LiteRT 2.3) keeps
+        reading its inputs at the old address. All sizes must therefore be known before the run. A
+        graph in which some are not is run without delegates.
         """
         shapes = {index: values.shape for index, values in inputs.items()}
         constants = dict(constants)
@@ -211,8 +204,8 @@ class Runs:
         if kernels == "default" and any(runner.value(tensor) is None for tensor in computed):
             runner = Runner(model.path, flatbuffer, "builtin")
             note = (
-                f"{printable(model.path)}: some of its tensors have sizes that only a run shows; "
-                "taken are the builtin kernels, without the XNNPACK delegate"
+                f"{printable(model.path)}: the sizes of some tensors are known only during a run; "
+                "the builtin kernels are used, without the XNNPACK delegate"
             )
             self.notes += [note] if note not in self.notes else []
         return _Built(runner, graph, constants, fresh)
@@ -220,9 +213,9 @@ class Runs:
     def values(
         self, number: int, inputs: Sequence[NDArray[Any]], activations: Sequence[Activation]
     ) -> list[Value | str]:
-        """What a run with these inputs leaves of these activations, or why there is nothing.
+        """The values of these activations in a run with these inputs, or why there are none.
 
-        `number` is the sample's. Models that have run last with this sample do not run again.
+        `number` is the sample's. A model that has run this sample last does not run again.
 
         Raises:
             QdebugError: a run fails.
@@ -240,7 +233,7 @@ class Runs:
         self, runner: Runner, number: int, inputs: Callable[[], Mapping[int, NDArray[Any]]]
     ) -> None:
         if self._ran.get(runner) != number:
-            self._ran.pop(runner, None)  # until it has run
+            self._ran.pop(runner, None)  # stays so if the run fails
             runner.run(inputs(), self._reset)
             self._ran[runner] = number
 
@@ -250,7 +243,7 @@ class Runs:
         return {index: read[tensor] for index, tensor in self._fed.items()}
 
     def _value(self, activation: Activation, inputs: Sequence[NDArray[Any]]) -> Value | str:
-        """What the last run has left of an activation, or why there is nothing."""
+        """The values of an activation in the last run, or why there are none."""
         codes = self._quantized.value(activation.tensor)
         floats: NDArray[Any] | None = None
         if activation.given is not None:
@@ -284,7 +277,7 @@ class Runs:
         return taken
 
     def _meaning(self, index: int) -> NDArray[Any]:
-        """The floats that a tensor of the quantized run holds or stands for."""
+        """The floats of a tensor of the quantized run, dequantized if it holds codes."""
         value = self._quantized.value(index)
         tensor = self._tensors[index]
         if value is None:
@@ -296,7 +289,7 @@ class Runs:
 
 @dataclass(frozen=True, eq=False)
 class _Built:
-    """An interpreter, the operators that it runs, and what became of the rest."""
+    """An interpreter, its operators, its constants, and its new inputs (`fresh`)."""
 
     runner: Runner
     graph: Graph
@@ -305,7 +298,7 @@ class _Built:
 
 
 def _float_constants(graph: Graph) -> dict[int, NDArray[np.float32]]:
-    """The quantized weights that operators of a float model read, as the floats they stand for."""
+    """The quantized weights that operators of a float model read, dequantized."""
     read = {
         tensor
         for operator in graph.operators
@@ -322,10 +315,11 @@ def _float_constants(graph: Graph) -> dict[int, NDArray[np.float32]]:
 def _cuts(twins: Twins) -> dict[Read, int]:
     """What the float operators of the local run read from the quantized run.
 
-    An operator is cut from what computes its input wherever the quantized model holds that value in
-    codes, and fed with the floats that these stand for: of those codes that its own partner reads,
-    where the value is quantized more than once. What the quantized model has in float before it
-    quantizes it (its input, say) is fed as it is. All this is as TFLite's NumericVerify has it.
+    Where the quantized model holds an operator's input as codes, the operator is cut from the
+    producer of that input and fed with the dequantized codes. If the value is quantized more than
+    once, these are the codes that the operator's own partner reads. A value that the quantized
+    model has in float before it quantizes it (its input, for example) is fed as it is. TFLite's
+    NumericVerify does the same.
     """
     quantized, floats = twins.quantized_graph, twins.float_graph
     twin_of = {theirs: ours for ours, theirs in twins.pairing.values.items()}
@@ -357,7 +351,7 @@ def activations(
 ) -> list[tuple[int, Activation | Broken | Skipped]]:
     """The quantized activations, each with the operator that computes it (-1 for inputs).
 
-    The run with `inputs` gives the layers their shapes and shows which of them can be had.
+    The run with `inputs` gives the layers their shapes and shows which values the runtime keeps.
 
     Raises:
         QdebugError: a run fails.
@@ -380,7 +374,7 @@ def activations(
 def _shaped(
     entry: Activation | Broken | Skipped, value: Value | str | None
 ) -> Activation | Broken | Skipped:
-    """The activation with the shape that it has in a run."""
+    """The activation, with its shape from a run."""
     if not isinstance(entry, Activation):
         return entry
     if isinstance(value, str):
@@ -401,7 +395,7 @@ def _activation(
     if tensor.type in PACKED_BITS:
         return Skipped(index, f"an activation of type {tensor.type}")
     if operator and index not in runs.quantized_graph.producer:
-        return Skipped(index, f"{_lacking(graph)}, and it needs what that computes")
+        return Skipped(index, _lacking(graph))
     try:
         params = params_of(tensor)
     except FieldError as error:
@@ -421,7 +415,7 @@ def _activation(
         if theirs.tensors[partner].type not in FLOATS:
             return Skipped(index, f"in the float model it is {theirs.tensors[partner].type}")
         if not theirs.is_computed(partner):
-            return Skipped(index, f"{_lacking(twins.float_graph)}, and it needs what that computes")
+            return Skipped(index, _lacking(twins.float_graph))
     if not operator:
         return Activation(layer, index, given=runs.given[index], model=model)
     if operator.op == "QUANTIZE":
@@ -429,14 +423,12 @@ def _activation(
     if index in twins.verified:
         return Activation(layer, index, source=twins.verified[index])
     if twins.in_one:
-        return Skipped(index, "no NumericVerify operator looks at it")
+        return Skipped(index, "no NumericVerify operator reads it")
     if partner is None:
-        return Skipped(
-            index, f"no tensor of the float model is its partner (operator {operator.op})"
-        )
+        return Skipped(index, f"it has no partner in the float model (operator {operator.op})")
     return Activation(layer, index, local=partner, model=model)
 
 
 def _lacking(graph: Graph) -> str:
     custom = sorted({operator.op for operator in graph.operators if operator.custom})
-    return f"the runtime lacks the custom operator {', '.join(map(printable, custom))}"
+    return f"it needs the custom operator {', '.join(map(printable, custom))}, which LiteRT lacks"

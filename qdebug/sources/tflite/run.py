@@ -1,4 +1,4 @@
-"""Running a TFLite model: one interpreter, built once. Knows no layers and no pairs."""
+"""Running a TFLite model: one interpreter, built once. Knows neither layers nor pairs."""
 
 import os
 import warnings
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.names import printable
 
-# default: what an application gets (XNNPACK where it can); builtin: the optimized kernels without
+# default: what an application gets (XNNPACK where possible); builtin: the optimized kernels without
 # delegates; reference: the plain kernels.
 Kernels = Literal["default", "builtin", "reference"]
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
@@ -25,10 +25,10 @@ _RESOLVERS = {
 
 
 class Runner:
-    """An interpreter of one flatbuffer; every tensor's value can be read after a run."""
+    """An interpreter for one flatbuffer; every tensor's value can be read after a run."""
 
     def __init__(self, path: str, flatbuffer: bytes, kernels: Kernels = "default") -> None:
-        """Build the interpreter; `path` is for messages.
+        """Build the interpreter; messages name `path`.
 
         Raises:
             QdebugError: the runtime cannot run this model, or is not installed.
@@ -48,7 +48,7 @@ class Runner:
             self._interpreter.allocate_tensors()
 
     def run(self, inputs: Mapping[int, NDArray[Any]], reset: bool = False) -> None:
-        """Run once with these values of the input tensors; with `reset`, from the first state.
+        """Run once with these input tensors; `reset` returns variables to their initial state.
 
         Raises:
             QdebugError: the runtime fails.
@@ -61,9 +61,9 @@ class Runner:
             self._interpreter.invoke()
 
     def value(self, tensor: int) -> NDArray[Any] | None:
-        """A copy of a tensor's value after a run; None where it has no memory.
+        """A copy of a tensor's value after a run; None if it has no memory.
 
-        Before the first run that is the case where its size is not known.
+        Before the first run, a tensor of unknown size has none.
         """
         try:
             value: NDArray[Any] = np.asarray(self._interpreter.get_tensor(tensor))
@@ -73,7 +73,7 @@ class Runner:
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """The runtime's errors as ours, in one line; what else it says is not for the user."""
+        """Turn the runtime's errors into one-line QdebugErrors, and hide its warnings."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -87,10 +87,10 @@ class Runner:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what C++ code writes to stderr from the user: notes on its delegates.
+    """Hide what the runtime's C++ code writes to stderr: notes on its delegates.
 
-    The runtime writes to the file descriptor itself and has no switch for it. What goes wrong it
-    raises as well.
+    The runtime writes to the file descriptor directly, and this cannot be switched off. It also
+    raises its errors, so none of them is lost.
     """
     try:
         kept = os.dup(2)

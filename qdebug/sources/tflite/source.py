@@ -1,8 +1,8 @@
 """LiteRT models: the layers of a float .tflite and its quantized twin, run on samples.
 
-Three references for one activation: the codes of the quantized run; `float`, what the float
-operator makes of the quantized run's own inputs (the local reference); and `model_float`, the same
-tensor in a run of the whole float model. How they are had: docs/models.md.
+Each activation has three values: the codes of the quantized run; `float`, the output of the float
+operator for the quantized run's own inputs (the local reference); and `model_float`, the same
+tensor in a run of the whole float model. docs/models.md describes how they are obtained.
 """
 
 import math
@@ -14,8 +14,15 @@ from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
 from qdebug.measure.slabs import hand_over
 from qdebug.names import printable
 from qdebug.sources.inputs import Inputs, Samples, file_of, read_samples
-from qdebug.sources.tflite.graph import read_model
-from qdebug.sources.tflite.layers import Broken, Constant, Skipped, constants, unique_names
+from qdebug.sources.tflite.layers import (
+    Broken,
+    Constant,
+    Skipped,
+    constants,
+    feeders,
+    unique_names,
+)
+from qdebug.sources.tflite.model import read_model
 from qdebug.sources.tflite.references import Activation, Runs, activations, input_specs
 from qdebug.sources.tflite.run import Kernels
 from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins
@@ -28,12 +35,12 @@ class LitertModels:
 
     Attributes:
         files: the files read, by the names the user gave them.
-        problems: always empty: without both models there is nothing to report.
+        problems: always empty, because without both models there is nothing to report.
         layers: in the order in which the quantized model runs: an operator's weights, its bias,
-            what it computes.
-        skipped: name and reason of each quantized tensor that is no layer.
-        notes: what the user should know of how the files were taken: a line each.
-        samples: what the models are run on; None where no inputs were given.
+            its outputs.
+        skipped: name and reason of each quantized tensor that is not a layer.
+        notes: what the user should know about how the files were used, one line each.
+        samples: what the models are run on; None if no inputs were given.
     """
 
     def __init__(
@@ -49,14 +56,13 @@ class LitertModels:
 
         Args:
             models: a float and a quantized .tflite, or one .tflite with NumericVerify operators.
-            inputs: the samples, a file (.npz or .npy) or arrays; weights and biases only where
-                None.
-            samples: how many samples to take, from the first; all where None.
+            inputs: the samples, a file (.npz or .npy) or arrays; None for weights and biases only.
+            samples: how many samples to take, from the first; None for all.
             kernels: the runtime's kernels that run the models.
-            signature: the signature to run, where a model has several.
+            signature: the signature to run, if a model has several.
 
         Raises:
-            QdebugError: files that cannot be read or run, or models that are no such pair.
+            QdebugError: a file cannot be read or run, or the models are not such a pair.
         """
         self.files: list[str] = [*models, *file_of(inputs)]
         self.problems: list[str] = []
@@ -89,12 +95,15 @@ class LitertModels:
                 found.sort(key=lambda entry: entry[0])
         for _, entry in found:
             self._add(entry, names[entry.tensor])
+        layers = {names[e.tensor]: e.tensor for _, e in found if not isinstance(e, Skipped)}
+        fed_by = feeders(graph, layers)
+        self.layers = [replace(layer, inputs=fed_by[layer.name]) for layer in self.layers]
         self._add_others({entry.tensor for _, entry in found}, names)
         if not self.layers:
             raise QdebugError(self._nothing())
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
-        """Each constant by itself, and all activations together: they share the runs."""
+        """A part for each constant, and one for all activations, because they share the runs."""
         parts: list[Part] = [
             _ConstantPart(replace(self._constants[layer.name], layer=layer), self._twins)
             for layer in layers
@@ -123,7 +132,7 @@ class LitertModels:
                 self._activations[name] = entry
 
     def _add_others(self, known: set[int], names: dict[int, str]) -> None:
-        """Say why the quantized tensors that no operator computes or reads are no layers."""
+        """Note why the remaining quantized tensors, which no operator computes, are not layers."""
         graph = self._twins.quantized_graph
         for tensor in graph.tensors:
             index = tensor.index
@@ -143,7 +152,7 @@ class LitertModels:
         ]
 
     def _nothing(self) -> str:
-        """The error of a pair without layers."""
+        """The error message for a pair without layers."""
         shown = printable(self._twins.quantized.path)
         if self.samples is None:
             return f"{shown}: found no quantized weights, expected samples to run it on (--inputs)"
@@ -178,7 +187,7 @@ class _ConstantPart:
 
 @dataclass(frozen=True, eq=False)
 class _ActivationPart:
-    """Activations, sample by sample."""
+    """Activations, read sample by sample."""
 
     activations: Sequence[Activation]
     runs: Runs

@@ -5,24 +5,25 @@ from dataclasses import dataclass
 
 from qdebug.errors import QdebugError
 from qdebug.names import printable
-from qdebug.sources.tflite.graph import VERIFY, Graph, Model, Operator
+from qdebug.sources.tflite.graph import VERIFY, Graph, Operator
 from qdebug.sources.tflite.layers import Constant
+from qdebug.sources.tflite.model import Model
 from qdebug.sources.tflite.pairing import Pairing, pair, similarity
 
-# Cosine of two networks' weights. One network: 0.999 for int8, 0.99 for int4. Two trainings of one:
-# -0.05 to 0.39 (measured on the five weights of the sample network).
+# Cosine of two models' weights. The same network: 0.999 for int8, 0.99 for int4. Two trainings of
+# one network: -0.05 to 0.39 (measured on the five weights of the sample network).
 _SAME_WEIGHTS = 0.5
-# Fewer numbers than this agree or disagree by chance.
+# Fewer weights than this agree or disagree by chance.
 _ENOUGH_WEIGHTS = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Twins:
-    """A quantized graph, the float graph beside it, and who is whose partner.
+    """A quantized graph, its float graph, and the pairing of their tensors and operators.
 
-    In TFLite's debug mode both are parts of one model, and `verified` has the float tensor that
-    NumericVerify holds against a quantized one. `scaffolding` are the tensors of debug mode that
-    are not in the quantized model proper.
+    In TFLite's debug mode both are parts of one model; `verified` then maps each quantized tensor
+    to the float tensor that NumericVerify compares it with. `scaffolding` is the set of debug
+    mode's tensors that do not belong to the quantized model proper.
     """
 
     quantized: Model
@@ -35,15 +36,16 @@ class Twins:
 
     @property
     def in_one(self) -> bool:
-        """Whether both graphs are of one model, in TFLite's debug mode."""
+        """Whether both graphs belong to one model, in TFLite's debug mode."""
         return self.quantized is self.floats
 
 
 def open_twins(models: Sequence[Model], notes: list[str]) -> Twins:
-    """The two graphs and their pairing; what the user should know of it goes to `notes`.
+    """The two graphs and their pairing; what the user should know about them goes to `notes`.
 
     Raises:
-        QdebugError: not a float and a quantized model of one network, nor one in debug mode.
+        QdebugError: `models` is neither a float and a quantized model of one network, nor a single
+            model in debug mode.
     """
     for model in models:
         notes += model.notes
@@ -59,23 +61,23 @@ def open_twins(models: Sequence[Model], notes: list[str]) -> Twins:
     graph, scaffolding = _live(quantized.graph)
     if scaffolding:
         notes.append(
-            f"{printable(quantized.path)}: its NumericVerify operators are left out: the reference "
-            f"is {printable(floats.path)}"
+            f"{printable(quantized.path)}: its NumericVerify operators are left out, because the "
+            f"reference is {printable(floats.path)}"
         )
     pairing = pair(graph, floats.graph)
     if not pairing.operators:
         raise QdebugError(
-            f"{_both(floats, quantized)} are not the same network: no operator of the one has a "
+            f"{_both(floats, quantized)} are not the same network: no operator in one has a "
             "partner in the other"
         )
     return Twins(quantized, graph, floats, floats.graph, pairing, {}, scaffolding)
 
 
 def check_same_network(twins: Twins, constants: Sequence[object]) -> None:
-    """That the two models' weights agree; of `constants`, only those that are paired count.
+    """Check that the two models' weights agree; in `constants`, only paired weights count.
 
     Raises:
-        QdebugError: most of them do not.
+        QdebugError: more than half of them disagree.
     """
     alike = {}
     for entry in constants:
@@ -104,7 +106,7 @@ def _in_order(first: Model, second: Model, notes: list[str]) -> tuple[Model, Mod
         raise QdebugError(
             f"{_both(first, second)} are the same model, expected a float and a quantized one"
         )
-    # More quantized activations come first: a float model may have quantized weights.
+    # Quantized activations count before quantized weights, which a float model may have too.
     swapped = _quantized(first.graph) > _quantized(second.graph)
     floats, quantized = (second, first) if swapped else (first, second)
     activations, weights = _quantized(floats.graph)
@@ -119,13 +121,13 @@ def _in_order(first: Model, second: Model, notes: list[str]) -> tuple[Model, Mod
         )
     if swapped:
         notes.append(
-            f"{printable(first.path)} is the quantized model, {printable(second.path)} the float "
-            "one: taken in this order"
+            f"{printable(first.path)} is the quantized model and {printable(second.path)} the "
+            "float one; their order was swapped"
         )
     if weights:
         notes.append(
-            f"{printable(floats.path)}: {weights} of its weights are quantized; the reference is "
-            "what they stand for, in float arithmetic"
+            f"{printable(floats.path)}: {weights} of its weights are quantized; the reference uses "
+            "their dequantized values, in float arithmetic"
         )
     return floats, quantized
 
@@ -135,7 +137,7 @@ def _both(first: Model, second: Model) -> str:
 
 
 def _quantized(graph: Graph) -> tuple[int, int]:
-    """Number of quantized activations and of quantized constants."""
+    """The numbers of quantized activations and of quantized constants."""
     found = [tensor.index for tensor in graph.tensors if tensor.quantization is not None]
     return sum(map(graph.is_computed, found)), sum(map(graph.is_constant, found))
 
@@ -152,7 +154,7 @@ def _verifiers(graph: Graph) -> list[Operator]:
 
 
 def _live(graph: Graph) -> tuple[Graph, frozenset[int]]:
-    """The quantized model in one of debug mode, and the tensors that are not in it."""
+    """The quantized model within one in debug mode, and the tensors that do not belong to it."""
     if not _verifiers(graph):
         return graph, frozenset()
     needed = graph.needed(graph.outputs)
@@ -163,7 +165,7 @@ def _live(graph: Graph) -> tuple[Graph, frozenset[int]]:
 
 
 def _debug_twins(model: Model) -> Twins:
-    """The quantized and the float operators of a model in debug mode, by its NumericVerify."""
+    """The quantized and float operators of a model in debug mode, paired by NumericVerify."""
     verifiers = _verifiers(model.graph)
     both = model.graph.without({operator.index for operator in verifiers})
     verified = {operator.inputs[0]: operator.inputs[1] for operator in verifiers}

@@ -100,7 +100,7 @@ def test_a_tensor_quantized_twice_is_two_layers(opened, tmp_path):
     assert found["r:2"].metrics.inherited_rmse_scale > 0
 
 
-def test_what_has_no_twin_is_said(models, opened, tmp_path):
+def test_what_has_no_partner_is_said(models, opened, tmp_path):
     model = onnx.load(models / "qdq-int8.onnx")
     model.graph.node.extend(
         [
@@ -112,7 +112,7 @@ def test_what_has_no_twin_is_said(models, opened, tmp_path):
     model.graph.output.append(onnx.ValueInfoProto(name="more_back"))
     onnx.save(model, tmp_path / "q.onnx")
     source = opened(tmp_path / "q.onnx")
-    assert any("is the twin of 'more'" in note for note in source.notes)
+    assert any("is the partner of 'more'" in note for note in source.notes)
     layer = report_of(source)["more"]
     assert layer.metrics.model_rmse_scale is None
     assert layer.metrics.rmse_scale is not None

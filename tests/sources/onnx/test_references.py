@@ -144,7 +144,7 @@ def test_dynamic_quantization_has_weights_and_says_why_there_is_no_more(opened):
     assert set(found) == {"w1", "wd", "w2", "wf"}
     assert all(layer.metrics.rmse_scale < 0.35 for layer in found.values())
     assert {name for name, _ in source.skipped} == {"x", "r1", "r6", "f"}
-    assert all("made while the model runs" in reason for _, reason in source.skipped)
+    assert all("computed at run time" in reason for _, reason in source.skipped)
 
 
 def test_layers_come_in_the_order_of_execution_with_what_they_are(opened):

@@ -323,7 +323,7 @@ def test_custom_operators_are_skipped_with_the_reason(tmp_path):
     assert models.skipped == [
         (
             "StatefulPartitionedCall_1:0",
-            "the runtime lacks the custom operator Mystery\\x1b, and it needs what that computes",
+            "it needs the custom operator Mystery\\x1b, which LiteRT lacks",
         )
     ]
     assert len(models.layers) == 19

@@ -86,7 +86,7 @@ def test_what_has_no_partner_is_listed_with_the_reason(tmp_path):
 def test_the_two_in_the_wrong_order_are_put_right_with_a_note():
     models = source(INT8, FLOAT, INPUTS, samples=2)
     assert len(models.notes) == 1
-    assert "taken in this order" in models.notes[0]
+    assert "their order was swapped" in models.notes[0]
     assert session.run(models).layers == session.run(digits(samples=2)).layers
 
 

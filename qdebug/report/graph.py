@@ -1,0 +1,156 @@
+"""Graph: the layers that feed each layer of a report, and how much error each contributes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qdebug.report.report import LayerReport
+
+# Operators that pass on their inputs' errors in the tensors' own unit: element by element, or side
+# by side. In all others, mostly products, an input's error counts relative to its own signal. A
+# Relu or Clip has several inputs only if an operator before it, usually an Add, has no layer.
+_SUMS = frozenset(
+    """ADD SUB ADD_N MAXIMUM MINIMUM SELECT SELECT_V2
+    Add Sub Sum Mean Max Min Where Relu Clip LeakyRelu""".split()  # noqa: SIM905
+)
+_JOINS = frozenset(("CONCATENATION", "PACK", "Concat"))
+
+# Larger figures (in dB; in steps and scales) are not measurements. Powers of smaller ones, and
+# their sums, stay finite.
+_LARGEST_DB = 1000.0
+_LARGEST = 1e50
+
+
+@dataclass(frozen=True)
+class Graph:
+    """How the activations of a report are connected; a layer is its index in the report.
+
+    Weights and biases are left out, because their error belongs to the operator that reads them.
+
+    Attributes:
+        feeders: for each layer, the layers that feed it -> the part of the error that each
+            contributes, the largest first; parts sum to 1.
+        order: all layers, each after those that feed it.
+    """
+
+    feeders: Sequence[Mapping[int, float]]
+    order: Sequence[int]
+
+
+def graph_of(layers: Sequence["LayerReport"]) -> Graph:
+    """The graph that the layers' `inputs` describe; if they are unknown, the report's order.
+
+    A layer whose inputs are unknown is taken to be fed by the activation before it in the report.
+    So is a layer whose feeding activations are not in the report, which may show only some layers.
+
+    A layer's error power is that of a whole run (`model_float`), relative to its signal:
+    10^(-model_sqnr_db / 10). For sums and concatenations it is in the tensor's own unit,
+    (model_rmse_scale * scale)^2, for a concatenation times the number of elements. A layer that
+    lacks these figures contributes as much as the worst layer that feeds it.
+    """
+    feeders = _named_feeders(layers)
+    try:
+        order = _sorted(feeders)
+    except CycleError:  # not the inputs of a network
+        feeders = _in_a_row(layers)
+        order = _sorted(feeders)
+    noise = _noises(layers, feeders, order)
+    return Graph(
+        [_parts(layer, found, noise) for layer, found in zip(layers, feeders, strict=True)],
+        order,
+    )
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """Error power of a layer in a whole run: relative to its signal, per element, and total."""
+
+    relative: float = 0.0
+    element: float = 0.0
+    total: float = 0.0
+
+
+def is_constant(layer: "LayerReport") -> bool:
+    """Whether it is a weight or a bias."""
+    return layer.kind in ("weight", "bias")
+
+
+def _named_feeders(layers: Sequence["LayerReport"]) -> list[list[int]]:
+    """The activations that feed each layer: those that it names, else the one before it."""
+    places: dict[str, int] = {}
+    for place, layer in enumerate(layers):
+        places.setdefault(layer.name, place)
+    feeders = _in_a_row(layers)
+    for place, layer in enumerate(layers):
+        if is_constant(layer) or layer.inputs is None:
+            continue
+        found = dict.fromkeys(places.get(name) for name in layer.inputs)
+        activations = [p for p in found if p is not None and not is_constant(layers[p])]
+        if activations or None not in found:
+            feeders[place] = activations
+    return feeders
+
+
+def _in_a_row(layers: Sequence["LayerReport"]) -> list[list[int]]:
+    """The activation before each layer, as in a chain."""
+    feeders: list[list[int]] = []
+    before: list[int] = []
+    for place, layer in enumerate(layers):
+        feeders.append([] if is_constant(layer) else before)
+        before = before if is_constant(layer) else [place]
+    return feeders
+
+
+def _sorted(feeders: Sequence[Sequence[int]]) -> list[int]:
+    return list(TopologicalSorter(dict(enumerate(feeders))).static_order())
+
+
+def _noises(
+    layers: Sequence["LayerReport"], feeders: Sequence[Sequence[int]], order: Sequence[int]
+) -> list[_Noise]:
+    noises = [_Noise()] * len(layers)
+    for place in order:
+        before = [noises[feeder] for feeder in feeders[place]]
+        noises[place] = _noise(layers[place]) or _Noise(
+            max((noise.relative for noise in before), default=0.0),
+            max((noise.element for noise in before), default=0.0),
+            max((noise.total for noise in before), default=0.0),
+        )
+    return noises
+
+
+def _noise(layer: "LayerReport") -> _Noise | None:
+    """The layer's own error power, None if it lacks the figures."""
+    metrics = layer.metrics
+    if metrics is None or metrics.model_rmse_scale is None or layer.scale is None:
+        return None
+    if metrics.model_rmse_scale == 0:
+        return _Noise()
+    scales = layer.scale if isinstance(layer.scale, list) else [layer.scale]
+    size = max(map(abs, (metrics.model_rmse_scale, *scales)))
+    decibels = metrics.model_sqnr_db
+    if decibels is None or abs(decibels) > _LARGEST_DB or size > _LARGEST:
+        return None
+    square = math.fsum(scale * scale for scale in scales) / len(scales)
+    element = metrics.model_rmse_scale**2 * square
+    return _Noise(10 ** (-decibels / 10), element, element * metrics.num_elements)
+
+
+def _parts(
+    layer: "LayerReport", feeders: Sequence[int], noises: Sequence[_Noise]
+) -> dict[int, float]:
+    """The share of the error that each feeder contributes; equal shares if none is known."""
+    if layer.op in _JOINS:
+        powers = [noises[feeder].total for feeder in feeders]
+    elif layer.op in _SUMS:
+        powers = [noises[feeder].element for feeder in feeders]
+    else:
+        powers = [noises[feeder].relative for feeder in feeders]
+    total = math.fsum(powers)
+    if not total:
+        powers, total = [1.0] * len(feeders), float(len(feeders))
+    shares = {feeder: power / total for feeder, power in zip(feeders, powers, strict=True)}
+    return dict(sorted(shares.items(), key=lambda share: -share[1]))

@@ -1,0 +1,486 @@
+"""What the front door gives back: a report and its layers, which can go back to their tensors."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from qdebug.arguments import at_least_one, file_name, texts
+from qdebug.errors import MissingExtraError, QdebugError, UnknownLayerError
+from qdebug.names import file_stems, find, find_all, printable, shown
+from qdebug.output import whole_file
+from qdebug.report import report as core
+from qdebug.report.limits import CheckResult, Config, check, limits_of, parse_causes, parse_share
+from qdebug.run.session import Session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from qdebug.advise.remedy import Recommendation
+    from qdebug.advise.suggest import Suggestions
+    from qdebug.advise.whatif import WhatIf
+    from qdebug.render.plots import Picture
+
+PathName = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class Layer(core.LayerReport):
+    """One layer of a report: what it is, its figures (`metrics`) and its `diagnosis`.
+
+    In a notebook it shows itself as its picture, where its tensors are at hand.
+    """
+
+    _session: Session | None = field(default=None, compare=False, kw_only=True)
+
+    def plot(self, path: PathName | None = None) -> "Picture":
+        """The layer's picture: floats and codes over each other, and the error in steps.
+
+        Args:
+            path: a PNG file to write it to.
+
+        Raises:
+            QdebugError: the tensors are not at hand or have no finite element, or the file cannot
+                be written.
+        """
+        from qdebug.render import plots
+
+        target = _png(path)
+        if self.metrics is None or not self.metrics.num_elements:
+            raise QdebugError(
+                self.unreadable or f"layer '{shown(self.name)}': no finite element to draw"
+            )
+        session = _session_of(self._session, f"layer '{shown(self.name)}'")
+        found = session.distributions(core.Report([], [self]))
+        if self.name not in found:
+            raise QdebugError(session.reasons(self.name)[0])
+        figure = plots.layer_figure(self, found[self.name])
+        if target is not None:
+            _save(figure, target)
+        return figure
+
+    def what_if(self) -> "WhatIf":
+        """What other ways to quantize the same floats would give.
+
+        Raises:
+            QdebugError: the tensors are not at hand, or cannot be read.
+        """
+        if self.unreadable:
+            raise QdebugError(self.unreadable)
+        session = _session_of(self._session, f"layer '{shown(self.name)}'")
+        return _what_ifs(session, [self.name])[self.name]
+
+    def recommend(self) -> "Recommendation":
+        """The smallest change that helps, of those that `what_if` tries; or why none does.
+
+        Raises:
+            QdebugError: as `what_if`.
+        """
+        from qdebug.advise.remedy import recommend
+
+        return recommend(self.what_if())
+
+    def explain(self, width: int = 80) -> str:
+        """The layer on one screen, as ``qdebug explain`` prints it.
+
+        Without its tensors (a saved report) it lacks the table of other ways to quantize.
+
+        Raises:
+            QdebugError: the layer cannot be read.
+        """
+        from qdebug.render.explain import explained
+
+        at_least_one("width", width)
+        if self.unreadable:
+            raise QdebugError(self.unreadable)
+        return explained(self, None if self._session is None else self.what_if(), width)
+
+    def __repr__(self) -> str:
+        facts = []
+        if self.diagnosis is not None:
+            facts = list(
+                dict.fromkeys(filter(None, (self.diagnosis.verdict, self.diagnosis.cause)))
+            )
+        if self.metrics is not None and self.metrics.rmse_scale is not None:
+            facts.append(f"rmse_scale {self.metrics.rmse_scale:.3g}")
+        return f"<Layer '{shown(self.name)}': {', '.join(facts)}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_session": None}  # open files and interpreters do not travel
+
+    def _repr_png_(self) -> bytes | None:
+        if self._session is not None:
+            with suppress(QdebugError):
+                return self.plot()._repr_png_()
+        return None
+
+
+@dataclass(frozen=True)
+class Report(core.Report):
+    """All layers of a source, in its order. In a notebook it shows itself as a table.
+
+    A fresh report can go back to its source's tensors: to draw a layer, or to try other ways to
+    quantize it. One that was saved or pickled has the figures alone.
+
+    >>> import numpy as np, qdebug
+    >>> x = np.linspace(-1, 1, 1000)
+    >>> report = qdebug.analyze({"conv1": qdebug.quantize(x)})
+    >>> report
+    <Report 1 layer, 1,000 elements: 1 ok>
+    >>> [layer.name for layer in report], "conv1" in report, report["conv1"].diagnosis.cause
+    (['conv1'], True, 'ok')
+    """
+
+    layers: Sequence[Layer]
+    _session: Session | None = field(default=None, compare=False, kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __contains__(self, name: object) -> bool:
+        return any(layer.name == name for layer in self.layers)
+
+    def __getitem__(self, name: str) -> Layer:
+        """The layer of this name, or the only one that has `name` as a part of its name.
+
+        Raises:
+            UnknownLayerError: there is no such layer, or there are several. It is a KeyError and a
+                QdebugError.
+        """
+        if not isinstance(name, str):
+            raise UnknownLayerError(f"found {name!r:.60}, expected a layer's name")
+        try:
+            (found,) = find([layer.name for layer in self.layers], name, part=True)
+        except QdebugError as error:
+            raise UnknownLayerError(str(error)) from None
+        except ValueError:
+            raise UnknownLayerError(f"'{shown(name)}' is a glob for several layers") from None
+        return next(layer for layer in self.layers if layer.name == found)
+
+    def worst(self, n: int = 5) -> list[Layer]:
+        """The `n` layers whose error is the largest multiple of what rounding alone gives.
+
+        Layers that have no figures are left out.
+        """
+        at_least_one("n", n)
+        measured = [layer for layer in self.layers if layer.badness >= 0]
+        return sorted(measured, key=lambda layer: -layer.badness)[:n]
+
+    def check(
+        self,
+        *,
+        fail_on: str | Sequence[str] = (),
+        config: PathName | None = None,
+        **limits: float | str,
+    ) -> CheckResult:
+        """Check every layer against limits, as ``qdebug check`` does.
+
+        Args:
+            fail_on: causes that no layer may have.
+            config: a configuration file whose limits apply, too.
+            limits: ``max_rmse_scale``, ``max_mean_error`` (steps), ``min_sqnr`` (dB),
+                ``max_range_waste``, ``max_clipped``, ``max_saturated`` (shares: 0.01 or "1%") and
+                ``max_abs_error``. Without any limit ``max_rmse_scale=0.7``.
+
+        Returns:
+            What is over a limit (`failures`); true where nothing is and all could be read.
+
+        >>> import qdebug
+        >>> report = qdebug.analyze({"conv1": qdebug.quantize([0.1, 0.2, 0.7])})
+        >>> bool(report.check(max_rmse_scale=0.5, max_clipped="1%"))
+        True
+
+        Raises:
+            QdebugError: no such limit or cause, or a bound that is none.
+        """
+        from qdebug.report.configuration import read_config
+
+        read = Config() if config is None else read_config(Path(file_name(config)))
+        causes = parse_causes(texts("fail_on", fail_on), "fail_on")
+        return check(
+            self,
+            limits_of(limits),
+            dict.fromkeys(read.fail_on, str(read.path)) | dict.fromkeys(causes, "fail_on"),
+            read,
+        )
+
+    def suggest(
+        self, *, top: int | None = None, budget: float | str | None = None
+    ) -> "Suggestions":
+        """The operators to leave in float, the one that helps most first.
+
+        Args:
+            top: at most this many.
+            budget: only the fewest that together remove this share of what all suggested operators
+                remove: 0.8 or "80%". That is the default without `top`.
+
+        Raises:
+            QdebugError: the report has no operator to judge, or a bad number.
+        """
+        from qdebug.advise.suggest import DEFAULT_BUDGET, chosen, suggestions
+
+        at_least_one("top", top)
+        share = DEFAULT_BUDGET if top is None else None
+        if budget is not None:
+            try:
+                share = parse_share(budget)
+            except QdebugError as error:
+                raise QdebugError(f"budget: {error}") from None
+        found = suggestions(self)
+        return replace(found, candidates=chosen(found.candidates, top=top, budget=share))
+
+    @overload
+    def suggest_for(
+        self,
+        form: Literal["names", "tflite", "onnxruntime"],
+        *,
+        top: int | None = None,
+        budget: float | str | None = None,
+    ) -> list[str]: ...
+    @overload
+    def suggest_for(
+        self,
+        form: Literal["ai-edge-quantizer"],
+        *,
+        top: int | None = None,
+        budget: float | str | None = None,
+    ) -> list[dict[str, Any]]: ...
+    def suggest_for(
+        self, form: str, *, top: int | None = None, budget: float | str | None = None
+    ) -> list[Any]:
+        """The operators to leave in float, as a converter takes them (docs/selective.md).
+
+        Args:
+            form: ``tflite`` for ``QuantizationDebugOptions(denylisted_nodes=...)``,
+                ``onnxruntime`` for ``quantize_static(nodes_to_exclude=...)``, ``ai-edge-quantizer``
+                for ``Quantizer.load_quantization_recipe``; ``names`` for the layers' own names.
+            top: as for `suggest`.
+            budget: as for `suggest`.
+
+        Raises:
+            QdebugError: as `suggest`; or the report is on models of another kind.
+        """
+        from qdebug.render.suggestions import check_form, values
+
+        check_form(form, self.sources)
+        return values(form, self, self.suggest(top=top, budget=budget).candidates)
+
+    def plot(self, path: PathName | None = None) -> "Picture":
+        """A picture of all layers' RMSE/scale against 0.289.
+
+        Args:
+            path: a PNG file to write it to.
+
+        Raises:
+            QdebugError: no layer has a finite element, or the file cannot be written.
+        """
+        from qdebug.render import plots
+
+        target = _png(path)
+        figure = plots.overview_figure(self)
+        if target is not None:
+            _save(figure, target)
+        return figure
+
+    def plot_layers(self, folder: PathName, layers: str | Sequence[str] = ()) -> list[Path]:
+        """Draw layers, each to a PNG file of its name; all in one pass over the source.
+
+        Args:
+            folder: where the files go; made where it is missing.
+            layers: names or globs; all layers where there is none.
+
+        Returns:
+            The files. A layer that is unreadable or has no finite element has none.
+
+        Raises:
+            QdebugError: the tensors are not at hand, or a file cannot be written.
+        """
+        from qdebug.render import plots
+
+        chosen = self._chosen(layers)
+        session = _session_of(self._session, "the report")
+        target = Path(file_name(folder))
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise QdebugError(f"{printable(str(target))}: {error.strerror}") from None
+        found = session.distributions(core.Report([], chosen))
+        drawn = [layer for layer in chosen if layer.name in found]
+        paths = [target / f"{stem}.png" for stem in file_stems(layer.name for layer in drawn)]
+        for layer, path in zip(drawn, paths, strict=True):
+            _save(plots.layer_figure(layer, found[layer.name]), path)
+        return paths
+
+    def what_if(self, layers: str | Sequence[str] = ()) -> "dict[str, WhatIf]":
+        """What other ways to quantize layers would give, by layer; in two passes over the source.
+
+        Args:
+            layers: names or globs; all readable layers where there is none.
+
+        Raises:
+            QdebugError: the tensors are not at hand, or cannot be read.
+        """
+        chosen = self._chosen(layers)
+        session = _session_of(self._session, "the report")
+        return _what_ifs(session, [layer.name for layer in chosen if not layer.unreadable])
+
+    def to_text(
+        self,
+        form: str = "table",
+        *,
+        columns: str | Sequence[str] | None = None,
+        per_channel: bool = False,
+        sort: str | None = None,
+        top: int | None = None,
+    ) -> str:
+        """The report as ``qdebug report`` writes it.
+
+        Args:
+            form: ``table``, ``markdown``, ``csv``, ``json`` or ``tflite-csv``.
+            columns: only these columns, in this order.
+            per_channel: a row a channel where a layer has them.
+            sort: a column to sort by, the worst first.
+            top: at most this many layers.
+
+        >>> import qdebug
+        >>> report = qdebug.analyze({"conv1": qdebug.quantize([0.1, 0.2, 0.7])})
+        >>> print(report.to_text("csv", columns=["layer", "num_elements"]), end="")
+        layer,num_elements
+        conv1,3
+
+        Raises:
+            QdebugError: no such form or column.
+        """
+        from qdebug.render.columns import View
+        from qdebug.render.forms import check_form, pieces
+
+        at_least_one("top", top)
+        names = None if columns is None else texts("columns", columns)
+        view = View(names, per_channel, sort, top)
+        check_form(form, view)
+        text = "".join(pieces(self, form, view))
+        if form == "table":
+            import click
+
+            return click.unstyle(text)
+        return text
+
+    def to_pandas(self, *, per_channel: bool = False) -> "pd.DataFrame":
+        """A data frame: a row for each layer, a column for each figure.
+
+        Args:
+            per_channel: a row a channel where a layer has them, and the column ``channel``.
+
+        Raises:
+            QdebugError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise MissingExtraError("to_pandas() needs", "pandas") from None
+        from qdebug.render.columns import COLUMNS, View, rows
+
+        body = rows(self, View(per_channel=per_channel))
+        names = [name for name in COLUMNS if per_channel or name != "channel"]
+        values = {name: [COLUMNS[name].value(row) for row in body] for name in names}
+        return pd.DataFrame(values).set_index("layer")
+
+    def save(self, path: PathName) -> None:
+        """Write the report as JSON (docs/report.md), for `qdebug.load` and the command line.
+
+        Args:
+            path: a file whose name ends in ``.json``.
+
+        Raises:
+            QdebugError: another name, or it cannot be written.
+        """
+        from qdebug.report.json import json_pieces
+
+        target = _ending(path, ".json")
+        with whole_file(target) as file:
+            for piece in json_pieces(self):
+                file.write(piece.encode())
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        from qdebug.render.table import head
+
+        found = Counter(layer.diagnosis.verdict for layer in self.layers if layer.diagnosis)
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in found.most_common())
+        return f"<Report {head(self)}{': ' if verdicts else ''}{verdicts}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_session": None}
+
+    def _repr_html_(self) -> str:
+        from qdebug.render.notebook import html_table
+
+        return html_table(self)
+
+    def _chosen(self, layers: str | Sequence[str]) -> list[Layer]:
+        """The layers that names or globs mean; all where there is none."""
+        names = [layer.name for layer in self.layers]
+        patterns = texts("layers", layers)
+        chosen = set(find_all(names, patterns)) if patterns else set(names)
+        return [layer for layer in self.layers if layer.name in chosen]
+
+
+def with_session(report: core.Report, session: Session | None = None) -> Report:
+    """The report, able to go back to the tensors of its session."""
+    layers = [
+        Layer(**_fields(layer), _session=session if layer.metrics else None)
+        for layer in report.layers
+    ]
+    return Report(**_fields(report) | {"layers": layers}, _session=session)
+
+
+def _fields(value: core.Report | core.LayerReport) -> dict[str, Any]:
+    kind = core.Report if isinstance(value, core.Report) else core.LayerReport
+    return {each.name: getattr(value, each.name) for each in fields(kind)}
+
+
+def _session_of(session: Session | None, what: str) -> Session:
+    if session is None:
+        raise QdebugError(
+            f"{what}: its tensors are not at hand: found a report that was saved, expected one "
+            "fresh from qdebug.analyze"
+        )
+    return session
+
+
+def _what_ifs(session: Session, names: Sequence[str]) -> "dict[str, WhatIf]":
+    from qdebug.advise.whatif import explore
+
+    _, found = explore(session, names)
+    for name in names:
+        if name not in found:
+            raise QdebugError(session.reasons(name)[0])
+    return found
+
+
+def _png(path: PathName | None) -> Path | None:
+    return None if path is None else _ending(path, ".png")
+
+
+def _ending(path: PathName, ending: str) -> Path:
+    target = Path(file_name(path))
+    if target.suffix.lower() != ending:
+        raise QdebugError(
+            f"found '{printable(str(target))}', expected a name that ends in {ending}"
+        )
+    return target
+
+
+def _save(figure: "Picture", path: Path) -> None:
+    from qdebug.render import plots
+
+    with whole_file(path) as file:
+        plots.save_png(figure, file)

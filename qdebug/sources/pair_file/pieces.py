@@ -1,0 +1,245 @@
+"""Pieces: one file's share of each layer; everything except the data is read and checked."""
+
+import math
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams
+from qdebug.errors import FieldError, QdebugError, locate
+from qdebug.names import printable, shown
+from qdebug.sources.npz.array import StoredArray, read_header, read_small
+from qdebug.sources.npz.member import BrokenMemberError
+from qdebug.sources.pair_file.fields import KINDS, TENSORS, normal_axis
+from qdebug.sources.storage import open_file, prefetch
+
+# A generous bound for the bytes of a member's header and its array's header, and the largest array
+# that is fetched together with its headers.
+_HEADERS = 1 << 10
+_SMALL = 1 << 16
+
+# Layers whose headers are fetched together.
+_FETCHED_LAYERS = 256
+
+# What error messages expect of a file.
+_EXPECTED = "an .npz file as numpy.savez writes it"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one file holds of a layer; `place` is the file's path for any process."""
+
+    path: str
+    place: str
+    floats: StoredArray
+    codes: StoredArray
+    model_floats: StoredArray | None
+    params: QuantParams
+    op: str | None
+    kind: str | None
+    nodes: tuple[str, ...]
+    inputs: tuple[str, ...] | None
+
+    @property
+    def arrays(self) -> list[StoredArray]:
+        """The floats, the codes and, if present, `model_floats`."""
+        arrays = [self.floats, self.codes, self.model_floats]
+        return [array for array in arrays if array is not None]
+
+    @property
+    def fortran(self) -> bool:
+        """Whether all arrays are in Fortran order."""
+        return all(array.fortran for array in self.arrays)
+
+    @property
+    def seekable(self) -> bool:
+        """Whether all arrays can be read from any element on, in the same order."""
+        same = all(array.fortran == self.fortran for array in self.arrays)
+        return same and all(array.member.stored for array in self.arrays)
+
+
+def read_file(names: tuple[str, str], templates: Mapping[str, str]) -> dict[str, Piece | str] | str:
+    """What a pair file holds: per layer a piece or an error; or why it is not a pair file.
+
+    `names` are the user's name for the file, and its path for any process.
+    """
+    name = shown(names[0]) or "''"
+    try:
+        with open_file(names[1]) as file:
+            if file.read(6) == b"\x93NUMPY":
+                return f"{name}: found a single array (.npy), expected {_EXPECTED}"
+            with zipfile.ZipFile(file) as archive:
+                members = _members(name, archive.infolist(), templates)
+            layers = iter(members.items())
+            pieces: dict[str, Piece | str] = {}
+            while some := list(islice(layers, _FETCHED_LAYERS)):
+                prefetch(file, [head for _, fields in some for head in _heads(fields)])
+                for layer, fields in some:
+                    pieces[layer] = _read_layer(file, names, layer, fields)
+            return pieces
+    except QdebugError as error:
+        return str(error)
+    except OSError as error:
+        return f"{name}: {printable(str(error.strerror or error))}"
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        return f"{name}: {error}; expected {_EXPECTED}"
+
+
+def _heads(fields: Mapping[str, Sequence[zipfile.ZipInfo]]) -> Iterator[tuple[int, int]]:
+    """Start and size of what will be read of a layer: tensors' headers, and all small arrays."""
+    for field, infos in fields.items():
+        for info in infos:
+            whole = field not in TENSORS and info.compress_size <= _SMALL
+            yield info.header_offset, _HEADERS + (info.compress_size if whole else 0)
+
+
+def _read_layer(
+    file: BinaryIO,
+    names: tuple[str, str],
+    layer: str,
+    fields: Mapping[str, Sequence[zipfile.ZipInfo]],
+) -> Piece | str:
+    """One file's piece of a layer, or an error message."""
+    try:
+        return _read_piece(file, names, fields)
+    except (FieldError, BrokenMemberError, MemoryError) as error:
+        return str(locate(error, file=shown(names[0]), layer=shown(layer)))
+
+
+def _members(
+    path: str, infos: Sequence[zipfile.ZipInfo], templates: Mapping[str, str]
+) -> dict[str, dict[str, list[zipfile.ZipInfo]]]:
+    """Layer -> field -> the members of that name (more than one is an error of the layer).
+
+    Raises:
+        QdebugError: there is no layer.
+    """
+    # The longest template first: if `{}_scale` and `{}` both match, `{}_scale` wins.
+    split = [(field, *template.split("{}")) for field, template in templates.items()]
+    split.sort(key=lambda entry: -len(entry[1] + entry[2]))
+    layers: dict[str, dict[str, list[zipfile.ZipInfo]]] = {}
+    for info in infos:
+        key = info.filename.removesuffix(".npy")
+        for field, prefix, suffix in split:
+            fits = key.startswith(prefix) and key.endswith(suffix)
+            if fits and len(key) >= len(prefix) + len(suffix):
+                name = key[len(prefix) : len(key) - len(suffix)]
+                layers.setdefault(name, {}).setdefault(field, []).append(info)
+                break
+    if not layers:
+        keys = [info.filename.removesuffix(".npy") for info in infos]
+        found = f"'{shown(keys[0])}'" if keys else "nothing"
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        raise QdebugError(
+            f"{path}: no layer: found {found}{more}, expected arrays named "
+            f"'{templates['float'].replace('{}', 'LAYER')}' and so on (see --keys)"
+        )
+    return layers
+
+
+def _read_piece(
+    file: BinaryIO, names: tuple[str, str], fields: Mapping[str, Sequence[zipfile.ZipInfo]]
+) -> Piece:
+    """One file's piece of a layer; everything except the data is checked.
+
+    Raises:
+        FieldError, BrokenMemberError: the arrays do not make a pair.
+    """
+    for field, infos in fields.items():
+        if len(infos) > 1:
+            raise FieldError(field, found=f"{len(infos)} arrays of this name", expected="one")
+    headers = {field: read_header(file, field, infos[0]) for field, infos in fields.items()}
+    for field in ("float", "quantized", "scale"):
+        if field not in headers:
+            raise FieldError(field, found="nothing", expected="an array")
+    floats, codes, model_floats = (
+        headers["float"],
+        headers["quantized"],
+        headers.get("model_float"),
+    )
+    for field, array in (("float", floats), ("model_float", model_floats)):
+        if array is not None and array.dtype.name not in FLOAT_DTYPES:
+            raise FieldError(field, found=str(array.dtype), expected=", ".join(FLOAT_DTYPES))
+    if codes.dtype.name not in CODE_DTYPES:
+        raise FieldError("quantized", found=str(codes.dtype), expected=", ".join(CODE_DTYPES))
+    for field, array in (("quantized", codes), ("model_float", model_floats)):
+        if array is not None and array.shape != floats.shape:
+            raise FieldError(
+                field, found=f"shape {array.shape}", expected=f"{floats.shape}, as 'float' has"
+            )
+    params = QuantParams.of(
+        _vector(file, headers["scale"], "scale", "f", "floats", floats.shape),
+        _vector(file, headers["zero_point"], "zero_point", "iu", "integers", floats.shape)
+        if "zero_point" in headers
+        else 0,
+        codes.dtype.name,
+        axis=normal_axis(_value(file, headers, "axis", "iu", "a whole number"), len(floats.shape)),
+        bits=_value(file, headers, "bits", "iu", "a whole number"),
+        narrow_range=bool(_value(file, headers, "narrow_range", "biu", "True or False")),
+    )
+    if params.axis is not None and floats.shape[params.axis] != params.channels:
+        raise FieldError(
+            "scale" if math.prod(headers["scale"].shape) > 1 else "zero_point",
+            found=f"{params.channels} values",
+            expected=f"1 or {floats.shape[params.axis]}, the length of axis {params.axis}",
+        )
+    kind = _value(file, headers, "kind", "U", "text")
+    if kind is not None and kind not in KINDS:
+        raise FieldError("kind", found=f"'{shown(kind)}'", expected=" or ".join(KINDS))
+    op = _value(file, headers, "op", "U", "text")
+    nodes = _texts(file, headers, "nodes")
+    inputs = _texts(file, headers, "inputs") if "inputs" in headers else None
+    return Piece(*names, floats, codes, model_floats, params, op, kind, nodes, inputs)
+
+
+def _value(
+    file: BinaryIO, headers: Mapping[str, StoredArray], field: str, kinds: str, expected: str
+) -> Any:
+    """The single value of an optional field, None if it is missing."""
+    if field not in headers:
+        return None
+    array = headers[field]
+    if array.dtype.kind not in kinds or math.prod(array.shape) != 1:
+        raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
+    try:
+        return read_small(file, array).item()
+    except (ValueError, SystemError):  # text that is no Unicode
+        raise FieldError(field, found="no text", expected=expected) from None
+
+
+def _texts(file: BinaryIO, headers: Mapping[str, StoredArray], field: str) -> tuple[str, ...]:
+    """The texts of an optional field, none if it is missing."""
+    if field not in headers:
+        return ()
+    array, expected = headers[field], "text: one, or a list"
+    if array.dtype.kind != "U" or len(array.shape) > 1:
+        raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
+    try:
+        return tuple(np.atleast_1d(read_small(file, array)).tolist())
+    except (ValueError, SystemError):  # text that is no Unicode
+        raise FieldError(field, found="no text", expected=expected) from None
+
+
+def _vector(
+    file: BinaryIO,
+    array: StoredArray,
+    field: str,
+    kinds: str,
+    expected: str,
+    tensor_shape: tuple[int, ...],
+) -> NDArray[Any]:
+    """A scale or zero point: one value, or as many as the length of some axis of the tensor."""
+    if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
+        raise FieldError(field, found=str(array.dtype), expected=expected)
+    if len(array.shape) > 1 or math.prod(array.shape) not in (1, *tensor_shape):
+        raise FieldError(
+            field,
+            found=f"shape {array.shape}",
+            expected=f"(), (1,) or (channels,) for a tensor of shape {tensor_shape}",
+        )
+    return read_small(file, array)
