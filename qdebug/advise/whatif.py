@@ -210,7 +210,9 @@ def _plans(layer: Layer, axis: int | None, seen: _Seen) -> list[tuple[str, str, 
     )
     weight = layer.kind == "weight"
     signed = "u" * recorded.dtype.startswith("u") + "int8"
-    affine = QuantScheme(recorded.dtype, recorded.bits, recorded.narrow_range)
+    affine = QuantScheme(
+        recorded.dtype, recorded.bits, recorded.narrow_range, rounding=recorded.rounding
+    )
     middle = replace(affine, symmetric=True, narrow_range=weight or recorded.narrow_range)
     same = middle if symmetric else affine
 
@@ -244,7 +246,7 @@ def _plans(layer: Layer, axis: int | None, seen: _Seen) -> list[tuple[str, str, 
         params = params_from_range(seen.low, seen.high, scheme, axis)
         plans.append(("per_channel", "channels", params))
     for bits, scheme in (
-        (16, QuantScheme("int16", None, weight, symmetric=True)),
+        (16, replace(affine, dtype="int16", bits=None, narrow_range=weight, symmetric=True)),
         (8, replace(same, dtype=signed, bits=None)),
         (4, replace(same, dtype=signed, bits=4)),
     ):
@@ -269,7 +271,7 @@ def _quantized(block: Block, params: QuantParams) -> Block:
     """The block with the codes that these parameters give."""
     x = block.floats.astype(np.float64)  # (outer, channels, inner)
     scale, zero_point = params.rows(block.first_channel, block.first_channel + x.shape[1])
-    codes = codes_of(x, scale, zero_point, params.code_range)
+    codes = codes_of(x, scale, zero_point, params.code_range, params.rounding)
     return Block(x, codes, first_channel=block.first_channel)
 
 

@@ -40,6 +40,7 @@ FIELDS = (
     "axis",
     "bits",
     "narrow_range",
+    "rounding",
     "model_float",
     "op",
     "kind",
@@ -361,6 +362,7 @@ def _read_piece(
             raise FieldError(
                 field, found=f"shape {array.shape}", expected=f"{floats.shape}, as 'float' has"
             )
+    rounding = _value(file, headers, "rounding", "U", "text")
     params = QuantParams.of(
         _vector(file, headers["scale"], "scale", "f", "floats", floats.shape),
         _vector(file, headers["zero_point"], "zero_point", "iu", "integers", floats.shape)
@@ -370,6 +372,7 @@ def _read_piece(
         axis=_axis(_value(file, headers, "axis", "iu", "a whole number"), len(floats.shape)),
         bits=_value(file, headers, "bits", "iu", "a whole number"),
         narrow_range=bool(_value(file, headers, "narrow_range", "biu", "True or False")),
+        rounding="half_away" if rounding is None else rounding,
     )
     if params.axis is not None and floats.shape[params.axis] != params.channels:
         raise FieldError(
@@ -454,6 +457,7 @@ def _check_same(piece: _Piece, first: _Piece) -> None:
         "axis": (ours.axis, theirs.axis),
         "bits": (ours.bits, theirs.bits),
         "narrow_range": (ours.narrow_range, theirs.narrow_range),
+        "rounding": (ours.rounding, theirs.rounding),
         "op": (piece.op, first.op),
         "kind": (piece.kind, first.kind),
         "nodes": (" ".join(piece.nodes) or None, " ".join(first.nodes) or None),
