@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qdebug.arguments import as_array, texts, whole
-from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams
+from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams, Rounding
 from qdebug.errors import FieldError, QdebugError
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
 from qdebug.measure.slabs import hand_over
@@ -24,7 +24,7 @@ class Pair:
         floats: the float reference x, any shape.
         codes: the codes q, of the same shape.
         params: how it is quantized: `scale`, `zero_point`, `axis`, `bits`, `narrow_range`,
-            `dtype`, `qmin` and `qmax`.
+            `rounding`, `dtype`, `qmin` and `qmax`.
         model_float: the same tensor in a run of the whole float model, if known.
         op: the operator that makes it, if known.
         kind: ``activation``, ``weight`` or ``bias``, if known.
@@ -49,6 +49,7 @@ class Pair:
         *,
         bits: int | None = None,
         narrow_range: bool = False,
+        rounding: Rounding = "half_away",
         model_float: ArrayLike | None = None,
         op: str | None = None,
         kind: str | None = None,
@@ -64,6 +65,7 @@ class Pair:
             axis: the channel axis, if there is more than one scale; may be negative.
             bits: bits in use, if fewer than the codes' type has.
             narrow_range: the lowest code is not used.
+            rounding: ``half_away`` from zero, as in TFLite, or ``half_even``, as in ONNX.
             model_float: of the type and shape of `floats`.
             op: such as ``CONV_2D``.
             kind: ``activation``, ``weight`` or ``bias``.
@@ -99,6 +101,7 @@ class Pair:
             axis=normal_axis(whole("field 'axis'", axis), x.ndim),
             bits=whole("field 'bits'", bits),
             narrow_range=narrow_range,
+            rounding=rounding,
         )
         if params.axis is not None and x.shape[params.axis] != params.channels:
             raise FieldError(

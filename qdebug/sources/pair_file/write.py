@@ -106,6 +106,8 @@ class PairFileWriter:
             self._write(name, "bits", params.bits)
         if params.narrow_range:
             self._write(name, "narrow_range", True)
+        if params.rounding != "half_away":
+            self._write(name, "rounding", params.rounding)
         for field, text in (("op", op), ("kind", kind)):
             if text is not None:
                 self._write(name, field, text)
