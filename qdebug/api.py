@@ -209,7 +209,7 @@ def quantize(
         bits: bits in use, where the type has more.
         symmetric: the zero point is the middle code.
         narrow_range: the lowest code is not used.
-        axis: the channel axis, for a scale a channel.
+        axis: the channel axis, for one scale per channel.
         range_from: the range that the codes cover: ``minmax``; ``mse``, with the least mean squared
             error; or a percentage of the elements, such as 99.9.
         value_range: the least and the largest float to cover, instead; for tensors with one scale.
