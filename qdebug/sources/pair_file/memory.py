@@ -29,6 +29,7 @@ class Pair:
         op: the operator that makes it, if known.
         kind: ``activation``, ``weight`` or ``bias``, if known.
         nodes: the float model's names for the operator.
+        inputs: the layers that feed the operator; None if unknown.
     """
 
     floats: NDArray[Any]
@@ -38,6 +39,7 @@ class Pair:
     op: str | None
     kind: str | None
     nodes: tuple[str, ...]
+    inputs: tuple[str, ...] | None
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Pair:
         op: str | None = None,
         kind: str | None = None,
         nodes: str | Sequence[str] = (),
+        inputs: str | Sequence[str] | None = None,
     ) -> None:
         """Check and keep the arrays. Arguments are those of a pair file (docs/pair-file.md).
 
@@ -70,6 +73,7 @@ class Pair:
             op: such as ``CONV_2D``.
             kind: ``activation``, ``weight`` or ``bias``.
             nodes: one name or several.
+            inputs: names of other layers; none for a constant or a model's input.
 
         >>> pair = Pair([0.1, 0.2], np.array([1, 2], np.int8), scale=0.1)
         >>> pair
@@ -113,6 +117,7 @@ class Pair:
             check_codes(q, params)
         fields = {"floats": x, "codes": q, "params": params, "model_float": m}
         fields |= {"op": op, "kind": kind, "nodes": tuple(texts("nodes", nodes))}
+        fields["inputs"] = None if inputs is None else tuple(texts("inputs", inputs))
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
@@ -198,7 +203,7 @@ class MemoryPairs:
         self.notes: Sequence[str] = []
         self.skipped: Sequence[tuple[str, str]] = []
         self.layers: Sequence[Layer | UnreadableLayer] = [
-            Layer(name, p.params, p.floats.shape, p.op, p.kind, p.nodes)
+            Layer(name, p.params, p.floats.shape, p.op, p.kind, p.nodes, inputs=p.inputs)
             for name, p in self._pairs.items()
         ]
 

@@ -121,7 +121,7 @@ class PairFileWriter:
         tensors = {"float": pair.floats, "quantized": pair.codes}
         if pair.model_float is not None:
             tensors["model_float"] = pair.model_float
-        self.add(name, tensors, pair.params, pair.op, pair.kind, pair.nodes)
+        self.add(name, tensors, pair.params, pair.op, pair.kind, pair.nodes, pair.inputs)
 
     def _write(self, name: str, field: str, value: ArrayLike | SpooledArray) -> None:
         info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date, so the bytes are reproducible
