@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
 
-.PHONY: demo test lint format docs bench bench-scale samples clean
+.PHONY: demo test quick lint format docs bench bench-scale samples clean
 
 ## demo: the tool on a real network: table, picture, failing check
 demo: .venv/core
@@ -19,9 +19,13 @@ demo: .venv/core
 	@$(BIN)/qdebug check sample_models/digits_faulty.npz; status=$$?; \
 	  echo "exit status $$status"; test $$status -eq 1
 
-## test: all tests
+## test: all tests, on two cores
 test: .venv/dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+## quick: the inner loop, without the tests that are marked slow
+quick: .venv/dev
+	$(BIN)/pytest -m "not slow" -n 2
 
 ## lint: formatting, lint and types
 lint: .venv/dev

@@ -201,7 +201,7 @@ def test_floats_are_quantized_by_any_scheme(
     ("options", "said"),
     [
         ({"dtype": "int4"}, "found int4, expected codes of int8"),
-        ({"dtype": object()}, "expected codes of int8"),
+        ({"dtype": 3.5}, "expected codes of int8"),
         ({"bits": 9}, "field 'bits': found 9, expected 2 to 8 for int8"),
         ({"bits": 4.5}, "bits: found 4.5, expected a whole number"),
         ({"axis": 2}, "field 'axis': found 2, expected an axis of a tensor of 2 axes"),
