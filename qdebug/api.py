@@ -146,6 +146,7 @@ def compare(
     *,
     bits: int | None = None,
     narrow_range: bool = False,
+    rounding: Rounding = "half_away",
     model_float: ArrayLike | None = None,
     kind: str | None = None,
     name: str = "tensor",
@@ -160,6 +161,7 @@ def compare(
         axis: the channel axis, if there is more than one scale.
         bits: bits in use, if fewer than the codes' type has.
         narrow_range: the lowest code is not used.
+        rounding: ``half_away`` from zero, as in TFLite, or ``half_even``, as in ONNX.
         model_float: the same tensor in a run of the whole float model.
         kind: ``activation``, ``weight`` or ``bias``: the advice depends on it.
         name: the layer's name in messages and plots.
@@ -172,8 +174,8 @@ def compare(
     Raises:
         QdebugError: the arrays do not make a pair.
     """
-    about = {"bits": bits, "narrow_range": narrow_range, "model_float": model_float, "kind": kind}
-    pair = named_pair(name, x, q, scale, zero_point, axis, **about)
+    about = {"bits": bits, "narrow_range": narrow_range, "rounding": rounding, "kind": kind}
+    pair = named_pair(name, x, q, scale, zero_point, axis, model_float=model_float, **about)
     return analyze({name: pair}).layers[0]
 
 
@@ -227,7 +229,7 @@ def quantize(
     """
     floats = floats_of("float", x)
     one_of("rounding", rounding, get_args(Rounding))
-    scheme = QuantScheme(_type_name(dtype), whole("bits", bits), narrow_range, symmetric)
+    scheme = QuantScheme(_type_name(dtype), whole("bits", bits), narrow_range, symmetric, rounding)
     along = normal_axis(whole("axis", axis), floats.ndim)
     if value_range is None:
         params = fitted(floats, scheme, along, range_from)
@@ -241,12 +243,13 @@ def quantize(
         params = affine.params_from_range(ends[0], ends[1], scheme)
     return Pair(
         floats,
-        affine.quantize(floats, params, rounding),
+        affine.quantize(floats, params),
         params.scale,
         params.zero_point,
         params.axis,
         bits=params.bits,
         narrow_range=params.narrow_range,
+        rounding=params.rounding,
     )
 
 

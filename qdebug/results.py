@@ -216,7 +216,7 @@ class Report(core.Report):
         """The operators to leave in float, the one that helps most first.
 
         Args:
-            top: at most this many.
+            top: how many to keep, from the first.
             budget: only the fewest that together remove this share of what all suggested operators
                 remove: 0.8 or "80%". That is the default without `top`.
 
@@ -344,9 +344,9 @@ class Report(core.Report):
         Args:
             form: ``table``, ``markdown``, ``csv``, ``json`` or ``tflite-csv``.
             columns: only these columns, in this order.
-            per_channel: a row a channel where a layer has them.
+            per_channel: whether a layer with channels gets one row per channel.
             sort: a column to sort by, the worst first.
-            top: at most this many layers.
+            top: how many layers to keep, from the first.
 
         >>> import qdebug
         >>> report = qdebug.analyze({"conv1": qdebug.quantize([0.1, 0.2, 0.7])})
@@ -375,7 +375,8 @@ class Report(core.Report):
         """A data frame: a row for each layer, a column for each figure.
 
         Args:
-            per_channel: a row a channel where a layer has them, and the column ``channel``.
+            per_channel: whether a layer with channels gets one row per channel; adds the column
+                ``channel``.
 
         Raises:
             QdebugError: pandas is not installed.

@@ -17,13 +17,11 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from qdebug.arithmetic.affine import QuantParams, QuantScheme, params_from_range, quantize
-from qdebug.measure.figures import Figures
 from qdebug.measure.layer import Layer
 from qdebug.measure.metrics import layers_metrics
-from qdebug.measure.statistics import Statistics
 from qdebug.report.diagnosis import CAUSES, Diagnosis
 from qdebug.report.report import layer_report
-from tests.visits import ArrayPart, blocks_of
+from tests.visits import statistics_of
 
 Floats = NDArray[np.float64]
 
@@ -206,15 +204,6 @@ def make(rng: np.random.Generator, fault: str) -> Case:
     return Case(fault, what, x, codes, params, gross)
 
 
-def measured(case: Case) -> Statistics:
-    """The layer's statistics."""
-    layer = Layer("layer", case.params, case.x.shape)
-    figures = Figures(case.params)
-    for _, block in blocks_of(ArrayPart(layer, case.x, case.codes)):
-        figures.add(layer, block)
-    return figures.statistics
-
-
 def diagnosed(cases: Iterable[Case]) -> Iterator[tuple[str, str, Diagnosis]]:
     """Each case's fault, its description, and what qdebug says of the layer.
 
@@ -222,7 +211,12 @@ def diagnosed(cases: Iterable[Case]) -> Iterator[tuple[str, str, Diagnosis]]:
     """
     cases = iter(cases)
     while batch := [
-        (case.fault, case.description, Layer("layer", case.params, case.x.shape), measured(case))
+        (
+            case.fault,
+            case.description,
+            Layer("layer", case.params, case.x.shape),
+            statistics_of(case.x, case.codes, case.params),
+        )
         for case in islice(cases, _TOGETHER)
     ]:
         figures = layers_metrics([(statistics, layer.params) for _, _, layer, statistics in batch])

@@ -21,6 +21,8 @@ def random_layer(rng: np.random.Generator, elements: int = 12) -> dict[str, Any]
         fields["bits"] = int(rng.integers(2, type_bits + 1))
     if rng.random() < 0.3:
         fields["narrow_range"] = True
+    if rng.random() < 0.3:
+        fields["rounding"] = str(rng.choice(["half_even", "half_away"]))
     qmin, qmax = oracle.code_range(dtype, fields.get("bits"), fields.get("narrow_range", False))
 
     channels, along = 1, ()
@@ -89,6 +91,7 @@ def expected(fields: dict[str, Any]) -> dict[str, Any]:
         fields.get("bits"),
         fields.get("narrow_range", False),
         fields.get("model_float"),
+        fields.get("rounding", "half_away"),
     )
 
 

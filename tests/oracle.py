@@ -24,8 +24,9 @@ def round_half_away(t):
     return np.where(to_below == to_above, np.where(t < 0, below, above), nearest)
 
 
-def ideal_codes(x, scale, zero_point, qmin, qmax):
-    return np.clip(round_half_away(x / scale) + zero_point, qmin, qmax)
+def ideal_codes(x, scale, zero_point, qmin, qmax, rounding="half_away"):
+    rounded = np.rint(x / scale) if rounding == "half_even" else round_half_away(x / scale)
+    return np.clip(rounded + zero_point, qmin, qmax)
 
 
 def clipped_error_share(x, best, s, z, qmin, qmax):
@@ -34,7 +35,17 @@ def clipped_error_share(x, best, s, z, qmin, qmax):
     return error[outside].sum() / error.sum() if error.sum() > 0 else None
 
 
-def figures(x, q, scale, zero_point=0, axis=None, bits=None, narrow_range=False, model_float=None):
+def figures(
+    x,
+    q,
+    scale,
+    zero_point=0,
+    axis=None,
+    bits=None,
+    narrow_range=False,
+    model_float=None,
+    rounding="half_away",
+):
     """All figures as a dictionary; None where a figure cannot be had."""
     qmin, qmax = code_range(q.dtype.name, bits, narrow_range)
     x = np.asarray(x, np.float64)
@@ -56,9 +67,8 @@ def figures(x, q, scale, zero_point=0, axis=None, bits=None, narrow_range=False,
     for channel in channels:
         here = channel & finite
         if here.any():
-            ends = ideal_codes(
-                np.array([x[here].min(), x[here].max()]), s[here][0], z[here][0], qmin, qmax
-            )
+            ends = np.array([x[here].min(), x[here].max()])
+            ends = ideal_codes(ends, s[here][0], z[here][0], qmin, qmax, rounding)
             low.append((ends[0] - qmin) / (qmax - qmin))
             high.append((qmax - ends[1]) / (qmax - qmin))
     m = None if model_float is None else np.asarray(model_float, np.float64)[finite]
@@ -68,7 +78,7 @@ def figures(x, q, scale, zero_point=0, axis=None, bits=None, narrow_range=False,
         return out
     d = (q - z) * s
     e = d - x
-    best = ideal_codes(x, s, z, qmin, qmax)
+    best = ideal_codes(x, s, z, qmin, qmax, rounding)
     out |= {
         "mean_error": e.mean(),
         "mean_error_scale": (e / s).mean(),

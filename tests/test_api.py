@@ -131,7 +131,11 @@ def test_pairs_in_memory_have_the_figures_of_their_file(tmp_path: Path) -> None:
     for number in range(20):
         fields = random_layer(rng)
         floats, codes, scale = (fields.pop(name) for name in ("float", "quantized", "scale"))
-        about = {"op": "CONV_2D", "kind": "weight", "nodes": ("a", "b")} if number % 2 else {}
+        about = (
+            {"op": "CONV_2D", "kind": "weight", "nodes": ("a", "b"), "inputs": "layer/0"}
+            if number % 2
+            else {}
+        )
         pairs[f"layer/{number}"] = qdebug.Pair(floats, codes, scale, **fields, **about)
     in_memory = qdebug.analyze(pairs)
     assert in_memory.sources == []

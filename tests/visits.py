@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.figures import Figures
 from qdebug.measure.layer import Block, Layer, Part, Visitor
 from qdebug.measure.slabs import hand_over
+from qdebug.measure.statistics import Statistics
 
 
 class Kept:
@@ -55,6 +57,14 @@ class ArrayPart:
 
     def read(self, visitor: Visitor) -> None:
         hand_over(visitor, self.layer, self.x, self.q)
+
+
+def statistics_of(x: np.ndarray, q: np.ndarray, params: QuantParams) -> Statistics:
+    """The statistics of a layer in memory."""
+    figures = Figures(params)
+    for layer, block in blocks_of(ArrayPart(Layer("layer", params, x.shape), x, q)):
+        figures.add(layer, block)
+    return figures.statistics
 
 
 class ArraySource:

@@ -294,7 +294,9 @@ def _plans(layer: Layer, look: Look, metrics: Metrics) -> list[_Plan]:
     low, high = ends
     weight = layer.kind == "weight"
     signed = "u" * recorded.dtype.startswith("u") + "int8"
-    affine = QuantScheme(recorded.dtype, recorded.bits, recorded.narrow_range)
+    affine = QuantScheme(
+        recorded.dtype, recorded.bits, recorded.narrow_range, rounding=recorded.rounding
+    )
     middle = replace(affine, symmetric=True, narrow_range=weight or recorded.narrow_range)
     same = middle if symmetric else affine
 
@@ -331,7 +333,7 @@ def _plans(layer: Layer, look: Look, metrics: Metrics) -> list[_Plan]:
             params = params_from_range(*look.ranges, scheme, axis)
             plans.append(("per_channel", "channels", params))
     for bits, scheme in (
-        (16, QuantScheme("int16", None, weight, symmetric=True)),
+        (16, replace(affine, dtype="int16", bits=None, narrow_range=weight, symmetric=True)),
         (8, replace(same, dtype=signed, bits=None)),
         (4, replace(same, dtype=signed, bits=4)),
     ):
@@ -344,5 +346,5 @@ def _quantized(block: Block, params: QuantParams) -> Block:
     """The block with codes computed with these parameters."""
     x = block.floats.astype(np.float64)  # (outer, channels, inner)
     scale, zero_point = params.rows(block.first_channel, block.first_channel + x.shape[1])
-    codes = codes_of(x, scale, zero_point, (params.qmin, params.qmax))
+    codes = codes_of(x, scale, zero_point, params.code_range, params.rounding)
     return Block(x, codes, first_channel=block.first_channel)

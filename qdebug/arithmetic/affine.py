@@ -8,7 +8,7 @@ Words and formulas as in TensorFlow Lite's quantization specification
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,6 +79,7 @@ class QuantScheme:
         bits: number of bits in use; None for all of the type's.
         narrow_range: the lowest code is not used.
         symmetric: the zero point is the middle code (0 for signed types).
+        rounding: halves away from zero or to even.
 
     >>> QuantScheme("uint8", bits=4).code_range
     (0, 15)
@@ -91,6 +92,7 @@ class QuantScheme:
     bits: int | None = None
     narrow_range: bool = False
     symmetric: bool = False
+    rounding: Rounding = "half_away"
 
     def __post_init__(self) -> None:
         code_range(self.dtype, self.bits, self.narrow_range)
@@ -112,6 +114,7 @@ class QuantParams:
         axis: the channel axis (TFLite: quantized dimension); None for one scale per tensor.
         bits: number of bits in use, at most what the type has.
         narrow_range: the lowest code is not used.
+        rounding: ``half_away`` from zero as TFLite does, ``half_even`` as ONNX and NumPy do.
 
     Use `QuantParams.of` to make one from what a user gives.
     """
@@ -122,6 +125,7 @@ class QuantParams:
     axis: int | None
     bits: int
     narrow_range: bool
+    rounding: Rounding = "half_away"
 
     @classmethod
     def of(
@@ -133,6 +137,7 @@ class QuantParams:
         axis: int | None = None,
         bits: int | None = None,
         narrow_range: bool = False,
+        rounding: Rounding = "half_away",
     ) -> "QuantParams":
         """Checked parameters: scale and zero point of shape (), (1,) or (channels,).
 
@@ -141,7 +146,7 @@ class QuantParams:
 
         Raises:
             FieldError: a scale that is not finite and above zero, a zero point outside the code
-                range, vectors of different lengths, or channels without an axis.
+                range, vectors of different lengths, channels without an axis, or no such rounding.
         """
         qmin, qmax = code_range(dtype, bits, narrow_range)
         scales = np.array(scale, np.float64, ndmin=1)
@@ -165,6 +170,9 @@ class QuantParams:
                 found=_first(zeros, outside),
                 expected=f"codes from {qmin} to {qmax}",
             )
+        if rounding not in get_args(Rounding):
+            expected = " or ".join(get_args(Rounding))
+            raise FieldError("rounding", found=f"{rounding!r:.60}", expected=expected)
         channels = max(scales.size, zeros.size)
         for field, vector in (("scale", scales), ("zero_point", zeros)):
             if vector.size not in (1, channels):
@@ -182,6 +190,7 @@ class QuantParams:
             axis=axis if channels > 1 else None,
             bits=np.dtype(dtype).itemsize * 8 if bits is None else bits,
             narrow_range=bool(narrow_range),
+            rounding=rounding,
         )
 
     @property
@@ -260,17 +269,17 @@ def codes_of(
     return np.clip(np.where(np.isnan(codes), zero_point, codes), *code_limits)
 
 
-def quantize(
-    x: ArrayLike, params: QuantParams, rounding: Rounding = "half_away"
-) -> NDArray[np.integer[Any]]:
-    """The codes Q(x) of floats `x`, of any shape, in the type of `params`.
+def quantize(x: ArrayLike, params: QuantParams) -> NDArray[np.integer[Any]]:
+    """The codes Q(x) of floats `x`, of any shape, in the type and with the rounding of `params`.
 
     >>> quantize([-20.0, 0.0, 1000.0], QuantParams.of(4.0, -123, "int8"))
     array([-128, -123,  127], dtype=int8)
+    >>> quantize([0.5, 1.5], QuantParams.of(1.0, rounding="half_even"))
+    array([0, 2], dtype=int8)
     """
     floats = np.asarray(x, np.float64)
     scale, zero_point = params.along(floats.ndim)
-    codes = codes_of(floats, scale, zero_point, params.code_range, rounding)
+    codes = codes_of(floats, scale, zero_point, params.code_range, params.rounding)
     return codes.astype(params.dtype)
 
 
@@ -333,4 +342,5 @@ def params_from_range(
         axis=axis,
         bits=scheme.bits,
         narrow_range=scheme.narrow_range,
+        rounding=scheme.rounding,
     )

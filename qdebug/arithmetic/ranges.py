@@ -177,7 +177,7 @@ def _squared_error(
     for channels, elements in _tiles(rows.shape):
         x = rows[channels, elements]
         scale, zero_point = params.rows(channels.start, channels.stop)
-        codes = codes_of(x, scale, zero_point, params.code_range)
+        codes = codes_of(x, scale, zero_point, params.code_range, params.rounding)
         with np.errstate(over="ignore", invalid="ignore"):  # floats near float64's largest
             error = np.square((codes - zero_point) * scale - x)
             if weights is not None:

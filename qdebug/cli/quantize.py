@@ -100,7 +100,8 @@ def _range_choice(
     type=click.Choice(["half-away", "half-even"]),
     default="half-away",
     show_default=True,
-    help="Round halves away from zero, as TFLite does, or to even, as ONNX does.",
+    help="Round halves away from zero, as TFLite does, or to even, as ONNX does. The pair file "
+    "stores which.",
 )
 def command(
     weights: Path,
@@ -119,7 +120,13 @@ def command(
         raise click.UsageError("--axis and --range cannot be combined: --range is not per channel")
     if range_from is not None and fixed is not None:
         raise click.UsageError("--range-from and --range cannot be combined")
-    wanted = QuantScheme(dtype, bits, narrow_range, symmetric=scheme == "symmetric")
+    wanted = QuantScheme(
+        dtype,
+        bits,
+        narrow_range,
+        symmetric=scheme == "symmetric",
+        rounding="half_even" if rounding == "half-even" else "half_away",
+    )
     layers = 0
     with whole_file(output) as file, PairFileWriter(file) as pairs:
         for name, x in _float_arrays(weights):
@@ -136,7 +143,7 @@ def command(
                 params = _params(x, wanted, along, fixed, range_from)
             except FieldError as error:
                 raise locate(error, file=printable(str(weights)), layer=printable(name)) from None
-            codes = quantize(x, params, "half_even" if rounding == "half-even" else "half_away")
+            codes = quantize(x, params)
             pairs.add(name, {"float": x, "quantized": codes}, params)
             layers += 1
         if not layers:

@@ -239,6 +239,10 @@ def _range_waste(
     scale = np.concatenate([params.scale for _, params in layers])
     zero_point = np.concatenate([params.zero_point for _, params in layers])
     lowest, highest = codes_of(extremes, scale, zero_point, (qmin, qmax))
+    half_even = of_params(lambda p: p.rounding == "half_even") > 0
+    if half_even.any():
+        evenly = codes_of(extremes, scale, zero_point, (qmin, qmax), "half_even")
+        lowest, highest = np.where(half_even, evenly, (lowest, highest))
     span = np.where(told, qmax - qmin, np.nan)
     return (lowest - qmin) / span, (qmax - highest) / span
 

@@ -15,7 +15,13 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import Float64Array, QuantParams, codes_of, representable_range
+from qdebug.arithmetic.affine import (
+    Float64Array,
+    QuantParams,
+    Rounding,
+    codes_of,
+    representable_range,
+)
 from qdebug.measure.layer import Block
 
 # An error under half a step means that the code is Q(x) itself. The margin is for float64's
@@ -223,7 +229,7 @@ def measure(block: Block, params: QuantParams) -> Statistics:
     """The statistics of one block, for the block's own channels."""
     first = block.first_channel
     scale, zero_point = params.rows(first, first + block.floats.shape[1])
-    limits = params.code_range
+    limits, rounding = params.code_range, params.rounding
 
     def rows() -> tuple[Float64Array, Float64Array, Float64Array | None]:
         model = None if block.model_float is None else _rows(block.model_float, "m")
@@ -232,9 +238,9 @@ def measure(block: Block, params: QuantParams) -> Statistics:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         x, q, m = rows()
         given = _as_given(block.floats, x), _as_given(block.codes, q)
-        statistics = _measure_finite(x, q, m, given, scale, zero_point, limits)
+        statistics = _measure_finite(x, q, m, given, scale, zero_point, limits, rounding)
         if not np.isfinite(statistics.x_sum).all():  # some element is not
-            statistics = _measure_gaps(*rows(), scale, zero_point, limits)
+            statistics = _measure_gaps(*rows(), scale, zero_point, limits, rounding)
         return replace(statistics, first_channel=first) if first else statistics
 
 
@@ -283,6 +289,7 @@ def _measure_gaps(
     scale: Float64Array,
     zero_point: NDArray[np.int64],
     limits: tuple[int, int],
+    rounding: Rounding,
 ) -> Statistics:
     """Statistics where some elements are not finite: those channels one by one, without them."""
     channels, elements = x.shape
@@ -301,6 +308,7 @@ def _measure_gaps(
             scale[rows],
             zero_point[rows],
             limits,
+            rounding,
         )
         merged.table[:, rows] = part.table
         merged.non_finite[rows] = elements - np.count_nonzero(kept)
@@ -315,6 +323,7 @@ def _measure_finite(
     scale: Float64Array,
     zero_point: NDArray[np.int64],
     limits: tuple[int, int],
+    rounding: Rounding,
 ) -> Statistics:
     """Statistics of rows (channels, elements), all finite; `q` is overwritten.
 
@@ -375,7 +384,7 @@ def _measure_finite(
         s_here, z_here = s[row], z[row]
         if not doubtful.all():  # a zero has no sign, but an error
             e_outward = _dot(np.sign(x, out=spare), e)
-        ideal = codes_of(doubtful, s_here, z_here, limits) - z_here
+        ideal = codes_of(doubtful, s_here, z_here, limits, rounding) - z_here
         e.reshape(-1)[place] = best_error = ideal * s_here - doubtful
         quantizer_square = _dot(e, e) / s**2
         carried_square = _summed(row, (steps_here - ideal) ** 2, channels)

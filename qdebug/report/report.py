@@ -67,6 +67,7 @@ class LayerReport:
     dtype: str | None = None
     bits: int | None = None
     narrow_range: bool | None = None
+    rounding: str | None = None
     shape: list[int] | None = None
     axis: int | None = None
     scale: float | list[float] | None = None
@@ -142,6 +143,7 @@ def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> Laye
         dtype=params.dtype,
         bits=params.bits,
         narrow_range=params.narrow_range,
+        rounding=params.rounding,
         shape=list(layer.shape),
         axis=params.axis,
         scale=scales if per_channel else scales[0],

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import QuantParams
+from qdebug.arithmetic.affine import QuantParams, Rounding
 from qdebug.errors import FieldError
 from qdebug.sources.onnx.graph import CODE_TYPES, Graph, Node
 from qdebug.sources.onnx.network import Network, Operator, form_of
 
 # An operator that packs its weights in its own layout.
 PACKED = "MatMulNBits"
+
+# QuantizeLinear rounds halves to even; so do onnxruntime's integer kernels and NumPy, with which
+# quantizers make the weights.
+_ROUNDING: Rounding = "half_even"
 
 # Operators whose third operand is a bias.
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
@@ -282,7 +286,7 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
         raise FieldError("zero_point", found=str(zero_point.dtype), expected="integers")
     zero_point = _squeezed(zero_point)
     if not scale.ndim and not zero_point.ndim:
-        return QuantParams.of(scale, zero_point, dtype, bits=bits)
+        return QuantParams.of(scale, zero_point, dtype, bits=bits, rounding=_ROUNDING)
     if not -len(shape) <= tensor.axis < len(shape):
         raise FieldError(
             "axis", found=str(tensor.axis), expected=f"an axis of a tensor of {len(shape)} axes"
@@ -296,8 +300,8 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
         scale, zero_point = (
             np.moveaxis(v, axis, -1).reshape(-1) if v.ndim else v for v in (scale, zero_point)
         )
-        return QuantParams.of(scale, zero_point, dtype, axis=0, bits=bits)
-    params = QuantParams.of(scale, zero_point, dtype, axis=axis, bits=bits)
+        return QuantParams.of(scale, zero_point, dtype, axis=0, bits=bits, rounding=_ROUNDING)
+    params = QuantParams.of(scale, zero_point, dtype, axis=axis, bits=bits, rounding=_ROUNDING)
     if params.channels not in (1, shape[axis]):
         expected = " or ".join(map(str, sorted({1, shape[axis]})))
         raise FieldError(

@@ -320,9 +320,7 @@ class _Models:
             feeds[spec.name] = values
             params = self._input_params.get(quantized.name)
             quantized_feeds[quantized.name] = (
-                quantize(values, params, "half_even")
-                if params
-                else values.astype(quantized.dtype, copy=False)
+                quantize(values, params) if params else values.astype(quantized.dtype, copy=False)
             )
         return feeds, quantized_feeds
 

@@ -17,6 +17,7 @@ FIELDS = (
     "axis",
     "bits",
     "narrow_range",
+    "rounding",
     "model_float",
     "op",
     "kind",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qdebug.arguments import as_array, texts, whole
-from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams
+from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams, Rounding
 from qdebug.errors import FieldError, QdebugError
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
 from qdebug.measure.slabs import hand_over
@@ -24,11 +24,12 @@ class Pair:
         floats: the float reference x, any shape.
         codes: the codes q, of the same shape.
         params: how it is quantized: `scale`, `zero_point`, `axis`, `bits`, `narrow_range`,
-            `dtype`, `qmin` and `qmax`.
+            `rounding`, `dtype`, `qmin` and `qmax`.
         model_float: the same tensor in a run of the whole float model, if known.
         op: the operator that makes it, if known.
         kind: ``activation``, ``weight`` or ``bias``, if known.
         nodes: the float model's names for the operator.
+        inputs: the layers that feed the operator; None if unknown.
     """
 
     floats: NDArray[Any]
@@ -38,6 +39,7 @@ class Pair:
     op: str | None
     kind: str | None
     nodes: tuple[str, ...]
+    inputs: tuple[str, ...] | None
 
     def __init__(
         self,
@@ -49,10 +51,12 @@ class Pair:
         *,
         bits: int | None = None,
         narrow_range: bool = False,
+        rounding: Rounding = "half_away",
         model_float: ArrayLike | None = None,
         op: str | None = None,
         kind: str | None = None,
         nodes: str | Sequence[str] = (),
+        inputs: str | Sequence[str] | None = None,
     ) -> None:
         """Check and keep the arrays. Arguments are those of a pair file (docs/pair-file.md).
 
@@ -64,10 +68,12 @@ class Pair:
             axis: the channel axis, if there is more than one scale; may be negative.
             bits: bits in use, if fewer than the codes' type has.
             narrow_range: the lowest code is not used.
+            rounding: ``half_away`` from zero, as in TFLite, or ``half_even``, as in ONNX.
             model_float: of the type and shape of `floats`.
             op: such as ``CONV_2D``.
             kind: ``activation``, ``weight`` or ``bias``.
             nodes: one name or several.
+            inputs: names of other layers; none for a constant or a model's input.
 
         >>> pair = Pair([0.1, 0.2], np.array([1, 2], np.int8), scale=0.1)
         >>> pair
@@ -99,6 +105,7 @@ class Pair:
             axis=normal_axis(whole("field 'axis'", axis), x.ndim),
             bits=whole("field 'bits'", bits),
             narrow_range=narrow_range,
+            rounding=rounding,
         )
         if params.axis is not None and x.shape[params.axis] != params.channels:
             raise FieldError(
@@ -110,6 +117,7 @@ class Pair:
             check_codes(q, params)
         fields = {"floats": x, "codes": q, "params": params, "model_float": m}
         fields |= {"op": op, "kind": kind, "nodes": tuple(texts("nodes", nodes))}
+        fields["inputs"] = None if inputs is None else tuple(texts("inputs", inputs))
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
@@ -195,7 +203,7 @@ class MemoryPairs:
         self.notes: Sequence[str] = []
         self.skipped: Sequence[tuple[str, str]] = []
         self.layers: Sequence[Layer | UnreadableLayer] = [
-            Layer(name, p.params, p.floats.shape, p.op, p.kind, p.nodes)
+            Layer(name, p.params, p.floats.shape, p.op, p.kind, p.nodes, inputs=p.inputs)
             for name, p in self._pairs.items()
         ]
 

@@ -172,6 +172,7 @@ def _read_piece(
             raise FieldError(
                 field, found=f"shape {array.shape}", expected=f"{floats.shape}, as 'float' has"
             )
+    rounding = _value(file, headers, "rounding", "U", "text")
     params = QuantParams.of(
         _vector(file, headers["scale"], "scale", "f", "floats", floats.shape),
         _vector(file, headers["zero_point"], "zero_point", "iu", "integers", floats.shape)
@@ -181,6 +182,7 @@ def _read_piece(
         axis=normal_axis(_value(file, headers, "axis", "iu", "a whole number"), len(floats.shape)),
         bits=_value(file, headers, "bits", "iu", "a whole number"),
         narrow_range=bool(_value(file, headers, "narrow_range", "biu", "True or False")),
+        rounding="half_away" if rounding is None else rounding,
     )
     if params.axis is not None and floats.shape[params.axis] != params.channels:
         raise FieldError(

@@ -189,6 +189,7 @@ def _check_same(piece: Piece, first: Piece) -> None:
         "axis": (ours.axis, theirs.axis),
         "bits": (ours.bits, theirs.bits),
         "narrow_range": (ours.narrow_range, theirs.narrow_range),
+        "rounding": (ours.rounding, theirs.rounding),
         "op": (piece.op, first.op),
         "kind": (piece.kind, first.kind),
         "nodes": (" ".join(piece.nodes) or None, " ".join(first.nodes) or None),

@@ -106,6 +106,8 @@ class PairFileWriter:
             self._write(name, "bits", params.bits)
         if params.narrow_range:
             self._write(name, "narrow_range", True)
+        if params.rounding != "half_away":
+            self._write(name, "rounding", params.rounding)
         for field, text in (("op", op), ("kind", kind)):
             if text is not None:
                 self._write(name, field, text)
@@ -119,7 +121,7 @@ class PairFileWriter:
         tensors = {"float": pair.floats, "quantized": pair.codes}
         if pair.model_float is not None:
             tensors["model_float"] = pair.model_float
-        self.add(name, tensors, pair.params, pair.op, pair.kind, pair.nodes)
+        self.add(name, tensors, pair.params, pair.op, pair.kind, pair.nodes, pair.inputs)
 
     def _write(self, name: str, field: str, value: ArrayLike | SpooledArray) -> None:
         info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date, so the bytes are reproducible

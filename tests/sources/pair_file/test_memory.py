@@ -53,6 +53,7 @@ def refused(**change: Any) -> str:
         ({"kind": "wieght"}, "field 'kind': found 'wieght', expected activation or weight or bias"),
         ({"op": 3}, "field 'op': found 3, expected text"),
         ({"nodes": [3]}, "nodes: found a value of type list, expected text or a list of texts"),
+        ({"inputs": 3}, "inputs: found a value of type int, expected text or a list of texts"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
