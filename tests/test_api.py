@@ -74,6 +74,7 @@ def test_every_public_name_is_there_and_no_other() -> None:
         qdebug.analyse  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [DIGITS, FAULTY], ids=lambda path: path.stem)
 def test_pair_files_give_the_reports_of_the_command_line(source: Path, command_line: Run) -> None:
     assert values(qdebug.analyze(source)) == told(command_line, source)
@@ -115,6 +116,7 @@ def test_onnx_models_give_the_reports_of_the_command_line(
     assert values(qdebug.analyze(*onnx_pair, inputs=x)) == expected
 
 
+@pytest.mark.slow
 @needs_dask
 def test_what_a_cluster_read_can_be_drawn_when_it_is_gone() -> None:
     (layer,) = qdebug.analyze(FAULTY, layers="*_1/Add", scheduler="local", jobs=1)

@@ -88,6 +88,7 @@ def test_the_readmes_pair_file_and_ci_snippets_work(
     assert len(read_config(Path("pyproject.toml")).overrides) == 1
 
 
+@pytest.mark.slow
 def test_the_librarys_tests_and_data_frames_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     page = blocks(ROOT / "docs/api.md", "python")

@@ -95,6 +95,7 @@ def test_the_worst_layers_are_those_farthest_above_rounding(faulty: qdebug.Repor
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_texts_are_those_of_the_command_line(
     form: str, faulty: qdebug.Report, command_line: Run
@@ -209,6 +210,7 @@ def test_a_file_that_has_gone_is_an_error_where_its_tensors_are_needed(
     assert report.plot_layers(tmp_path / "pictures") == []
 
 
+@pytest.mark.slow
 def test_layers_without_elements_have_no_picture(tmp_path: Path) -> None:
     report = qdebug.analyze({"nothing": NOTHING, "nan": ALL_NAN, "a": HEALTHY})
     for name in ("nothing", "nan"):
@@ -220,6 +222,7 @@ def test_layers_without_elements_have_no_picture(tmp_path: Path) -> None:
     assert report.what_if().keys() == {"nothing", "nan", "a"}
 
 
+@pytest.mark.slow
 def test_an_unreadable_layer_says_why_whatever_is_asked_of_it(
     partly: qdebug.Report, tmp_path: Path
 ) -> None:
@@ -269,6 +272,7 @@ def test_limits_that_are_none_are_refused(
     assert said in refused(faulty.check, **options)
 
 
+@pytest.mark.slow
 def test_pictures_are_returned_and_written(faulty: qdebug.Report, tmp_path: Path) -> None:
     figures = faulty[ADD].plot(tmp_path / "add.PNG"), faulty.plot(str(tmp_path / "all.png"))
     assert (tmp_path / "add.PNG").read_bytes() == faulty[ADD]._repr_png_()
@@ -278,6 +282,7 @@ def test_pictures_are_returned_and_written(faulty: qdebug.Report, tmp_path: Path
         assert "expected a name that ends in .png" in refused(call, tmp_path / "add.pdf")
 
 
+@pytest.mark.slow
 def test_pictures_of_layers_are_those_of_the_command_line(
     faulty: qdebug.Report, command_line: Run, tmp_path: Path
 ) -> None:
@@ -291,6 +296,7 @@ def test_pictures_of_layers_are_those_of_the_command_line(
     assert "no layer 'nope'" in refused(faulty.plot_layers, tmp_path, "nope")
 
 
+@pytest.mark.slow
 def test_explanations_are_those_of_the_command_line(
     faulty: qdebug.Report, command_line: Run
 ) -> None:
@@ -309,6 +315,7 @@ def test_explanations_are_those_of_the_command_line(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"top": 2}, {"budget": "50%"}, {"budget": 1, "top": 3}])
 def test_suggestions_are_those_of_the_command_line(
     options: dict[str, Any], faulty: qdebug.Report, command_line: Run

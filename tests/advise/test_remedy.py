@@ -29,6 +29,7 @@ def test_a_range_that_clips_or_wastes_is_calibrated_anew() -> None:
         assert "scale" in found.text
 
 
+@pytest.mark.slow
 def test_the_simplest_range_near_the_best_is_taken() -> None:
     x = np.random.default_rng(0).laplace(size=200_000)
     found = recommended(x, QuantParams.of(np.abs(x).max() / 7, bits=4), kind="activation")
@@ -97,6 +98,7 @@ def test_what_cannot_be_chosen_is_said(x: np.ndarray, known: Fields, words: str)
     assert words in recommended(x, QuantParams.of(0.2, 30), **known).text
 
 
+@pytest.mark.slow
 def test_a_lucky_scale_of_a_few_floats_is_no_advice() -> None:
     gains = []
     for seed in range(60):

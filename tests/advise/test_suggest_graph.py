@@ -168,6 +168,7 @@ steps = st.floats(0.01, 10)
 chains = st.lists(st.none() | st.tuples(steps, steps, st.floats(1e-6, 1)), min_size=1, max_size=9)
 
 
+@pytest.mark.slow
 @given(chains)
 def test_a_chain_is_judged_as_its_order_is(
     figures: list[tuple[float, float, float] | None],
@@ -210,6 +211,7 @@ def networks(draw: Callable[..., Any]) -> list[LayerReport]:
     return layers
 
 
+@pytest.mark.slow
 @given(networks(), st.integers(0, 10))
 def test_shares_are_positive_and_make_up_the_whole_error(
     layers: list[LayerReport], seed: int
@@ -222,6 +224,7 @@ def test_shares_are_positive_and_make_up_the_whole_error(
     assert shares(*shuffled) == pytest.approx(found)
 
 
+@pytest.mark.slow
 @given(networks(), st.data())
 def test_where_figures_are_missing_shares_are_positive_and_at_most_one(
     layers: list[LayerReport], data: st.DataObject
@@ -348,6 +351,7 @@ class Network:
         return {name: power / sum(powers.values()) for name, power in powers.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("join", "apart"), [("ADD", 0.1), ("CONCATENATION", 0.18), ("MUL", 0.12)])
 def test_shares_are_those_of_quantizing_one_operator_at_a_time(join: str, apart: float) -> None:
     """`apart` is a share of the error that is put down to the wrong operator, a mean of eight."""

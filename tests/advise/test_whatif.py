@@ -49,7 +49,9 @@ def disagreements(found: WhatIf, x: np.ndarray) -> list[Any]:
     return wrong
 
 
-@pytest.mark.parametrize("block", [1 << 18, 7, 64])
+@pytest.mark.parametrize(
+    "block", [1 << 18, *(pytest.param(block, marks=pytest.mark.slow) for block in (7, 64))]
+)
 def test_figures_are_those_of_quantizing_the_whole_array(
     block: int, write_pairs: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +67,7 @@ def test_figures_are_those_of_quantizing_the_whole_array(
         assert not disagreements(each, pairs[name]["float"]), (name, pairs[name])
 
 
+@pytest.mark.slow
 def test_a_histogram_chooses_the_range_only_and_all_floats_judge_it(
     write_pairs: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +80,7 @@ def test_a_histogram_chooses_the_range_only_and_all_floats_judge_it(
         assert not disagreements(each, pairs[name]["float"]), (name, pairs[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [None, 1])
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
 def test_ranges_are_what_their_names_say(dtype: str, axis: int | None) -> None:
@@ -168,6 +172,7 @@ def test_the_recorded_codes_stand_beside_the_recorded_quantizer() -> None:
 # --- how the data comes changes nothing ---
 
 
+@pytest.mark.slow
 def test_files_orders_and_block_sizes_change_nothing(
     write_pairs: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +210,7 @@ def test_pieces_of_different_shapes_have_no_channels(write_pairs: Write) -> None
         assert found.recorded.metrics.num_elements == 32 + int(np.prod(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -236,6 +242,7 @@ def test_strange_layers_have_alternatives_too(
 # --- ranges from a histogram ---
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 1000),
     kind=st.sampled_from(["normal", "t", "relu", "constant", "tiny"]),
@@ -262,6 +269,7 @@ def test_no_range_in_the_table_is_better_than_the_least_error_one(
         assert each.change_db is None or np.isfinite(each.change_db)
 
 
+@pytest.mark.slow
 def test_many_channels_have_coarser_bins_and_then_none() -> None:
     x = np.random.default_rng(0).normal(size=(1, 4096, 3))
     taken = Summarizer(np.full(4096, 0.1))

@@ -21,6 +21,7 @@ def mse(x: np.ndarray, low: np.ndarray, high: np.ndarray, scheme: QuantScheme) -
     return float(np.mean((dequantize(quantize(x, params), params) - x) ** 2))
 
 
+@pytest.mark.slow
 @given(scheme=schemes, seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_the_least_error_range_is_no_worse_than_minmax(scheme: QuantScheme, seed: int) -> None:
@@ -28,6 +29,7 @@ def test_the_least_error_range_is_no_worse_than_minmax(scheme: QuantScheme, seed
     assert mse(x, *range_mse(x, scheme), scheme) <= mse(x, *range_minmax(x), scheme) * (1 + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_the_least_error_range_is_near_the_best_of_a_fine_grid(bits: int, symmetric: bool) -> None:

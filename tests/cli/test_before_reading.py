@@ -93,6 +93,7 @@ class TestOutputs:
         assert stat.S_IMODE(path.stat().st_mode) == mode
         assert path.read_text().startswith("{")
 
+    @pytest.mark.slow
     def test_no_picture_is_written_over_another(
         self, qdebug: Run, tmp_path: Path, write_pairs: Callable[..., Path], healthy: dict[str, Any]
     ) -> None:

@@ -33,6 +33,7 @@ def figures(result: Result) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--compress",)])
 def test_a_captured_pair_file_gives_the_live_report(
     options: tuple[str, ...], qdebug: Run, tmp_path: Path

@@ -46,6 +46,7 @@ def test_one_layer_with_what_is_normal_and_what_would_help(qdebug: Run) -> None:
         assert label in rows
 
 
+@pytest.mark.slow
 def test_every_layer_of_the_samples_fits_80_columns(qdebug: Run) -> None:
     for name in ("digits.npz", "digits_faulty.npz"):
         result = qdebug("explain", "*", "-m", SAMPLES / name)
@@ -71,6 +72,7 @@ def test_the_worst_channels_are_named(qdebug: Run, write_pairs: Write) -> None:
     assert len(lines[first : lines.index("", first)]) == 5
 
 
+@pytest.mark.slow
 def test_json_holds_the_report_and_the_alternatives(qdebug: Run, tmp_path: Path) -> None:
     out = tmp_path / "explained.json"
     assert qdebug("explain", ADD, "AvgPool", "-m", FAULTY, "-o", out).exit_code == 0
@@ -102,6 +104,7 @@ def test_json_holds_the_report_and_the_alternatives(qdebug: Run, tmp_path: Path)
     assert "min/max affine" in advice["text"]
 
 
+@pytest.mark.slow
 def test_a_saved_report_has_all_but_the_alternatives(qdebug: Run, tmp_path: Path) -> None:
     saved = tmp_path / "report.json"
     qdebug("report", FAULTY, "-o", saved)
@@ -190,6 +193,7 @@ def test_wrong_layers_are_explained(
     assert values["layers"][0]["diagnosis"]["cause"] == "unreadable"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -221,6 +225,7 @@ def test_strange_layers_are_explained(
     assert qdebug("explain", "layer", "-m", path, "--format", "json").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

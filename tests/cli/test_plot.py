@@ -29,6 +29,7 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_one_picture_a_layer_named_after_it(qdebug: Run, tmp_path: Path) -> None:
     result = qdebug("plot", "*conv*/convolution", "-m", DIGITS, "-o", tmp_path / "pictures")
     assert result.exit_code == 0
@@ -56,12 +57,14 @@ def test_a_unique_part_of_a_name_is_enough_and_others_are_explained(
         assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_the_same_layer_gives_the_same_bytes(qdebug: Run, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         qdebug("plot", "AvgPool", "-m", DIGITS, "-o", tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_names_that_make_one_file_name_are_kept_apart(
     qdebug: Run, healthy: Fields, write_pairs: Write, tmp_path: Path
 ) -> None:
@@ -74,6 +77,7 @@ def test_names_that_make_one_file_name_are_kept_apart(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -85,7 +89,7 @@ def test_names_that_make_one_file_name_are_kept_apart(
         {"quantized": np.zeros(1000, np.uint16)},
         {"quantized": np.zeros(1000, np.int8), "bits": 2},
         {"float": np.full(1000, np.nan) * 1.0},
-        pytest.param({"scale": np.linspace(0.01, 0.1, 1000), "axis": 0}, marks=pytest.mark.slow),
+        {"scale": np.linspace(0.01, 0.1, 1000), "axis": 0},
     ],
 )
 def test_strange_layers_make_a_picture_or_a_line(
@@ -108,6 +112,7 @@ def test_strange_layers_make_a_picture_or_a_line(
         assert not picture.exists()
 
 
+@pytest.mark.slow
 def test_overview_shows_every_layer(qdebug: Run, tmp_path: Path) -> None:
     saved, picture = tmp_path / "report.json", tmp_path / "o.png"
     qdebug("report", DIGITS, "-o", saved)
@@ -118,6 +123,7 @@ def test_overview_shows_every_layer(qdebug: Run, tmp_path: Path) -> None:
         picture.unlink()
 
 
+@pytest.mark.slow
 def test_wrong_usage_is_explained(qdebug: Run, tmp_path: Path) -> None:
     saved = tmp_path / "report.json"
     qdebug("report", DIGITS, "-o", saved)

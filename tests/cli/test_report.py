@@ -105,9 +105,18 @@ def test_rows_can_be_channels(qdebug: Run) -> None:
 
 @pytest.mark.parametrize("column", list(COLUMNS))
 def test_every_column_can_be_sorted_by_and_shown(column: str, saved: Path, qdebug: Run) -> None:
-    args = ("report", saved, "--sort", column, "--columns", f"layer,{column}")
-    for form in ("table", "markdown", "csv"):
-        assert qdebug(*args, "--format", form).exit_code == 0
+    args = ("report", saved, "--sort", column, "--columns", f"layer,{column}", "--format", "csv")
+    header, *rows = qdebug(*args).output.splitlines()
+    assert header == f"layer,{column}"
+    assert len(rows) == 20
+
+
+def test_all_columns_can_be_shown_at_once(saved: Path, qdebug: Run) -> None:
+    args = ("report", saved, "--columns", ",".join(COLUMNS))
+    lines = qdebug(*args, "--format", "markdown").output.splitlines()
+    assert [line.count("|") for line in lines] == [len(COLUMNS) + 1] * 22
+    table = qdebug(*args, "--format", "table").output
+    assert sum("batchnorm/sub1" in line for line in table.splitlines()) >= 4
 
 
 def test_the_worst_comes_first(saved: Path, qdebug: Run) -> None:
@@ -209,6 +218,7 @@ def test_source_is_looked_for_where_it_is_left_out(
     assert "two.npz: 1 layer" in qdebug("report", "two.npz").output
 
 
+@pytest.mark.slow
 def test_output_goes_to_a_file_whole_or_not_at_all(
     qdebug: Run, tmp_path: Path, healthy: Fields, write_pairs: Write
 ) -> None:
@@ -254,6 +264,7 @@ def test_a_channel_wise_layer_shows_the_spread_of_its_scales(
     assert "0.250..0.500" in qdebug("report", write_pairs({"w": fields})).output
 
 
+@pytest.mark.slow
 def test_the_table_and_the_sort_know_verdict_and_cause(qdebug: Run) -> None:
     text = qdebug("report", FAULTY).output
     for cause in ("clipping", "bias", "range-waste", "coarse-scale"):

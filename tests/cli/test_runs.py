@@ -49,6 +49,7 @@ def arguments(command: list[str], *source: Path) -> list[str]:
     return [*command, *named, "--samples", str(SAMPLES_TAKEN)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "sweeps"), SWEEPS, ids=lambda value: str(value))
 def test_three_litert_models_run_each_sample_once_in_a_sweep(
     command: list[str],
@@ -69,6 +70,7 @@ def test_three_litert_models_run_each_sample_once_in_a_sweep(
     assert runs(ran) == [sweeps * SAMPLES_TAKEN] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "sweeps"), SWEEPS, ids=lambda value: str(value))
 def test_two_onnx_models_run_each_sample_once_in_a_sweep(
     command: list[str],

@@ -17,6 +17,7 @@ Run = Callable[..., Result]
 DIGITS = SAMPLES / "digits.npz"
 
 
+@pytest.mark.slow
 def test_top_and_budget_on_the_command_line(qdebug: Run) -> None:
     def names(*options: str) -> list[str]:
         result = qdebug("suggest", DIGITS, "--for", "names", *options)

@@ -9,6 +9,7 @@ from qdebug.measure.metrics import layer_metrics
 from qdebug.measure.statistics import measure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_tensors_that_point_the_same_way_have_a_cosine_of_one_at_most(sign: int) -> None:
     """Floats on the codes' own grid, as a fake quantizer leaves them."""

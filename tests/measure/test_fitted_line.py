@@ -56,6 +56,7 @@ def test_int32_codes_of_another_scale_lie_on_a_line(least: int, off: float, part
         assert metrics.fit_rmse_scale == pytest.approx(line_left(x, codes), rel=1e-6, abs=digits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("off", [0.9, 1.1])
 @pytest.mark.parametrize("size", [100, 1000, 600_000])
 def test_an_exact_line_of_int32_codes_is_a_wrong_scale(size: int, off: float) -> None:
@@ -67,6 +68,7 @@ def test_an_exact_line_of_int32_codes_is_a_wrong_scale(size: int, off: float) ->
         assert "record scale 0.001 " in diagnosis.advice
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32),
     dtype=st.sampled_from(["int8", "int16", "int32"]),

@@ -90,6 +90,7 @@ def test_each_channel_has_the_figures_of_its_own_slice(axis: int) -> None:
         assert_agrees(metrics, part, scale[channel])
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32),
     cuts=st.lists(st.integers(0, 200), max_size=6),
@@ -117,6 +118,7 @@ def test_order_and_place_of_merging_change_nothing(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("offset", "spread"), [(0.0, 1e-3), (1e4, 1e-3), (-30.0, 0.0), (1e6, 0.3)])
 def test_a_constant_offset_does_not_cost_the_standard_deviation_its_digits(
     offset: float, spread: float

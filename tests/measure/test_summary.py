@@ -11,6 +11,7 @@ from qdebug.measure.summary import Summarizer
 from tests import oracle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outliers", [1.0, 1e3, 1e6])
 @pytest.mark.parametrize("channels", [1, 5])
 def test_percentiles_of_a_histogram_are_near_those_of_all_floats(
@@ -33,6 +34,7 @@ def test_percentiles_of_a_histogram_are_near_those_of_all_floats(
             assert end == pytest.approx(exact, rel=2**-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("bits", [4, 8, 10])
 def test_the_search_on_a_histogram_finds_as_good_a_range_as_on_all_floats(

@@ -34,6 +34,7 @@ def same(one: Summary, other: Summary) -> bool:
     return ours == theirs
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.floats(0, 30))
 def test_the_order_of_slabs_and_of_merging_changes_nothing(

@@ -91,6 +91,7 @@ def test_a_report_without_layers_is_a_table_without_rows() -> None:
     assert shown(qdebug.analyze({})).texts[0] == "0 layers, 0 elements"
 
 
+@pytest.mark.slow
 def test_a_layer_is_its_picture() -> None:
     layer = qdebug.compare([0.1, 0.2], np.array([1, 2], np.int8), 0.1)
     picture = layer._repr_png_()

@@ -80,6 +80,7 @@ def test_the_recipe_quantizes_the_rest_as_the_report_has_it() -> None:
     assert "activation_tensor_config" not in base["op_config"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the packages' own
 def test_ai_edge_quantizer_follows_the_recipe(qdebug: Run, tmp_path: Path) -> None:
     """Its own parser reads it, and the model that it makes has this operator in float."""
@@ -151,6 +152,7 @@ def quantize_onnx(model: Path, out: Path, inputs: Path, nodes_to_exclude: list[s
     )
 
 
+@pytest.mark.slow
 def test_onnx_runtime_follows_the_list(
     onnx_models: tuple[Path, Path, Path], qdebug: Run, tmp_path: Path
 ) -> None:
@@ -170,6 +172,7 @@ def test_onnx_runtime_follows_the_list(
             assert left == (node.name in worst)
 
 
+@pytest.mark.slow
 def test_a_pair_file_and_a_saved_report_keep_the_nodes(
     onnx_models: tuple[Path, Path, Path], qdebug: Run, tmp_path: Path
 ) -> None:

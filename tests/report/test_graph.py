@@ -172,6 +172,7 @@ reports = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(reports)
 def test_whatever_a_report_says_it_is_a_graph(layers: list[LayerReport]) -> None:
     graph = graph_of(layers)

@@ -41,6 +41,7 @@ def fastest(work: Callable[[], object]) -> float:
     return min(times)
 
 
+@pytest.mark.slow
 def test_thousands_of_channels_are_read_nearly_as_fast_as_their_json() -> None:
     written = report(channels=2000)
     text = dumps(written)

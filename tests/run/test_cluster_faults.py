@@ -153,6 +153,7 @@ def test_a_file_that_workers_do_not_see_is_named(address: str, qdebug: Run) -> N
 # What cannot begin
 
 
+@pytest.mark.slow
 @needs_dask
 def test_a_scheduler_that_does_not_answer(qdebug: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "CONNECT_TIMEOUT", 1.0)
@@ -162,6 +163,7 @@ def test_a_scheduler_that_does_not_answer(qdebug: Run, monkeypatch: pytest.Monke
     assert line.startswith("Error: no scheduler at 'tcp://127.0.0.1:9' (")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -190,6 +192,7 @@ def test_where_a_scheduler_makes_no_sense(
     assert result.stderr.splitlines()[-1] == f"Error: {message}"
 
 
+@pytest.mark.slow
 def test_without_dask_the_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['distributed'] = None; sys.argv = ['qdebug', *sys.argv[1:]];"

@@ -19,6 +19,7 @@ from tests.pairs import read
 WritePairs = Callable[..., Path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [2, 5])
 def test_the_number_of_threads_changes_no_digit(
     jobs: int, write_pairs: WritePairs, monkeypatch: pytest.MonkeyPatch

@@ -65,6 +65,7 @@ def test_a_layer_broken_in_all_shards_is_unreadable_and_each_is_named(
     ]
 
 
+@pytest.mark.slow
 def test_a_layer_of_broken_shards_is_drawn_and_explained_from_the_others(
     write_pairs: WritePairs, qdebug: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -206,6 +206,7 @@ def stored(values, name="d.npy"):
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["d.npy", "d.npz"])
 @settings(max_examples=200, deadline=None)
 @given(st.data())

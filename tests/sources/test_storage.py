@@ -129,6 +129,7 @@ def test_a_layer_is_read_without_the_file_around_it(
     assert len(spans) <= 12
 
 
+@pytest.mark.slow
 @needs_fsspec
 @needs_http
 def test_large_layers_come_in_few_requests_and_once(
@@ -153,6 +154,7 @@ def test_a_small_file_is_one_request(server: Server, write_pairs: Write) -> None
     assert sum(server.sent) == path.stat().st_size
 
 
+@pytest.mark.slow
 @needs_fsspec
 @needs_http
 def test_a_cache_in_front_fetches_a_file_once(
@@ -275,6 +277,7 @@ def test_a_server_without_byte_ranges_is_named(
     assert figures(qdebug("report", f"simplecache::{url}", "--format", "json"))
 
 
+@pytest.mark.slow
 @needs_fsspec
 @needs_http
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from qdebug.sources.npz import transpose
 
 
+@pytest.mark.slow
 @given(
     shape=st.lists(st.integers(1, 6), min_size=0, max_size=5).map(tuple),
     itemsize=st.sampled_from([1, 2, 4, 8]),

@@ -41,8 +41,19 @@ STATIC = {
     "qop-uint8": {"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QUInt8},
     "qop-per-channel": {"quant_format": QuantFormat.QOperator, "per_channel": True},
 }
-QDQ = [name for name in STATIC if name.startswith("qdq")]
-QOPERATOR = [name for name in STATIC if name.startswith("qop")]
+
+
+def forms(kind):
+    """Quantized forms of one kind; that with scales by channel is quick, the others are slow."""
+    return [
+        pytest.param(name, marks=[] if name.endswith("per-channel") else pytest.mark.slow)
+        for name in STATIC
+        if name.startswith(kind)
+    ]
+
+
+QDQ = forms("qdq")
+QOPERATOR = forms("qop")
 
 
 def network(seed=0, opset=21):

@@ -26,6 +26,7 @@ def plain_numbers(start):
     return lambda name: numbers.setdefault(name, str(start + len(numbers)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qdq-per-channel", "qdq-float-weights", "qop-per-channel"])
 def test_pairing_needs_no_names(models, opened, tmp_path, name):
     known = report_of(opened(name))
@@ -38,6 +39,7 @@ def test_pairing_needs_no_names(models, opened, tmp_path, name):
     assert report_of(source) == known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["qdq-int8", "qop-int8"])
 @pytest.mark.parametrize("shift", [0, 3, 17])
 def test_numbers_for_names_mislead_nobody(models, opened, tmp_path, name, shift):

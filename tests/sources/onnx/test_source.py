@@ -55,6 +55,7 @@ def test_one_layer_has_the_figures_that_it_has_among_all(opened):
         assert (alone.metrics, alone.channels) == (whole[name].metrics, whole[name].channels)
 
 
+@pytest.mark.slow
 def test_without_inputs_there_are_weights_and_biases(opened):
     for name in ("qdq-int8", "qdq-float-weights", "qop-int8", "dynamic"):
         source = opened(name, inputs=None)
@@ -74,6 +75,7 @@ def test_the_report_goes_to_json_and_back(opened):
 # Forms of storage
 
 
+@pytest.mark.slow
 def test_data_in_other_files_is_found_from_any_folder(models, opened, tmp_path, monkeypatch):
     for name in ("float", "qdq-int8"):
         (tmp_path / name).mkdir()
@@ -90,6 +92,7 @@ def test_data_in_other_files_is_found_from_any_folder(models, opened, tmp_path, 
         opened(Path("qdq-int8/model.onnx"), Path("float/model.onnx"))
 
 
+@pytest.mark.slow
 def test_inputs_may_be_codes_in_the_quantized_model(models, opened, tmp_path):
     for name in ("qdq-int8", "qop-uint8"):
         model = onnx.load(models / f"{name}.onnx")

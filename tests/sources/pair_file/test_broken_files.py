@@ -65,6 +65,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, LayerReport]
     return path.read_bytes(), read(path).layers[0]
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

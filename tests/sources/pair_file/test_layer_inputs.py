@@ -24,6 +24,7 @@ def short(name):
     return name.split("/")[1].removesuffix("_1") if name.startswith("net_1/") else name
 
 
+@pytest.mark.slow
 def test_a_pair_file_and_a_saved_report_keep_them(qdebug, tmp_path):
     pytest.importorskip("ai_edge_litert.interpreter", reason="needs qdebug[litert]")
     pairs, saved = tmp_path / "pairs.npz", tmp_path / "report.json"

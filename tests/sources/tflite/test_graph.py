@@ -254,6 +254,7 @@ def test_lengths_that_the_model_leaves_open_are_the_samples(tmp_path):
     assert row.metrics.num_elements == 3 * 9 * 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["branches_float", "branches_int8"])
 def test_a_model_without_signatures_is_paired_by_its_tensors(tmp_path, kind):
     def unsign(model):

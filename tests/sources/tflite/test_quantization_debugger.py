@@ -88,6 +88,7 @@ def test_figures_are_those_that_the_quantization_debugger_had(models):
     assert_agrees(GOLDEN, models)
 
 
+@pytest.mark.slow
 def test_figures_of_each_sample_average_to_those_of_the_quantization_debugger(tmp_path):
     skip_where_kernels_compute_other_codes(GOLDEN)
     samples, expected = tensorflows(GOLDEN)

@@ -57,6 +57,7 @@ def test_layers_are_in_the_order_in_which_the_model_runs():
     assert models.files == [str(FLOAT), str(INT8), str(INPUTS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["default", "builtin", "reference"])
 def test_every_kind_of_kernels_gives_sound_figures(kernels):
     report = session.run(digits(kernels=kernels))
