@@ -21,7 +21,7 @@ demo: .venv/core
 
 ## test: all tests, on two cores
 test: .venv/dev
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 ## quick: the inner loop, without the tests that are marked slow
 quick: .venv/dev
