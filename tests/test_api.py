@@ -82,6 +82,7 @@ def test_pair_files_give_the_reports_of_the_command_line(source: Path, command_l
     assert values(chosen) == told(command_line, source, "--layer", "*Mean", "--layer", "*AvgPool")
 
 
+@pytest.mark.slow
 def test_a_saved_report_is_a_source(tmp_path: Path, command_line: Run) -> None:
     path = tmp_path / "report.json"
     report = qdebug.analyze(FAULTY)
@@ -91,6 +92,7 @@ def test_a_saved_report_is_a_source(tmp_path: Path, command_line: Run) -> None:
     assert [layer.name for layer in qdebug.analyze(path, layers="*Mean")] == ["digits_1/gap_1/Mean"]
 
 
+@pytest.mark.slow
 def test_litert_models_with_a_file_or_arrays_give_the_reports_of_the_command_line(
     command_line: Run,
 ) -> None:

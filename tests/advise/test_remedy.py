@@ -20,6 +20,7 @@ def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(11).normal(size=shape)
 
 
+@pytest.mark.slow
 def test_a_range_that_clips_or_wastes_is_calibrated_anew() -> None:
     x = np.maximum(normal(20_000), 0)
     for scale in (x.max() / 255 / 3, x.max() / 255 * 3):
@@ -62,6 +63,7 @@ def test_weights_of_unlike_channels_get_a_scale_each_and_activations_do_not() ->
     assert recommended(y, params, kind="activation", op="CONV_2D").alternative is None
 
 
+@pytest.mark.slow
 def test_more_bits_only_where_nothing_else_helps_and_the_signal_suffers() -> None:
     x = np.maximum(normal(640, 32), 0) * 1.5
     x[0, 7] = 382.0

@@ -187,6 +187,7 @@ layers = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(layers, max_size=6))
 def test_whatever_a_saved_report_says_shares_are_shares(entries: list[LayerReport]) -> None:
     entries = [replace(entry, name=str(i)) for i, entry in enumerate(entries)]

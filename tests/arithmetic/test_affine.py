@@ -111,6 +111,7 @@ def test_quantize_agrees_with_the_oracle(
     assert quantize(x, params).tolist() == half_even.astype(int).tolist()
 
 
+@pytest.mark.slow
 @given(codes=hnp.arrays(np.int8, (3, 4)), axis=st.sampled_from([0, 1]))
 def test_codes_survive_a_round_trip_by_channel(codes: np.ndarray, axis: int) -> None:
     scale = np.geomspace(1e-3, 10, codes.shape[axis])

@@ -47,6 +47,7 @@ def test_without_limits_tflites_own_threshold_holds(qdebug: Run, pairs: Path) ->
     assert "3 layers checked, 1 over a limit" in result.stderr
 
 
+@pytest.mark.slow
 def test_nothing_over_a_limit_prints_nothing_and_ends_well(qdebug: Run) -> None:
     result = qdebug("check", DIGITS)
     assert (result.exit_code, result.stdout) == (0, "")
@@ -76,6 +77,7 @@ def test_every_limit(
         assert option in result.stdout
 
 
+@pytest.mark.slow
 def test_clipping_and_saturation_are_over_their_limits_where_they_happen(qdebug: Run) -> None:
     for option in ("--max-clipped", "--max-saturated"):
         result = qdebug("check", FAULTY, option, "3%")

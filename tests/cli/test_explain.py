@@ -125,6 +125,7 @@ def test_a_saved_report_has_all_but_the_alternatives(qdebug: Run, tmp_path: Path
     assert "needs the tensors" in result.output
 
 
+@pytest.mark.slow
 def test_a_diagnosis_is_shown_and_wraps(qdebug: Run, tmp_path: Path) -> None:
     saved = tmp_path / "report.json"
     qdebug("report", FAULTY, "-o", saved)

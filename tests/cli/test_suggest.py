@@ -32,6 +32,7 @@ def test_top_and_budget_on_the_command_line(qdebug: Run) -> None:
     assert names("--budget", "80%", "--top", "1") == everyone[:1]
 
 
+@pytest.mark.slow
 def test_the_table_says_who_why_and_how_much(qdebug: Run) -> None:
     result = qdebug("suggest", DIGITS, "--top", "1")
     assert "22.1 %" in result.stdout
@@ -66,6 +67,7 @@ def test_layers_without_figures_are_named(qdebug: Run, tmp_path: Path) -> None:
     assert "1 layer cannot be ranked, because figures are missing: 'b\\x1b'" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

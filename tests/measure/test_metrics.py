@@ -156,6 +156,7 @@ def test_truncation_everywhere_reads_half_a_step_and_one_over_root_three() -> No
     assert metrics.rmse_scale == pytest.approx(1 / np.sqrt(3), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_rounding_alone_reads_0_289_within_its_standard_error() -> None:
     rng = np.random.default_rng(5)
     params = QuantParams.of(0.01, 0, "int16")

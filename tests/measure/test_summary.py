@@ -57,6 +57,7 @@ def test_the_search_on_a_histogram_finds_as_good_a_range_as_on_all_floats(
         )
 
 
+@pytest.mark.slow
 @given(cuts=st.lists(st.integers(0, 4000), max_size=5), seed=st.integers(0, 100))
 @settings(max_examples=25, deadline=None)
 def test_a_summary_does_not_depend_on_how_the_floats_come(cuts: list[int], seed: int) -> None:

@@ -71,6 +71,7 @@ def test_an_unreadable_layer_is_escaped_in_its_reason_too(write_pairs: Write) ->
     assert any("layer '<b>bold</b>': field 'scale'" in text for text in page.texts)
 
 
+@pytest.mark.slow
 def test_a_page_stays_small() -> None:
     long = {"a" * 60_000 + str(number): PAIR for number in range(3)}
     assert len(qdebug.analyze(long)._repr_html_()) < 5_000

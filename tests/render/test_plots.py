@@ -74,6 +74,7 @@ def test_a_picture_shows_floats_codes_and_errors_in_the_shares_of_their_bins(
     assert f"rmse/scale {report.metrics.rmse_scale:.3f}" in legend(errors)
 
 
+@pytest.mark.slow
 def test_what_clips_is_drawn_apart_and_has_its_share() -> None:
     report, found = measured(SAMPLES / "digits_faulty.npz", "block_add_1/Add")
     values, errors = plots.layer_figure(report, found).axes

@@ -187,6 +187,7 @@ def test_a_pair_file_and_a_saved_report_keep_the_nodes(
     assert qdebug("suggest", path, *form).stdout == fresh
 
 
+@pytest.mark.slow
 def test_tflites_names_are_the_float_models(qdebug: Run) -> None:
     """TFLite compares with the float model's output tensors, as NumericVerify's CSV has them."""
     result = qdebug("suggest", DIGITS, "--for", "tflite", "--budget", "1")

@@ -11,6 +11,7 @@ from tests.paths import SAMPLES
 DIGITS = SAMPLES / "digits.npz"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 100, 140, 200])
 def test_the_table_fits_a_terminal(width: int) -> None:
     fresh = session.run(PairFiles([str(DIGITS)]))

@@ -47,6 +47,7 @@ def test_a_saved_report_that_is_none_is_explained(
     assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_a_diagnosis_survives_json(qdebug: Run, tmp_path: Path) -> None:
     saved = tmp_path / "r.json"
     qdebug("report", SAMPLES / "digits_faulty.npz", "-o", saved)

@@ -132,6 +132,7 @@ decibels = st.none() | st.floats(0, 60)
 chains = st.lists(st.tuples(decibels, st.floats(0, 9), st.floats(0, 9)), max_size=8)
 
 
+@pytest.mark.slow
 @given(chains)
 def test_a_chain_gives_what_its_order_gives(
     figures: list[tuple[float | None, float, float]],
@@ -155,6 +156,7 @@ def test_a_chain_gives_what_its_order_gives(
     assert first_seen(*(replace(each, inputs=None) for each in layers)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False])
 def test_ten_thousand_layers_without_figures_are_not_too_many(named: bool) -> None:
     names = [str(i) for i in range(10_000)]

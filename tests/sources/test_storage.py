@@ -65,6 +65,7 @@ def test_a_url_gives_the_figures_of_the_file(
     assert figures(qdebug("report", url, *args)) == figures(qdebug("report", path, *args))
 
 
+@pytest.mark.slow
 @needs_fsspec
 @needs_http
 @pytest.mark.parametrize("form", ["file://{folder}", "{url}", "simplecache::{url}"])

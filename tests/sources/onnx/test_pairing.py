@@ -50,6 +50,7 @@ def test_numbers_for_names_mislead_nobody(models, opened, tmp_path, name, shift)
     assert [layer.metrics for layer in found] == [layer.metrics for layer in known]
 
 
+@pytest.mark.slow
 def test_equal_operators_side_by_side_are_told_apart(opened, tmp_path):
     rng = np.random.default_rng(0)
     weights = [
@@ -143,6 +144,7 @@ def test_a_folded_batch_normalization_is_followed(opened, tmp_path):
     assert found["y"].metrics.model_sqnr_db > 25
 
 
+@pytest.mark.slow
 def test_what_is_quantized_within_control_flow_is_said(models, opened, tmp_path):
     info = helper.make_tensor_value_info
     branch = helper.make_graph(
@@ -167,6 +169,7 @@ def test_what_is_quantized_within_control_flow_is_said(models, opened, tmp_path)
     assert report_of(source) == report_of(opened())
 
 
+@pytest.mark.slow
 def test_an_axis_of_length_minus_one_is_one_of_any(models, opened, tmp_path):
     for name in ("float", "qdq-int8"):
         model = onnx.load(models / f"{name}.onnx")

@@ -25,6 +25,7 @@ from tests.sources.onnx.models import (
 )
 
 
+@pytest.mark.slow
 def test_models_in_the_wrong_order_are_taken_the_right_way_round(opened):
     source = opened("float", "qdq-int8")
     assert "is the quantized model" in source.notes[0]

@@ -108,6 +108,7 @@ def test_inputs_may_be_codes_in_the_quantized_model(models, opened, tmp_path):
         assert report_of(source) == report_of(opened(name))
 
 
+@pytest.mark.slow
 def test_constants_may_be_operators(models, opened, tmp_path):
     model = onnx.load(models / "qdq-per-channel.onnx")
     held = list(model.graph.initializer)
