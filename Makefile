@@ -25,7 +25,7 @@ test: .venv/dev
 
 ## quick: the inner loop, without the tests that are marked slow
 quick: .venv/dev
-	$(BIN)/pytest -m "not slow" -n 2
+	$(BIN)/pytest -n 2 -m "not slow" tests qdebug
 
 ## lint: formatting, lint and types
 lint: .venv/dev

@@ -59,6 +59,7 @@ def test_layers_in_parts_have_the_figures_of_whole_ones(
     for name, value in vars(whole.metrics).items():
         found = getattr(cut.metrics, name)
         assert found == (value and pytest.approx(value, rel=1e-9, abs=1e-12)), name
+    assert (cut.channels is None) == (axis is None)
     for ours, theirs in zip(cut.channels or [], whole.channels or [], strict=True):
         assert ours.metrics.rmse_scale == pytest.approx(theirs.metrics.rmse_scale, rel=1e-9)
 
