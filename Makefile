@@ -23,9 +23,9 @@ demo: .venv/core
 test: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile
 
-## quick: the inner loop, without the tests that are marked slow
+## quick: the inner loop, without slow tests and live models
 quick: .venv/dev
-	$(BIN)/pytest -n 2 -m "not slow" tests qdebug
+	$(BIN)/pytest -n 2 -m "not slow" tests --ignore tests/sources/onnx --ignore tests/sources/tflite
 
 ## lint: formatting, lint and types
 lint: .venv/dev
