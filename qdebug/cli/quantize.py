@@ -18,7 +18,7 @@ from qdebug.arithmetic.affine import (
     params_from_range,
     quantize,
 )
-from qdebug.arithmetic.ranges import range_minmax, range_mse, range_percentile
+from qdebug.arithmetic.ranges import RangeFrom, fitted
 from qdebug.cli import options
 from qdebug.errors import FieldError, QdebugError, locate
 from qdebug.names import printable
@@ -111,7 +111,7 @@ def command(
     scheme: str,
     axis: int | None,
     fixed: tuple[float, float] | None,
-    range_from: str | float | None,
+    range_from: RangeFrom | None,
     narrow_range: bool,
     rounding: str,
 ) -> None:
@@ -157,18 +157,12 @@ def _params(
     scheme: QuantScheme,
     axis: int | None,
     fixed: tuple[float, float] | None,
-    range_from: str | float | None,
+    range_from: RangeFrom | None,
 ) -> QuantParams:
     """Scale and zero point of one array."""
     if fixed is not None:
-        low, high = (np.array(end) for end in fixed)
-    elif isinstance(range_from, float):
-        low, high = range_percentile(x, range_from, axis, scheme.symmetric)
-    elif range_from == "mse":
-        low, high = range_mse(x, scheme, axis)
-    else:
-        low, high = range_minmax(x, axis)
-    return params_from_range(low, high, scheme, axis)
+        return params_from_range(*fixed, scheme)
+    return fitted(x, scheme, axis, "minmax" if range_from is None else range_from)
 
 
 def _float_arrays(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -135,3 +135,13 @@ def test_wrong_input_is_explained(tmp_path: Path, qdebug: Run) -> None:
         assert result.exit_code == 2
         assert message in result.stderr
         assert not (tmp_path / "out.npz").exists()
+
+
+def test_a_percentage_of_nothing_is_refused(qdebug: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", w=np.ones((2, 2), np.float32))
+    result = qdebug(
+        "quantize", tmp_path / "w.npz", "-o", tmp_path / "p.npz", "--range-from", "percentile:0"
+    )
+    assert result.exit_code == 2
+    assert "found 0.0, expected above 0" in result.output
+    assert not (tmp_path / "p.npz").exists()
