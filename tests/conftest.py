@@ -1,5 +1,6 @@
 """What tests share: the command line, pair files made of arrays, a server of files."""
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from click.testing import CliRunner, Result
 
 from qdebug.cli import main
 from tests.server import Server, serving
+
+# A full collection walks all that matplotlib, dask and the tests keep: a tenth of the time.
+gc.set_threshold(50_000, 50, 50)
 
 
 @pytest.fixture

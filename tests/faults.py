@@ -38,7 +38,7 @@ DISTRIBUTIONS = (
 )
 DTYPES = ("int8", "uint8", "int16")
 SIZES = (16, 64, 300, 2000, 20_000, 200_000, 1_000_000)
-SHARES = (0.2, 0.2, 0.2, 0.2, 0.15, 0.04, 0.01)
+SHARES = (0.2, 0.2, 0.2, 0.2, 0.182, 0.016, 0.002)
 FAULTS = tuple(cause for cause in CAUSES if cause not in ("ok", "unreadable"))
 CHANNELS = 8
 EACH = 1000  # layers of each fault in docs/diagnosis.md
