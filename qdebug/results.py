@@ -186,7 +186,8 @@ class Report(core.Report):
             config: a configuration file whose limits apply, too.
             limits: ``max_rmse_scale``, ``max_mean_error`` (steps), ``min_sqnr`` (dB),
                 ``max_range_waste``, ``max_clipped``, ``max_saturated`` (shares: 0.01 or "1%") and
-                ``max_abs_error``. Without any limit ``max_rmse_scale=0.7``.
+                ``max_abs_error``; ``min_output_sqnr`` (dB) and ``min_top1`` (share) for the model's
+                outputs. Without any limit ``max_rmse_scale=0.7`` and ``min_output_sqnr=10``.
 
         Returns:
             What is over a limit (`failures`); true where nothing is and all could be read.

@@ -215,10 +215,13 @@ FAULTS: dict[str, Callable[[Layer], Layer]] = {
 }
 
 
+OF_THE_MODEL = ("model_float", "slice_axis")
+
+
 def make_faulty(layers: dict[str, Layer]) -> dict[str, Layer]:
-    """Put one fault in each of a few activations, and leave `model_float` out."""
+    """Put one fault in each of a few activations; what is known of the whole model is left out."""
     faulty = {
-        name: {field: value for field, value in layer.items() if field != "model_float"}
+        name: {field: layer[field] for field in layer if field not in OF_THE_MODEL}
         for name, layer in layers.items()
     }
     for prefix, break_layer in FAULTS.items():
@@ -236,12 +239,13 @@ def make_faulty(layers: dict[str, Layer]) -> dict[str, Layer]:
 
 
 def read_pairs(path: Path) -> dict[str, Layer]:
-    """Read a pair file: layer -> field -> array."""
+    """Read a pair file: layer -> field -> array. The model's outputs are left out."""
     layers: dict[str, Layer] = {}
     with np.load(path) as pairs:
         for key in pairs.files:
             name, _, field = key.rpartition("/")
-            layers.setdefault(name, {})[field] = pairs[key]
+            if field != "output_sums":
+                layers.setdefault(name, {})[field] = pairs[key]
     return layers
 
 

@@ -39,7 +39,7 @@ DISTRIBUTIONS = (
 DTYPES = ("int8", "uint8", "int16")
 SIZES = (16, 64, 300, 2000, 20_000, 200_000, 1_000_000)
 SHARES = (0.2, 0.2, 0.2, 0.2, 0.182, 0.016, 0.002)
-FAULTS = tuple(cause for cause in CAUSES if cause not in ("ok", "unreadable"))
+FAULTS = tuple(cause for cause in CAUSES if cause not in ("ok", "unreadable", "inherited"))
 CHANNELS = 8
 EACH = 1000  # layers of each fault in docs/diagnosis.md
 
@@ -58,6 +58,8 @@ class Case:
     # Whether the fault at least doubles the error, or wastes more than half the range: fainter
     # ones need not be named.
     gross: bool
+    kind: str | None = None
+    op: str | None = None
 
 
 def draw(rng: np.random.Generator, distribution: str, size: int) -> Floats:
@@ -127,6 +129,12 @@ def make(rng: np.random.Generator, fault: str) -> Case:
     scale, zero_point = params.scale, params.zero_point
     qmin, qmax = params.qmin, params.qmax
     gross = True
+    if fault == "clipping" and dtype == "int8" and axis is None and rng.random() < 0.3:
+        # A bias whose scale, of an input and nearly zero weights, is too small for int32.
+        tiny = float(np.abs(x).max() / 2**31 * 10 ** rng.uniform(-3, -0.5))
+        params = QuantParams.of(tiny, 0, "int32")
+        what = f"{distribution} bias {x.shape} saturated"
+        return Case(fault, what, x, quantize(x, params), params, True, kind="bias")
     if fault == "clipping":
         kept = rng.uniform(0.3, 0.98)
         low, high = x.min(), x.max()
@@ -170,6 +178,9 @@ def make(rng: np.random.Generator, fault: str) -> Case:
         codes = quantize(x + noise * along * rng.normal(size=x.shape), params)
         what += f" noise {noise} steps"
     elif fault == "coarse-scale":
+        kind = str(rng.choice(["outlier", "outlier", "mask", "joined", "variance"]))
+        if kind != "outlier" and size >= 300:
+            return several_magnitudes(rng, kind, size, dtype)
         by = float(rng.choice([30, 100, 300, 1000]))
         peak = np.abs(x).max() if axis is None else np.abs(x).max(axis=1)
         x = x.copy()
@@ -204,6 +215,28 @@ def make(rng: np.random.Generator, fault: str) -> Case:
     return Case(fault, what, x, codes, params, gross)
 
 
+def several_magnitudes(rng: np.random.Generator, kind: str, size: int, dtype: str) -> Case:
+    """A tensor whose parts differ in magnitude by more than the codes can hold."""
+    if dtype == "int16":
+        dtype = "int8"
+    x = draw(rng, str(rng.choice(["normal", "uniform", "laplace", "bimodal"])), size)
+    peak = float(np.abs(x).max())
+    here = rng.random(size) < rng.uniform(0.2, 0.7)
+    op = None
+    if kind == "mask":  # of attention: -inf as a float
+        x = np.where(here, float(rng.choice([-1e4 * peak, -1e30, -3.4e38])), x)
+    elif kind == "joined":  # boxes and scores
+        x = np.where(here, np.sign(x) * 1000 * peak * rng.random(size), x)
+        op = "Concat"
+    else:  # variances: squares over several orders of magnitude
+        x = 10 ** rng.uniform(-3, 3) * np.exp(3 * rng.normal(size=size))
+    params = healthy(x, dtype, None)
+    codes = quantize(x, params)
+    zero = int(params.zero_point[0])
+    lost = float(np.mean(codes[x != 0] == zero))
+    return Case("coarse-scale", f"{kind} {dtype} {x.shape}", x, codes, params, lost > 0.25, op=op)
+
+
 def diagnosed(cases: Iterable[Case]) -> Iterator[tuple[str, str, Diagnosis]]:
     """Each case's fault, its description, and what qdebug says of the layer.
 
@@ -214,7 +247,7 @@ def diagnosed(cases: Iterable[Case]) -> Iterator[tuple[str, str, Diagnosis]]:
         (
             case.fault,
             case.description,
-            Layer("layer", case.params, case.x.shape),
+            Layer("layer", case.params, case.x.shape, case.op, case.kind),
             statistics_of(case.x, case.codes, case.params),
         )
         for case in islice(cases, _TOGETHER)

@@ -71,7 +71,9 @@ def figures(
             ends = ideal_codes(ends, s[here][0], z[here][0], qmin, qmax, rounding)
             low.append((ends[0] - qmin) / (qmax - qmin))
             high.append((qmax - ends[1]) / (qmax - qmin))
-    m = None if model_float is None else np.asarray(model_float, np.float64)[finite]
+    m = None if model_float is None else np.asarray(model_float, np.float64)
+    inherited = None if m is None else int((~finite & np.isfinite(m)).sum())
+    m = None if m is None else m[finite]
     x, q, s, z = x[finite], q[finite].astype(np.float64), s[finite], z[finite]
     n = x.size
     if n == 0:
@@ -112,6 +114,14 @@ def figures(
         }
     if (x**2).sum() > 0 and (e**2).sum() > 0:
         out["sqnr_db"] = 10 * math.log10((x**2).sum() / (e**2).sum())
+    signal = x != 0
+    if signal.any():
+        out["lost"] = (q == z)[signal].mean()
+        small = signal & (np.abs(q - z) <= 4)
+        out["small"] = small.sum() / signal.sum()
+        if (e[small] ** 2).sum() > 0:
+            ratio = (x[small] ** 2).sum() / (e[small] ** 2).sum()
+            out["small_sqnr_db"] = 10 * math.log10(ratio)
     if (x**2).sum() > 0 and (d**2).sum() > 0:
         out["cosine_similarity"] = (x * d).sum() / math.sqrt((x**2).sum() * (d**2).sum())
     if x.min() < x.max() and q.min() < q.max():
@@ -127,6 +137,11 @@ def figures(
         known = np.isfinite(m)
         m, d, x, s = m[known], d[known], x[known], s[known]
         out["model_rmse_scale"] = math.sqrt((((d - m) / s) ** 2).mean())
+        out["model_min"], out["model_max"] = m.min(), m.max()
+        z = z[known]
+        low, high = (qmin - z) * s - s / 2, (qmax - z) * s + s / 2
+        out["model_clipped"] = ((m < low) | (m > high)).mean()
+        out["inherited_non_finite"] = inherited
         out["inherited_rmse_scale"] = math.sqrt((((x - m) / s) ** 2).mean())
         if (m**2).sum() > 0 and ((d - m) ** 2).sum() > 0:
             out["model_sqnr_db"] = 10 * math.log10((m**2).sum() / ((d - m) ** 2).sum())

@@ -9,6 +9,7 @@ import numpy as np
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure.figures import Figures
 from qdebug.measure.layer import Block, Layer, Part, Visitor
+from qdebug.measure.outputs import Output
 from qdebug.measure.slabs import hand_over
 from qdebug.measure.statistics import Statistics
 
@@ -75,6 +76,9 @@ class ArraySource:
     def __init__(self, x: np.ndarray, q: np.ndarray, params: QuantParams, **known: Any) -> None:
         self._arrays = x, q
         self.layers = [Layer("layer", params, x.shape, **known)]
+
+    def outputs(self) -> Sequence[Output]:
+        return ()
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
         return [ArrayPart(layer, *self._arrays) for layer in layers]

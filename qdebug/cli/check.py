@@ -14,7 +14,8 @@ from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
 from qdebug.names import printable, shortened
 from qdebug.report.configuration import find_config, read_config
 from qdebug.report.limits import (
-    LIMIT_KINDS,
+    ALL_KINDS,
+    OUTPUT_KINDS,
     Failure,
     check,
     limits_of,
@@ -33,9 +34,10 @@ def _flag(name: str) -> str:
 
 def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """An option for each kind of limit."""
-    for name, kind in reversed(LIMIT_KINDS.items()):
+    for name, kind in reversed(ALL_KINDS.items()):
         extreme = "Minimum" if kind.is_minimum else "Maximum"
-        text = f"{extreme} {kind.figure} of a layer ({kind.unit})."
+        what = "of the model's outputs" if name in OUTPUT_KINDS else "of a layer"
+        text = f"{extreme} {kind.figure} {what} ({kind.unit})."
         function = click.option(_flag(name), name, metavar="X", help=text)(function)
     return function
 
@@ -48,9 +50,10 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Limits come from these options and from [tool.qdebug] in pyproject.toml or qdebug.toml, in this
     folder or the nearest one above. An option overrides the table; a layer's [[tool.qdebug.layer]]
-    overrides both. --fail-on takes causes of the diagnosis. Without any of these, rmse/scale must
-    not exceed 0.7, the threshold of TFLite's own guide. Only failures are printed. Exit status 2:
-    something could not be read.
+    overrides both. --fail-on takes causes of the diagnosis. Without any of these, no output of the
+    model may have an SQNR below 10 dB; and unless all outputs have 20 dB or more, rmse/scale of a
+    layer must not exceed 0.7, the threshold of TFLite's own guide. Only failures are printed. Exit
+    status 2: something could not be read.
 
     \b
     Examples:
@@ -58,6 +61,7 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
       qdebug check model.npz --max-rmse-scale 0.5 --min-sqnr 25 --max-clipped 1%
       qdebug check model.npz --fail-on clipping,bias,wrong-scale,non-finite
       qdebug check report.json --config ci/qdebug.toml
+      qdebug check float.onnx int8.onnx --inputs data.npz --min-output-sqnr 20 --min-top1 99%
     """,
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
@@ -96,7 +100,10 @@ def command(
     if result.failures:
         click.echo(_table(result.failures))
     checked, failed = result.num_checked, len({failure.layer for failure in result.failures})
-    click.echo(f"{checked} layer{'s' * (checked != 1)} checked, {failed} over a limit", err=True)
+    counted = f"{checked} layer{'s' * (checked != 1)}"
+    if result.num_outputs:
+        counted += f" and {result.num_outputs} output{'s' * (result.num_outputs != 1)}"
+    click.echo(f"{counted} checked, {failed} over a limit", err=True)
     nothing = [] if checked else ["no layer was checked"]
     complain(ctx, report.notes, [*report.complaints, *result.unknown, *nothing])
     if result.failures:

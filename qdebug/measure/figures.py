@@ -2,6 +2,7 @@
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure.layer import Block, Layer
+from qdebug.measure.slices import SliceMetrics, SliceSums
 from qdebug.measure.statistics import Statistics, measure, no_statistics
 
 
@@ -11,18 +12,29 @@ class Figures:
     If the layer has one scale, blocks that are cut along an axis count as one channel.
     """
 
-    def __init__(self, params: QuantParams) -> None:
-        """Begin without any block."""
+    def __init__(self, params: QuantParams, *, sliced: bool = False) -> None:
+        """Begin without any block; `sliced` measures the slices along `Layer.view`, too."""
+        self._sliced = sliced and params.channels == 1
         self._params = params
         self._found: Statistics | None = None
+        self._slices: SliceSums | None = None
 
     @property
     def statistics(self) -> Statistics:
         """The statistics so far."""
         return no_statistics(self._params.channels) if self._found is None else self._found
 
+    @property
+    def slices(self) -> SliceMetrics | None:
+        """The slices, None if none are measured."""
+        return None if self._slices is None else self._slices.metrics
+
     def add(self, layer: Layer, block: Block) -> None:
         """Measure a block."""
+        if layer.view is not None and self._sliced:
+            if self._slices is None:
+                self._slices = SliceSums(*layer.view)
+            self._slices.add(block, self._params)
         view = block.as_one_channel() if self._params.channels == 1 else block
         self._take(measure(view, self._params))
 
@@ -30,6 +42,10 @@ class Figures:
         """Merge another's statistics."""
         if other._found is not None:
             self._take(other._found)
+        if self._slices is None:
+            self._slices = other._slices
+        elif other._slices is not None:
+            self._slices.merge(other._slices)
 
     def _take(self, more: Statistics) -> None:
         self._found = more if self._found is None else self._found.merged(more)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.outputs import Output
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +154,15 @@ class Source(Protocol):
     @property
     def layers(self) -> Sequence[Layer | UnreadableLayer]:
         """The layers, in the source's order; their names are unique."""
+
+    def outputs(self) -> Sequence[Output]:
+        """The model's outputs over all samples; empty if the source has no such outputs.
+
+        Samples that no part has run so far are run now.
+
+        Raises:
+            QdebugError: a run fails.
+        """
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
         """All data of only these layers.

@@ -82,6 +82,10 @@ class Metrics:
     """Share of the quantizer's squared error (in steps) that comes from clipped x."""
     saturated: float | None
     """Share of q at qmin or qmax."""
+    lost: float | None
+    """Share of the floats that are not zero whose code is that of zero."""
+    small: float | None
+    """Share of the floats that are not zero whose code is at most four steps from that of zero."""
     range_waste: float | None
     """Share of the codes below Q(min x) or above Q(max x); the mean over channels."""
     range_waste_low: float | None
@@ -90,6 +94,8 @@ class Metrics:
     """Share of the codes above Q(max x)."""
     sqnr_db: float | None
     """10 log10(sum x^2 / sum e^2), in dB."""
+    small_sqnr_db: float | None
+    """sqnr_db over the small floats alone, in dB; about 18 for floats spread over those steps."""
     cosine_similarity: float | None
     """Cosine of the angle between x and D(q): 1 for the same direction."""
     float_min: float | None
@@ -120,6 +126,14 @@ class Metrics:
     """sqnr_db of D(q) against the float model's own run, in dB."""
     inherited_rmse_scale: float | None
     """rmse_scale of x against the float model's own run, in steps: error in the layer's inputs."""
+    model_min: float | None
+    """Least value in the float model's own run."""
+    model_max: float | None
+    """Largest value in the float model's own run."""
+    model_clipped: float | None
+    """Share of the float model's own values outside [D(qmin) - s/2, D(qmax) + s/2]."""
+    inherited_non_finite: int | None
+    """NaN and infinite elements of x that are finite in the float model's own run."""
 
     @property
     def rmse_scale_ratio(self) -> float | None:
@@ -161,7 +175,13 @@ def rmse_scale_stderr(count: Any) -> Any:
 
 
 FIGURES = tuple(field.name for field in fields(Metrics))
-_WHOLE = ("num_elements", "non_finite", "quantized_min", "quantized_max")
+_WHOLE = (
+    "num_elements",
+    "non_finite",
+    "quantized_min",
+    "quantized_max",
+    "inherited_non_finite",
+)
 
 
 def layer_metrics(statistics: Statistics, params: QuantParams) -> Metrics:
@@ -264,6 +284,7 @@ def _metrics(
         fit_zero_point = t.q_sum / n - t.x_sum / n / fit_scale
         cosine = t.xd_product / np.sqrt(x_square) / np.sqrt(t.d_square)
         model_n = np.where(t.model_count > 0, t.model_count, np.nan)
+        not_zero = np.where(t.zeros < n, n - t.zeros, np.nan)
         columns = {
             "num_elements": t.count,
             "non_finite": t.non_finite,
@@ -286,7 +307,10 @@ def _metrics(
             "range_waste": np.where(t.count > 0, range_waste_low + range_waste_high, np.nan),
             "range_waste_low": np.where(t.count > 0, range_waste_low, np.nan),
             "range_waste_high": np.where(t.count > 0, range_waste_high, np.nan),
+            "lost": t.lost / not_zero,
+            "small": t.small / not_zero,
             "sqnr_db": 10 * np.log10(x_square / e_square),
+            "small_sqnr_db": 10 * np.log10(t.small_square / t.small_error_square),
             "cosine_similarity": np.clip(cosine, -1, 1),  # rounding may exceed the range
             "float_min": t.x_min,
             "float_max": t.x_max,
@@ -303,6 +327,10 @@ def _metrics(
             "model_rmse_scale": np.sqrt(t.model_steps_square / model_n),
             "model_sqnr_db": 10 * np.log10(t.model_square / t.model_error_square),
             "inherited_rmse_scale": np.sqrt(t.inherited_square / model_n),
+            "model_min": t.m_min,
+            "model_max": t.m_max,
+            "model_clipped": t.model_clipped / model_n,
+            "inherited_non_finite": np.where(t.model_count > 0, t.model_only, np.nan),
         }
     rows = zip(*(_figures(name, columns[name]) for name in FIGURES), strict=True)
     return [Metrics(*row) for row in rows]

@@ -39,6 +39,9 @@ _LONG = 1 << 16
 _LOST_SHARE, _LOST_STEPS = 1e-8, 1e-9
 _EPSILON, _TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 
+# Codes at most this many steps from that of zero are small: four steps are 23 dB of SQNR.
+SMALL_STEPS = 4
+
 _SPAN_CHANNELS = 1 << 13
 
 _Merge = Literal["sum", "least", "most"]
@@ -88,6 +91,8 @@ class Statistics:
     zeros = _Row()  # x is exactly zero
     clipped = _Row()  # x outside [D(qmin) - s/2, D(qmax) + s/2]
     saturated = _Row()  # q at qmin or qmax
+    lost = _Row()  # x is not zero, but q is the code of zero
+    small = _Row()  # x is not zero, and q is at most `SMALL_STEPS` from the code of zero
     # Sums.
     x_sum = _Row()
     x_magnitude = _Row()  # |x|
@@ -99,6 +104,8 @@ class Statistics:
     quantizer_square = _Row()  # ((D(Q(x)) - x) / s)^2
     clipped_square = _Row()  # of these, where x is clipped
     carried_square = _Row()  # (q - Q(x))^2
+    small_square = _Row()  # x^2 of the small
+    small_error_square = _Row()  # e^2 of the small
     d_square = _Row()  # d^2
     xd_product = _Row()  # x * d
     # Against an end-to-end run of the float model.
@@ -107,6 +114,8 @@ class Statistics:
     model_error_square = _Row()  # (d - m)^2
     model_steps_square = _Row()  # ((d - m) / s)^2
     inherited_square = _Row()  # ((x - m) / s)^2
+    model_clipped = _Row()  # m outside [D(qmin) - s/2, D(qmax) + s/2]
+    model_only = _Row()  # m is finite and x is not
     # Sums about means and about the least-squares line: `_pooled` adds what these are apart.
     x_moment = _Row()  # (x - mean x)^2
     q_moment = _Row()
@@ -116,8 +125,10 @@ class Statistics:
     # Extremes.
     x_min = _Row("least")
     q_min = _Row("least")
+    m_min = _Row("least")
     x_max = _Row("most")
     q_max = _Row("most")
+    m_max = _Row("most")
     e_max = _Row("most")  # largest |e|
     steps_max = _Row("most")  # largest |e/s|
 
@@ -312,6 +323,8 @@ def _measure_gaps(
         )
         merged.table[:, rows] = part.table
         merged.non_finite[rows] = elements - np.count_nonzero(kept)
+        if m is not None and not kept.all():
+            merged.model_only[rows] = np.count_nonzero(np.isfinite(m[rows][:, ~kept]))
     return merged
 
 
@@ -344,6 +357,11 @@ def _measure_finite(
         _count(x_given == 0) if (x_min <= 0).any() and (x_max >= 0).any() else np.zeros(channels)
     )
 
+    is_small = _within(q_given, z - SMALL_STEPS, z + SMALL_STEPS)
+    is_small &= x_given != 0
+    is_lost = _within(q_given, z, z)
+    is_lost &= is_small
+
     steps = np.subtract(q, zero_point, out=q) if z.any() else q  # q - z
     d = np.multiply(steps, scale, out=_scratch.take("d", x.shape))
     e = np.subtract(d, x, out=_scratch.take("e", x.shape))
@@ -355,6 +373,7 @@ def _measure_finite(
     q_square = steps_moment + steps_sum**2 / elements
 
     model_count = model_square = model_error_square = inherited_square = np.zeros(channels)
+    model_clipped, m_min, m_max = (np.full(channels, v) for v in (0.0, np.inf, -np.inf))
     if m is not None:
         finite = np.isfinite(m)
         known = np.where(finite, m, 0.0)
@@ -363,6 +382,12 @@ def _measure_finite(
         model_count, model_square = _count(finite), _dot(known, known)
         model_error_square, inherited_square = _dot(error, error), _dot(inherited, inherited)
 
+        low, high = (end[:, None] for end in _limits(s, z, limits))
+        model_clipped = _count(finite & ((m < low) | (m > high)))
+        m_min = np.where(finite, m, np.inf).min(axis=1)
+        m_max = np.where(finite, m, -np.inf).max(axis=1)
+
+    small_square, small_error_square = _small(x, e, is_small)
     spare = d  # from here on: one buffer less in the cache
     line_square = _line_square(
         e, steps, spare, s, (e_square, e_moment), (q_square, steps_moment), xq_moment
@@ -388,8 +413,8 @@ def _measure_finite(
         e.reshape(-1)[place] = best_error = ideal * s_here - doubtful
         quantizer_square = _dot(e, e) / s**2
         carried_square = _summed(row, (steps_here - ideal) ** 2, channels)
-        low, high = representable_range(s, z, limits)
-        outside = (doubtful < (low - s / 2)[row]) | (doubtful > (high + s / 2)[row])
+        lowest, highest = _limits(s, z, limits)
+        outside = (doubtful < lowest[row]) | (doubtful > highest[row])
         clipped = _summed(row, outside, channels)
         clipped_square = _summed(row, np.where(outside, best_error / s_here, 0.0) ** 2, channels)
 
@@ -400,6 +425,8 @@ def _measure_finite(
         of.zeros: zeros,
         of.clipped: clipped,
         of.saturated: saturated,
+        of.lost: _count(is_lost),
+        of.small: _count(is_small),
         of.x_sum: x_sum,
         of.x_magnitude: x_magnitude,
         of.q_sum: steps_sum + z * elements,
@@ -410,6 +437,8 @@ def _measure_finite(
         of.quantizer_square: quantizer_square,
         of.clipped_square: clipped_square,
         of.carried_square: carried_square,
+        of.small_square: small_square,
+        of.small_error_square: small_error_square,
         of.d_square: q_square * s**2,
         of.xd_product: (xq_moment + x_sum * steps_sum / elements) * s,
         of.model_count: model_count,
@@ -417,6 +446,8 @@ def _measure_finite(
         of.model_error_square: model_error_square,
         of.model_steps_square: model_error_square / s**2,
         of.inherited_square: inherited_square / s**2,
+        of.model_clipped: model_clipped,
+        of.model_only: np.zeros(channels),
         of.x_moment: x_moment,
         of.q_moment: steps_moment,
         of.e_moment: e_moment,
@@ -424,13 +455,55 @@ def _measure_finite(
         of.line_square: line_square,
         of.x_min: x_min,
         of.q_min: q_min,
+        of.m_min: m_min,
         of.x_max: x_max,
         of.q_max: q_max,
+        of.m_max: m_max,
         of.e_max: e_max,
         of.steps_max: e_max / s,
     }
     table = np.concatenate([figures[row] for row in _ROWS])
     return Statistics(table.reshape(len(_ROWS), channels))
+
+
+_Squares = tuple[Float64Array, Float64Array]
+
+
+def _limits(
+    s: Float64Array, z: NDArray[np.int64], limits: tuple[int, int]
+) -> tuple[Float64Array, Float64Array]:
+    """The least and the largest float that is not clipped, of each channel."""
+    low, high = representable_range(s, z, limits)
+    return low - s / 2, high + s / 2
+
+
+def _small(x: Float64Array, e: Float64Array, small: NDArray[np.bool_]) -> _Squares:
+    """The sums of x^2 and e^2 over the small elements of each row."""
+    channels = len(x)
+    total = np.count_nonzero(small)
+    if not total:
+        return np.zeros(channels), np.zeros(channels)
+    if total < x.size // 4 and channels == 1:
+        place = np.flatnonzero(small)
+        x_here, e_here = x[:, place], e[:, place]
+        return _dot(x_here, x_here), _dot(e_here, e_here)
+    kept = np.multiply(x, small, out=_scratch.take("small", x.shape))
+    x_square = _dot(kept, x)
+    np.multiply(e, small, out=kept)
+    return x_square, _dot(kept, e)
+
+
+def _within(
+    q: NDArray[Any], lowest: NDArray[np.int64], highest: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether codes lie between two of each channel; compared in their own type."""
+    low, high = lowest[:, None], highest[:, None]
+    if q.dtype.kind in "iu":
+        kinds = np.iinfo(q.dtype)
+        low, high = (np.clip(end, kinds.min, kinds.max).astype(q.dtype) for end in (low, high))
+    inside: NDArray[np.bool_] = q >= low
+    inside &= q <= high
+    return inside
 
 
 def _line_square(

@@ -8,16 +8,17 @@ from typing import Any
 from qdebug.errors import QdebugError
 from qdebug.formatting import percent, significant
 from qdebug.measure.metrics import FIGURES, Metrics
+from qdebug.measure.outputs import OutputMetrics
 from qdebug.names import nearest, printable
 from qdebug.report.report import LayerReport, Report
 
 
 @dataclass(frozen=True)
 class Row:
-    """A layer, or one channel of it."""
+    """A layer, one channel of it, or an output of the model."""
 
     layer: LayerReport
-    metrics: Metrics | None
+    metrics: Metrics | OutputMetrics | None
     scale: float | list[float] | None
     zero_point: int | list[int] | None
     channel: int | None = None
@@ -112,7 +113,16 @@ _ALL = [
     _figure("clipped", "clipped\n[%]", percent),
     _figure("clipped_error_share", "clipped\nerror [%]", percent),
     _figure("saturated", "saturated\n[%]", percent),
+    _figure("lost", "lost\n[%]", percent),
+    _figure("small", "small\n[%]", percent),
     _figure("sqnr_db", "SQNR\n[dB]"),
+    _figure("small_sqnr_db", "small\nSQNR [dB]"),
+    Column(
+        "slice_sqnr_db",
+        "worst slice\nSQNR [dB]",
+        lambda row: getattr(row.layer.slices, "least_sqnr_db", None),
+        significant,
+    ),
     _figure("cosine_similarity", "cosine", "{:.6f}".format),
     _figure("float_min", "float\nmin"),
     _figure("float_max", "float\nmax"),
@@ -127,6 +137,12 @@ _ALL = [
     _figure("model_rmse_scale", "model\nrmse/scale"),
     _figure("model_sqnr_db", "model\nSQNR [dB]"),
     _figure("inherited_rmse_scale", "inherited\nrmse/scale"),
+    _figure("model_min", "model\nmin"),
+    _figure("model_max", "model\nmax"),
+    _figure("model_clipped", "model\nclipped [%]", percent),
+    _figure("inherited_non_finite", "inherited\nNaN or Inf", str),
+    _figure("worst_sqnr_db", "worst\nSQNR [dB]"),
+    _figure("top1", "same\ntop-1 [%]", percent),
     _diagnosed("verdict"),
     _diagnosed("cause"),
     _diagnosed("evidence"),
@@ -135,7 +151,15 @@ _ALL = [
 COLUMNS = {column.name: column for column in _ALL}
 
 # Figures for which more is better: sorted in ascending order, so that the worst comes first.
-_MORE_IS_BETTER = ("sqnr_db", "model_sqnr_db", "cosine_similarity")
+_MORE_IS_BETTER = (
+    "sqnr_db",
+    "small_sqnr_db",
+    "slice_sqnr_db",
+    "model_sqnr_db",
+    "worst_sqnr_db",
+    "cosine_similarity",
+    "top1",
+)
 
 
 def columns(names: Sequence[str]) -> list[Column]:
@@ -176,6 +200,11 @@ def check_view(view: View) -> None:
 def layer_row(layer: LayerReport) -> Row:
     """The row of a whole layer."""
     return Row(layer, layer.metrics, layer.scale, layer.zero_point)
+
+
+def output_row(output: OutputMetrics) -> Row:
+    """The row of an output of the model."""
+    return Row(LayerReport(output.name, kind="output"), output, None, None)
 
 
 def rows(report: Report, view: View) -> list[Row]:

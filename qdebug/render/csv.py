@@ -5,17 +5,20 @@ import io
 from typing import Any
 
 from qdebug.names import spreadsheet_text
-from qdebug.render.columns import COLUMNS, View, chosen_columns, rows
+from qdebug.render.columns import COLUMNS, View, chosen_columns, output_row, rows
 from qdebug.report.report import Report
 
 
 def csv_text(report: Report, view: View) -> str:
-    """The report as CSV with a line of column names; missing figures are empty."""
+    """The report as CSV with a line of column names; missing figures are empty.
+
+    The model's outputs come first, as rows of kind ``output``.
+    """
     chosen = chosen_columns(view, list(COLUMNS))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(column.name for column in chosen)
-    for row in rows(report, view):
+    for row in [*map(output_row, report.outputs), *rows(report, view)]:
         writer.writerow(_cell(column.value(row)) for column in chosen)
     return out.getvalue()
 

@@ -7,6 +7,7 @@ from tabulate import tabulate
 
 from qdebug.names import printable
 from qdebug.render.columns import Column, Row, View, chosen_columns, rows
+from qdebug.render.outputs import figures
 from qdebug.render.table import DEFAULT_COLUMNS
 from qdebug.report.report import Report
 
@@ -15,7 +16,8 @@ def markdown(report: Report, view: View) -> str:
     """The report as a GitHub Markdown table; names are code spans, which contain no markup."""
     chosen = chosen_columns(view, DEFAULT_COLUMNS)
     return (
-        tabulate(
+        _outputs(report)
+        + tabulate(
             [[_cell(column, row) for column in chosen] for row in rows(report, view)],
             headers=[column.heading.replace("\n", " ") for column in chosen],
             colalign=["left" if column.left else "right" for column in chosen],
@@ -24,6 +26,18 @@ def markdown(report: Report, view: View) -> str:
         )
         + "\n"
     )
+
+
+def _outputs(report: Report) -> str:
+    """A table of the model's outputs, empty if there are none."""
+    columns: dict[str, list[str]] = {
+        "output": [code_span(output.name) for output in report.outputs],
+        "figures": ["; ".join(figures(output)) for output in report.outputs],
+    }
+    if not report.outputs:
+        return ""
+    text = tabulate(columns, headers="keys", tablefmt="pipe", disable_numparse=True)
+    return f"{text}\n\n"
 
 
 def _cell(column: Column, row: Row) -> str:

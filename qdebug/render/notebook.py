@@ -6,6 +6,7 @@ from tabulate import tabulate
 
 from qdebug.names import shorten
 from qdebug.render.columns import View, chosen_columns, rows
+from qdebug.render.outputs import output_lines
 from qdebug.render.table import DEFAULT_COLUMNS, cell, head, summary
 from qdebug.report.report import Report
 
@@ -32,5 +33,7 @@ def html_table(report: Report) -> str:
         lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES} more lines"]
     if len(report.layers) > _MOST_ROWS:
         lines.insert(0, f"the first {_MOST_ROWS} of {len(report.layers)} layers")
+    outputs = [line for line, _ in output_lines(report.outputs)]
     above, *below = (f"<p>{html.escape(line)}</p>" for line in [head(report), *lines])
+    above += "".join(f"<p>{html.escape(line)}</p>" for line in outputs)
     return above + str(text) + "".join(below)

@@ -10,6 +10,7 @@ from qdebug.formatting import significant
 from qdebug.measure.metrics import REFERENCE
 from qdebug.names import printable, shorten, shortened
 from qdebug.render.columns import Column, Row, View, chosen_columns, rows
+from qdebug.render.outputs import output_lines
 from qdebug.report.report import Report
 
 DEFAULT_COLUMNS = (
@@ -82,7 +83,14 @@ def table(
         tablefmt="simple",
         disable_numparse=True,
     )
-    lines = [head(report), "", _coloured(text, body), "", *summary(report, width)]
+    lines = [
+        head(report),
+        *_outputs(report),
+        "",
+        _coloured(text, body),
+        "",
+        *summary(report, width),
+    ]
     if left_out:
         lines.append(f"left out to fit {width} columns: {', '.join(left_out)} (--wide shows all)")
     return "\n".join(lines) + "\n"
@@ -116,6 +124,13 @@ def _coloured(text: str, body: Sequence[Row]) -> str:
         if colour:
             lines[i] = click.style(lines[i], fg=colour)
     return "\n".join(lines)
+
+
+def _outputs(report: Report) -> list[str]:
+    return [
+        click.style(line, fg="red") if ruined else line
+        for line, ruined in output_lines(report.outputs)
+    ]
 
 
 def head(report: Report) -> str:

@@ -6,7 +6,15 @@ from typing import Any
 
 from qdebug.errors import QdebugError
 from qdebug.names import nearest, printable
-from qdebug.report.limits import LIMIT_KINDS, Config, Limit, Override, parse_bound, parse_causes
+from qdebug.report.limits import (
+    ALL_KINDS,
+    LIMIT_KINDS,
+    Config,
+    Limit,
+    Override,
+    parse_bound,
+    parse_causes,
+)
 
 # Options that say how to read `source`: their type, and its name in messages.
 _READING: dict[str, tuple[type, str]] = {
@@ -58,7 +66,7 @@ def read_config(path: Path) -> Config:
     if not isinstance(table, dict):
         raise QdebugError(f"{where}: found {table!r:.60}, expected a table")
     own = ["source", *_READING, "ignore", "layer", "fail_on"]
-    entries = _known(table, [*LIMIT_KINDS, *own], where)
+    entries = _known(table, [*ALL_KINDS, *own], where)
     layers = entries.get("layer", [])
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
         raise QdebugError(f"{where}: 'layer': expected tables, each headed [[tool.qdebug.layer]]")
@@ -139,7 +147,7 @@ def _texts(entries: Mapping[str, Any], key: str, where: str) -> list[str]:
 
 def _limits(entries: Mapping[str, Any], origin: str) -> dict[str, Limit]:
     limits = {}
-    for name in LIMIT_KINDS:
+    for name in ALL_KINDS:
         if name in entries:
             try:
                 limits[name] = Limit(name, parse_bound(name, entries[name]), origin)

@@ -27,6 +27,7 @@ CAUSES = (
     "bias",
     "wrong-scale",
     "carried",
+    "inherited",
     "coarse-scale",
     "range-waste",
     "constant",
@@ -53,6 +54,22 @@ _SAME_TENSOR = 0.5
 # float exceeds it more than `_COARSE_PEAK` times. Four steps are 23 dB.
 _COARSE_STEPS = 4.0
 _COARSE_PEAK = 25.0
+# Floats spread over the four steps that `Metrics.small` counts have an SQNR of 18 dB there, and one
+# in nine of them becomes zero. Those of a tensor with more than one magnitude lie within one step:
+# their SQNR is below `_GONE_DB`, or this share becomes zero. They matter if they are `_SOME` of the
+# non-zero floats; where `_GONE` of these become zero, the information is gone.
+_GONE_DB = 10.0
+_GONE_SHARE = 0.3
+_LOST_OF_SMALL = 0.2
+_SOME = 0.1
+_GONE = 0.5
+# The largest SQNR of floats with an error uniform over a step, in dB for each bit and in all: that
+# of a constant at the end of the range, 20 log10(2^bits / 0.289). With more, nearly all of the
+# signal lies exactly on codes: a mask.
+_DB_OF_A_BIT, _DB_OF_A_STEP = 6.03, 10.8
+# Operators whose results are probabilities, and the rounding allowed in a sum of them.
+_PROBABILITIES = ("Softmax", "SOFTMAX", "Sigmoid", "LOGISTIC", "HardSigmoid")
+_ROUNDED = 1e-3
 # Symmetric codes of floats that are never negative waste half their range by design.
 _WASTE = 0.55
 # With fewer elements, chance alone moves rmse/scale by more than a tenth.
@@ -92,6 +109,8 @@ class Subject:
     zero_point: int | None
     kind: str | None = None
     narrow_range: bool = False
+    op: str | None = None
+    shape: tuple[int, ...] = ()
 
     @property
     def scheme(self) -> QuantScheme:
@@ -336,6 +355,12 @@ def _clipping(s: Subject) -> Diagnosis | None:
             f" to [{_g(min(m.float_min, low))}, {_g(max(m.float_max, high))}]: scale "
             f"{_g(float(wider.scale[0]))}"
         )
+    if s.kind == "bias" and s.scale is not None:
+        advice = (
+            f"the bias's scale {_g(s.scale)} is that of the input times that of the weights, which "
+            "are nearly zero here: give the weights a scale that is not smaller than the others', "
+            "or leave the operator in float"
+        )
     return Diagnosis(
         _hurts(m),
         "clipping",
@@ -397,7 +422,7 @@ def _constant(s: Subject) -> Diagnosis | None:
     m = s.metrics
     if m.num_elements < 2 or m.float_min is None or m.float_min != m.float_max:
         return None
-    if m.float_min == 0 and s.kind in ("weight", "bias"):  # a bias that is not used
+    if s.kind in ("weight", "bias"):  # by design: a bias that is not used, a table of strides
         return None
     return Diagnosis(
         "warn",
@@ -407,13 +432,47 @@ def _constant(s: Subject) -> Diagnosis | None:
     )
 
 
+def _is_gone(m: Metrics) -> bool:
+    """Whether small floats, which are not few, lie within one step."""
+    if m.lost is None or m.small is None or m.small_sqnr_db is None or m.small < _SOME:
+        return False
+    not_zero = (_expected(m) / REFERENCE) ** 2 * m.num_elements
+    small, lost = m.small * not_zero, m.lost * not_zero
+    if small < _FEW:
+        return False
+    # Among few, chance alone makes a share: four standard deviations of a lesser one.
+    by_chance = _LOST_OF_SMALL * small + 4 * math.sqrt(_LOST_OF_SMALL * small)
+    lies_at_zero = m.lost >= max(_GONE_SHARE * m.small, _SOME) and lost > by_chance
+    return m.small_sqnr_db < _GONE_DB or lies_at_zero
+
+
 def _coarse_scale(s: Subject) -> Diagnosis | None:
     m = s.metrics
-    if s.scale is None or m.float_mean_abs is None or m.num_elements < _FEW:
+    if s.scale is None or m.float_mean_abs is None or m.num_elements < _FEW or _probabilities(s):
+        return None
+    if s.kind == "bias":  # its step follows from those of input and weights, finer than needed
         return None
     assert m.float_min is not None
     assert m.float_max is not None
     peak = max(abs(m.float_min), abs(m.float_max))
+    if _is_gone(m):
+        assert m.lost is not None
+        assert m.small is not None
+        exact = m.sqnr_db is not None and m.sqnr_db > _DB_OF_A_BIT * s.bits + _DB_OF_A_STEP
+        advice = "use 16 bits or a scale per channel, or leave the operators around it in float"
+        if exact:
+            advice = (
+                f"clip the large values that carry no information, such as a mask's {_g(peak)}, in "
+                "the float model, or leave the operators around it in float"
+            )
+        return Diagnosis(
+            "bad" if exact or m.lost >= _GONE else "warn",
+            "coarse-scale",
+            f"{_percent(m.lost)} of the floats that are not zero become zero: the step is "
+            f"{_g(s.scale)} for a largest float of {_g(peak)}; the {_percent(m.small)} within four "
+            f"steps have an SQNR of {_g(m.small_sqnr_db)} dB",
+            advice,
+        )
     others = (_expected(m) / REFERENCE) ** 2 * m.num_elements - 1  # non-zero, but for the peak
     if others < 1:
         return None
@@ -432,9 +491,28 @@ def _coarse_scale(s: Subject) -> Diagnosis | None:
     )
 
 
+def _probabilities(s: Subject) -> bool:
+    """Whether the floats are probabilities: the small ones may become zero without harm.
+
+    The operator says so, or the sums of all rows along an axis are 1.
+    """
+    m = s.metrics
+    if m.float_min is None or m.float_max is None or m.float_mean is None:
+        return False
+    if m.float_min < 0 or m.float_max > 1 + _ROUNDED or m.non_finite:
+        return False
+    sums = (abs(m.float_mean * length - 1) for length in s.shape if length > 1)
+    return s.op in _PROBABILITIES or any(off < _ROUNDED for off in sums)
+
+
+def wasted(share: float) -> bool:
+    """Whether so large a share of unused codes is range waste."""
+    return share > _WASTE
+
+
 def _range_waste(s: Subject) -> Diagnosis | None:
     m = s.metrics
-    if m.range_waste is None or m.range_waste <= _WASTE or s.scale is None:
+    if m.range_waste is None or not wasted(m.range_waste) or s.scale is None:
         return None
     if m.num_elements < _FEW:
         return None

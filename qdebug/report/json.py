@@ -11,18 +11,23 @@ from typing import Any, TypeVar
 
 from qdebug.errors import QdebugError
 from qdebug.measure.metrics import Metrics
+from qdebug.measure.outputs import OutputMetrics
+from qdebug.measure.slices import SliceMetrics
 from qdebug.report.diagnosis import Diagnosis
 from qdebug.report.report import ChannelReport, LayerReport, Report
 
 SCHEMA = "qdebug.report/1"
 
 # The fields of a layer that are objects in JSON.
-_PARTS: dict[str, type[Metrics | Diagnosis]] = {"metrics": Metrics, "diagnosis": Diagnosis}
+_PARTS: dict[str, type[Metrics | SliceMetrics | Diagnosis]] = {
+    "metrics": Metrics,
+    "slices": SliceMetrics,
+    "diagnosis": Diagnosis,
+}
 
 # Name and annotated type of each field, in order.
-_FIELDS: Mapping[type, Mapping[str, Any]] = {
-    kind: typing.get_type_hints(kind) for kind in (LayerReport, Metrics, Diagnosis)
-}
+_RECORDS = (LayerReport, Metrics, SliceMetrics, Diagnosis, OutputMetrics)
+_FIELDS: Mapping[type, Mapping[str, Any]] = {kind: typing.get_type_hints(kind) for kind in _RECORDS}
 
 T = TypeVar("T")
 
@@ -46,6 +51,7 @@ def json_pieces(report: Report) -> Iterator[str]:
         "sources": report.sources,
         "problems": report.problems,
         "notes": report.notes,
+        "outputs": [vars(output) for output in report.outputs],
     }
     yield _indented(head, 0).removesuffix("\n}") + ',\n "layers": ['
     for number, layer in enumerate(report.layers):
@@ -96,6 +102,11 @@ def loads(text: str, file: str) -> Report:
         layers=_layers(_read(data, "layers", list[dict[str, Any]], file), file),
         problems=_read(data, "problems", list[str] | None, file) or [],
         notes=_read(data, "notes", list[str] | None, file) or [],
+        outputs=_records(
+            OutputMetrics,
+            _read(data, "outputs", list[dict[str, Any]] | None, file) or [],
+            lambda index: f"{file}: outputs[{index}]",
+        ),
         qdebug_version=_read(data, "qdebug_version", str, file),
     )
 

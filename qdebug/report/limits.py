@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from qdebug.errors import QdebugError
-from qdebug.measure.metrics import TFLITE_THRESHOLD, Metrics
+from qdebug.measure.metrics import LOW_SQNR_DB, TFLITE_THRESHOLD, Metrics
+from qdebug.measure.outputs import RUINED_DB, is_ruined
 from qdebug.names import matches, nearest, printable, shown
 from qdebug.report.diagnosis import CAUSES
 from qdebug.report.report import LayerReport, Report
@@ -33,6 +34,14 @@ LIMIT_KINDS = {
     "max_saturated": LimitKind("saturated", "share: 0.01 or 1%", is_share=True),
     "max_abs_error": LimitKind("max_abs_error", "the tensor's own unit"),
 }
+
+
+# Limits on the outputs of the model.
+OUTPUT_KINDS = {
+    "min_output_sqnr": LimitKind("sqnr_db", "dB", is_minimum=True),
+    "min_top1": LimitKind("top1", "share: 0.95 or 95%", is_minimum=True, is_share=True),
+}
+ALL_KINDS = LIMIT_KINDS | OUTPUT_KINDS
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ def parse_bound(name: str, value: Any) -> float:
     Raises:
         QdebugError: not a number, or a share outside 0 to 1.
     """
-    kind = LIMIT_KINDS[name]
+    kind = ALL_KINDS[name]
     return _bound(value, kind.is_share, kind.is_minimum)
 
 
@@ -148,6 +157,7 @@ class CheckResult:
         failures: every figure that is over its limit, in the report's order.
         unknown: one line per limited figure that the report does not have.
         num_checked: number of layers that were checked.
+        num_outputs: number of the model's outputs that were checked.
         unreadable: one line per file or layer that could not be read.
     """
 
@@ -155,6 +165,7 @@ class CheckResult:
     unknown: list[str]
     num_checked: int
     unreadable: list[str] = field(default_factory=list)
+    num_outputs: int = 0
 
     @property
     def passed(self) -> bool:
@@ -173,8 +184,8 @@ def limits_of(bounds: Mapping[str, Any], flag: Callable[[str], str] = str) -> di
     """
     limits = {}
     for name, bound in bounds.items():
-        if name not in LIMIT_KINDS:
-            raise QdebugError(f"no limit '{printable(name)}'; {nearest(name, LIMIT_KINDS)}")
+        if name not in ALL_KINDS:
+            raise QdebugError(f"no limit '{printable(name)}'; {nearest(name, ALL_KINDS)}")
         try:
             limits[name] = Limit(name, parse_bound(name, bound), flag(name))
         except QdebugError as error:
@@ -188,8 +199,10 @@ def check(
     """Check every layer of a report against its limits.
 
     The configuration's limits apply to every layer; `limits` override them, and a layer's own
-    overrides come last. Without any limit or cause, rmse/scale must not exceed 0.7
-    (`TFLITE_THRESHOLD`), and no layer may have values that are not finite.
+    overrides come last. Without any limit or cause, no output of the model may have an SQNR below
+    10 dB (`RUINED_DB`); and unless all outputs are known to have 20 dB (`LOW_SQNR_DB`) or more,
+    rmse/scale must not exceed 0.7 (`TFLITE_THRESHOLD`), nor may a layer have values that are not
+    finite.
 
     Args:
         report: fresh or saved.
@@ -199,10 +212,17 @@ def check(
     """
     general = {**config.limits, **limits}
     if not general and not causes:
-        general = {"max_rmse_scale": Limit("max_rmse_scale", TFLITE_THRESHOLD, "default")}
-        causes = {"non-finite": "default"}
+        general = {"min_output_sqnr": Limit("min_output_sqnr", RUINED_DB, "default")}
+        if not _outputs_are_sound(report):
+            general["max_rmse_scale"] = Limit("max_rmse_scale", TFLITE_THRESHOLD, "default")
+            causes = {"non-finite": "default"}
+    of_outputs = [limit for limit in general.values() if limit.name in OUTPUT_KINDS]
+    general = {name: limit for name, limit in general.items() if name in LIMIT_KINDS}
     checked = sum(1 for layer in report.layers if _is_checked(layer, config))
-    result = CheckResult([], [], checked, report.complaints)
+    outputs = len(report.outputs) if of_outputs else 0
+    result = CheckResult([], [], checked, report.complaints, outputs)
+    for limit in of_outputs:
+        _check_outputs(report, limit, result)
     for layer in report.layers:
         if layer.metrics is None or not _is_checked(layer, config):
             continue
@@ -220,6 +240,35 @@ def check(
         if cause is not None and cause in causes:
             result.failures.append(Failure(layer.name, "cause", cause, "another", causes[cause]))
     return result
+
+
+def _outputs_are_sound(report: Report) -> bool:
+    """Whether the model's outputs are known, and all are near those of the float model."""
+    return bool(report.outputs) and all(
+        not is_ruined(output) and (output.sqnr_db is None or output.sqnr_db >= LOW_SQNR_DB)
+        for output in report.outputs
+    )
+
+
+def _check_outputs(report: Report, limit: Limit, result: CheckResult) -> None:
+    """Add to `result` what a limit on the model's outputs finds."""
+    figure = OUTPUT_KINDS[limit.name].figure
+    known = [output for output in report.outputs if getattr(output, figure) is not None]
+    if limit.name == "min_output_sqnr":  # an exact output has none, and one that is not finite
+        known = [output for output in report.outputs if output.num_elements + output.non_finite]
+    if not known and limit.origin != "default":
+        needed = "needs a float and a quantized model, or a file of qdebug capture"
+        result.unknown.append(f"{figure} of the model's outputs is not known: {needed}")
+    for output in known:
+        value = getattr(output, figure)
+        found = "no signal" if value is None else f"{value:.4g}"
+        over = bool(output.rmse) if value is None else value < limit.bound
+        if output.non_finite:
+            over, found = True, f"{output.non_finite} NaN or infinite"
+        if over:
+            expected = f">= {limit.bound:.4g}"
+            name = f"output {output.name}"
+            result.failures.append(Failure(name, figure, found, expected, limit.origin))
 
 
 def _is_checked(layer: LayerReport, config: Config) -> bool:

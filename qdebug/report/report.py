@@ -9,10 +9,13 @@ from qdebug import __version__
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure.layer import Layer, UnreadableLayer
 from qdebug.measure.metrics import REFERENCE, ChannelMetrics, Metrics
+from qdebug.measure.outputs import OutputMetrics
+from qdebug.measure.slices import SliceMetrics
 from qdebug.measure.statistics import Statistics
 from qdebug.names import shown
 from qdebug.report.diagnosis import ERRORS, Diagnosis, Subject, diagnose, origin, unreadable
 from qdebug.report.graph import graph_of, is_constant
+from qdebug.report.upstream import with_causes
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class LayerReport:
 
     All but name, inputs and diagnosis are None where the layer is unreadable. `inputs` names the
     layers that feed it, None where unknown. `scale` and `zero_point` are lists where there is one a
-    channel; then `channels` holds the figures of each.
+    channel; then `channels` holds the figures of each. `slices` has those of a tensor with one
+    scale along an axis that live models name.
     """
 
     name: str
@@ -73,6 +77,7 @@ class LayerReport:
     scale: float | list[float] | None = None
     zero_point: int | list[int] | None = None
     metrics: Metrics | None = None
+    slices: SliceMetrics | None = None
     channels: Sequence[ChannelReport] | None = None
     diagnosis: Diagnosis | None = None
 
@@ -108,6 +113,7 @@ class Report:
         layers: one report per layer.
         problems: files that could not be read at all, one line each.
         notes: what was left out, and choices that may surprise the user, one line each.
+        outputs: the model's own outputs, against those of the float model.
         qdebug_version: the version that made the report.
     """
 
@@ -115,6 +121,7 @@ class Report:
     layers: Sequence[LayerReport]
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    outputs: list[OutputMetrics] = field(default_factory=list)
     qdebug_version: str = __version__
 
     @property
@@ -128,7 +135,9 @@ class Report:
         return self.problems + [layer.unreadable for layer in self.layers if layer.unreadable]
 
 
-def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> LayerReport:
+def layer_report(
+    layer: Layer, statistics: Statistics, metrics: Metrics, slices: SliceMetrics | None = None
+) -> LayerReport:
     """The report of a layer from its statistics and the figures of the whole layer."""
     params = layer.params
     per_channel = params.channels > 1
@@ -149,6 +158,7 @@ def layer_report(layer: Layer, statistics: Statistics, metrics: Metrics) -> Laye
         scale=scales if per_channel else scales[0],
         zero_point=zero_points if per_channel else zero_points[0],
         metrics=metrics,
+        slices=slices,
         channels=channels,
         diagnosis=_diagnosis(layer, metrics, channels),
     )
@@ -161,7 +171,8 @@ def _diagnosis(
     codes = (params.dtype, params.bits, params.qmin, params.qmax)
 
     def subject(figures: Metrics, scale: float | None, zero_point: int | None) -> Subject:
-        return Subject(figures, *codes, scale, zero_point, layer.kind, params.narrow_range)
+        about = (layer.kind, params.narrow_range, layer.op, layer.shape)
+        return Subject(figures, *codes, scale, zero_point, *about)
 
     if channels is None:
         return diagnose(subject(metrics, float(params.scale[0]), int(params.zero_point[0])))
@@ -180,11 +191,12 @@ def with_origins(layers: Sequence[LayerReport]) -> list[LayerReport]:
     """
     metrics = [None if is_constant(layer) else layer.metrics for layer in layers]
     names = [shown(layer.name) for layer in layers]
-    feeders = graph_of(layers).feeders
+    graph = graph_of(layers)
+    feeders, layers = graph.feeders, with_causes(layers, graph)
     result = []
     for place, layer in enumerate(layers):
         where = origin(metrics, names, place, feeders)
-        if where and layer.diagnosis:
+        if where and layer.diagnosis and layer.diagnosis.cause != "inherited":
             evidence = f"{layer.diagnosis.evidence}; {where}"
             layer = replace(layer, diagnosis=replace(layer.diagnosis, evidence=evidence))
         result.append(layer)

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from qdebug.errors import QdebugError
 from qdebug.measure.figures import Figures
 from qdebug.measure.histogram import Distributions
 from qdebug.measure.layer import Layer, Source, UnreadableLayer, Whole
 from qdebug.measure.metrics import layers_metrics
+from qdebug.measure.outputs import output_metrics
+from qdebug.measure.slices import SliceMetrics
 from qdebug.measure.statistics import Statistics, no_statistics
 from qdebug.names import select, shown
 from qdebug.report.report import (
@@ -83,8 +87,22 @@ class Session:
         """
         chosen = self.choose(patterns)
         layers = [layer for layer in chosen if isinstance(layer, Layer)]
-        found = self.sweep([(layer, partial(Figures, layer.params)) for layer in layers])
-        return self.report_of(chosen, {name: each.statistics for name, each in found.items()})
+        found = self.sweep(
+            [(layer, partial(Figures, layer.params, sliced=True)) for layer in layers]
+        )
+        statistics = {name: each.statistics for name, each in found.items()}
+        slices = {name: each.slices for name, each in found.items()}
+        report = self.report_of(chosen, statistics, slices)
+        return report if patterns else self._with_outputs(report)
+
+    def _with_outputs(self, report: Report) -> Report:
+        """The report with the model's outputs, or the reason why there are none."""
+        try:
+            outputs = self.source.outputs()
+        except QdebugError as error:
+            known = str(error) in report.complaints
+            return replace(report, problems=[*report.problems, *[str(error)] * (not known)])
+        return replace(report, outputs=[output_metrics(output) for output in outputs])
 
     def distributions(self, report: Report) -> dict[str, Distributions]:
         """The histograms, by name, of a report's layers that have finite elements."""
@@ -96,16 +114,23 @@ class Session:
         layers = [layer for layer in self.source.layers if isinstance(layer, Layer)]
         return self.sweep(
             [
-                (layer, partial(Distributions, layer.params, metrics[layer.name]))
+                (
+                    replace(layer, view=None),
+                    partial(Distributions, layer.params, metrics[layer.name]),
+                )
                 for layer in layers
                 if layer.name in metrics
             ]
         )
 
     def report_of(
-        self, chosen: Sequence[Layer | UnreadableLayer], found: Mapping[str, Statistics]
+        self,
+        chosen: Sequence[Layer | UnreadableLayer],
+        found: Mapping[str, Statistics],
+        slices: Mapping[str, SliceMetrics | None] | None = None,
     ) -> Report:
         """The report of these layers from their statistics; unreadable layers are included."""
+        slices = slices or {}
         statistics = dict(found)
         params = {layer.name: layer.params for layer in chosen if isinstance(layer, Layer)}
         for name in params.keys() - statistics.keys() - self._reasons.keys():  # without elements
@@ -121,7 +146,8 @@ class Session:
             why = self._reasons.get(layer.name, [])
             if layer.name in metrics:
                 problems.extend(why)
-                return layer_report(layer, statistics.pop(layer.name), metrics[layer.name])
+                of_layer = statistics.pop(layer.name), metrics[layer.name], slices.get(layer.name)
+                return layer_report(layer, *of_layer)
             problems.extend(why[1:])
             return unreadable_report(UnreadableLayer(layer.name, why[0], inputs=layer.inputs))
 

@@ -86,6 +86,9 @@ def test_csv_has_every_column_in_full_precision(qdebug: Run) -> None:
     rows = list(csv.DictReader(io.StringIO(qdebug("report", DIGITS, "--format", "csv").output)))
     assert list(rows[0]) == [name for name in COLUMNS if name != "channel"]
     fresh = session.run(PairFiles([str(DIGITS)]))
+    output, *rows = rows
+    assert (output["layer"], output["kind"], output["cause"]) == ("output_0", "output", "")
+    assert float(output["sqnr_db"]) == pytest.approx(fresh.outputs[0].sqnr_db, rel=1e-12)
     for row, layer in zip(rows, fresh.layers, strict=True):
         assert layer.metrics is not None
         for figure in FIGURES:

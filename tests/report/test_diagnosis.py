@@ -64,7 +64,7 @@ def test_a_sound_network_has_nothing_bad() -> None:
 
 def test_causes_are_the_contracts() -> None:
     assert set(CAUSES) == {
-        *("ok", "clipping", "bias", "wrong-scale", "carried", "coarse-scale"),
+        *("ok", "clipping", "bias", "wrong-scale", "carried", "inherited", "coarse-scale"),
         *("range-waste", "constant", "non-finite", "unreadable"),
     }
 

@@ -10,6 +10,7 @@ import pytest
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.errors import LayerError
 from qdebug.measure.layer import Block, Layer, Part, Visitor
+from qdebug.measure.outputs import Output
 from qdebug.run.engine import gather
 from qdebug.run.session import Session
 from qdebug.run.workers import Threads
@@ -71,6 +72,9 @@ class Source:
     @property
     def layers(self) -> list[Layer]:
         return list({each.name: each for part in self.given for each in part.layers}.values())
+
+    def outputs(self) -> Sequence[Output]:
+        return ()
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
         return self.given

@@ -89,6 +89,19 @@ def quantized_tensors(net: Network) -> list[Quantized]:
     )
 
 
+def slice_axis(tensor: Quantized, shape: tuple[int, ...]) -> int:
+    """The axis whose slices may have magnitudes of their own; 0 if there is none.
+
+    That of a Concat is its own. Else it is that of channels: 1 for four axes and more, the last for
+    fewer.
+    """
+    axis = 1 if len(shape) > 3 else len(shape) - 1
+    if tensor.operator and tensor.operator.op == "Concat":
+        given = tensor.operator.node.attributes.get("axis", axis)
+        axis = given % len(shape) if -len(shape) <= given < len(shape) else axis
+    return max(axis, 0)
+
+
 def feeders(net: Network, layers: Mapping[str, Quantized]) -> dict[str, tuple[str, ...]]:
     """Layer -> the layers nearest upstream, in its operator's input order.
 

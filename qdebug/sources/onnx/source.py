@@ -13,9 +13,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import QuantParams, quantize
+from qdebug.arithmetic.affine import QuantParams, dequantize, quantize
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
+from qdebug.measure.outputs import Output, OutputRuns
 from qdebug.measure.slabs import hand_over
 from qdebug.names import printable, some
 from qdebug.sources.inputs import Inputs, InputSpec, Samples, file_of, read_samples
@@ -26,6 +27,7 @@ from qdebug.sources.onnx.layers import (
     feeders,
     quant_params,
     quantized_tensors,
+    slice_axis,
 )
 from qdebug.sources.onnx.network import Network, network
 from qdebug.sources.onnx.pairing import Partner, partners
@@ -72,6 +74,7 @@ class OnnxModels:
         self.problems: Sequence[str] = []
         self.skipped: list[tuple[str, str]] = []
         self.samples: Samples | None = None
+        self._output_runs = OutputRuns()
         floating, quantized, self.notes = _in_order(models)
         self._floating, self._quantized = floating.graph, quantized.graph
         matches = self._matched(floating, quantized)
@@ -116,6 +119,13 @@ class OnnxModels:
             assert self.samples is not None
             parts.append(_Part(made, partial(self._read_activations, made), self.samples.count))
         return parts
+
+    def outputs(self) -> Sequence[Output]:
+        """The models' float outputs over all samples."""
+        for number, sample in enumerate(self.samples or ()):
+            if number not in self._output_runs:
+                self._output_runs.note(number, self._models.run(number, sample, []).outputs)
+        return self._output_runs.outputs()
 
     def _matched(self, floating: Network, quantized: Network) -> list[Match]:
         """The quantized tensors that can be layers; the others go to `skipped`."""
@@ -209,7 +219,10 @@ class OnnxModels:
         if tensor.block:
             shape = (math.prod(shape) // tensor.block, tensor.block)
         op = tensor.operator.op if tensor.operator else None
-        return Layer(match.name, params, shape, op, tensor.kind, match.nodes)
+        view = None
+        if params.axis is None and not tensor.is_constant and (axis := slice_axis(tensor, shape)):
+            view = (axis, shape[axis])
+        return Layer(match.name, params, shape, op, tensor.kind, match.nodes, view=view)
 
     def _read_constant(self, layer: Layer, visitor: Visitor) -> None:
         try:
@@ -232,6 +245,7 @@ class OnnxModels:
                 run = self._models.run(number, sample, matches)
             except QdebugError as error:
                 raise LayerError(str(error)) from None
+            self._output_runs.note(number, run.outputs)
             for layer, match in zip(layers, matches, strict=True):
                 try:
                     made = self._made(match, run)
@@ -268,11 +282,15 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Run:
-    """The values of both models for one sample."""
+    """The values of both models for one sample.
+
+    `outputs` maps a float output of the float model to its value in both models.
+    """
 
     number: int
     quantized: Tensors
     floating: Tensors
+    outputs: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
 
 
 class _Models:
@@ -282,10 +300,14 @@ class _Models:
         self, floating: Graph, quantized: Graph, matches: Sequence[Match], additions: Additions
     ) -> None:
         narrow = narrow_codes(match.tensor for match in matches if not match.tensor.is_constant)
-        self._quantized = Session(quantized, _wanted_of_quantized(matches), narrow, additions)
-        self._floating = Session(floating, _wanted_of_float(matches))
+        self._outputs = _outputs(floating, quantized)
+        wanted = [*_wanted_of_quantized(matches), *self._outputs.values()]
+        self._quantized = Session(quantized, wanted, narrow, additions)
+        self._floating = Session(floating, [*_wanted_of_float(matches), *self._outputs])
         self._inputs = _inputs(floating, quantized)
         self._input_params = _input_params(self._inputs, quantized, matches)
+        self._codes = {match.tensor.codes: match.tensor for match in matches}
+        self._graph = quantized
         self._last: _Run | None = None
 
     @property
@@ -295,7 +317,8 @@ class _Models:
 
     def run(self, number: int, sample: Sequence[NDArray[Any]], matches: Sequence[Match]) -> _Run:
         """The values that these matches need; reuses the last run if it has all of them."""
-        wanted, wanted_of_float = _wanted_of_quantized(matches), _wanted_of_float(matches)
+        wanted = [*_wanted_of_quantized(matches), *self._outputs.values()]
+        wanted_of_float = [*_wanted_of_float(matches), *self._outputs]
         last, self._last = self._last, None
         if (
             last is None
@@ -305,11 +328,9 @@ class _Models:
         ):
             del last  # free its memory before the next run
             feeds, quantized_feeds = self._feeds(sample)
-            last = _Run(
-                number,
-                self._quantized.run(quantized_feeds, wanted),
-                self._floating.run(feeds, wanted_of_float),
-            )
+            made = self._quantized.run(quantized_feeds, wanted)
+            made_in_float = self._floating.run(feeds, wanted_of_float)
+            last = _Run(number, made, made_in_float, self._compared(made, made_in_float))
         self._last = last
         return last
 
@@ -323,6 +344,29 @@ class _Models:
                 quantize(values, params) if params else values.astype(quantized.dtype, copy=False)
             )
         return feeds, quantized_feeds
+
+    def _compared(
+        self, made: Tensors, made_in_float: Tensors
+    ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """The float model's float outputs and the quantized model's, dequantized, by name."""
+        found = {}
+        for theirs, ours in self._outputs.items():
+            floats, values = made_in_float[theirs], made[ours]
+            if values.dtype.kind in "iu" and ours in self._codes:
+                params = quant_params(self._graph, self._codes[ours], values.shape)
+                values = dequantize(values, params)
+            kinds = floats.dtype.kind + values.dtype.kind
+            if kinds == "ff" and floats.shape == values.shape:
+                found[theirs] = (floats, values)
+        return found
+
+
+def _outputs(floating: Graph, quantized: Graph) -> dict[str, str]:
+    """The float model's outputs and the quantized one's, paired by name, else by order."""
+    theirs, ours = floating.outputs, quantized.outputs
+    if set(theirs) == set(ours):
+        return {name: name for name in theirs}
+    return dict(zip(theirs, ours, strict=False)) if len(theirs) == len(ours) else {}
 
 
 def _wanted_of_quantized(matches: Sequence[Match]) -> list[str]:

@@ -23,6 +23,8 @@ FIELDS = (
     "kind",
     "nodes",
     "inputs",
+    "slice_axis",
+    "output_sums",
 )
 TENSORS = ("float", "quantized", "model_float")
 KINDS = ("activation", "weight", "bias")

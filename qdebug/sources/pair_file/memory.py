@@ -11,6 +11,7 @@ from qdebug.arguments import as_array, texts, whole
 from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams, Rounding
 from qdebug.errors import FieldError, QdebugError
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
+from qdebug.measure.outputs import Output
 from qdebug.measure.slabs import hand_over
 from qdebug.names import shown
 from qdebug.sources.pair_file.fields import KINDS, check_codes, normal_axis
@@ -206,6 +207,10 @@ class MemoryPairs:
             Layer(name, p.params, p.floats.shape, p.op, p.kind, p.nodes, inputs=p.inputs)
             for name, p in self._pairs.items()
         ]
+
+    def outputs(self) -> Sequence[Output]:
+        """None: a model's outputs are not among pairs."""
+        return ()
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
         """Each layer by itself."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import CODE_DTYPES, FLOAT_DTYPES, QuantParams
 from qdebug.errors import FieldError, QdebugError, locate
+from qdebug.measure.outputs import SUMS, Output
 from qdebug.names import printable, shown
 from qdebug.sources.npz.array import StoredArray, read_header, read_small
 from qdebug.sources.npz.member import BrokenMemberError
@@ -25,6 +26,12 @@ _SMALL = 1 << 16
 
 # Layers whose headers are fetched together.
 _FETCHED_LAYERS = 256
+
+# The field of a model's output, the one of its columns that may be negative, and a generous bound
+# for the samples of one file.
+_SUMS = "output_sums"
+_PRODUCT = SUMS.index("product")
+_MOST_SAMPLES = 1 << 20
 
 # What error messages expect of a file.
 _EXPECTED = "an .npz file as numpy.savez writes it"
@@ -44,6 +51,7 @@ class Piece:
     kind: str | None
     nodes: tuple[str, ...]
     inputs: tuple[str, ...] | None
+    slice_axis: int | None
 
     @property
     def arrays(self) -> list[StoredArray]:
@@ -63,8 +71,16 @@ class Piece:
         return same and all(array.member.stored for array in self.arrays)
 
 
-def read_file(names: tuple[str, str], templates: Mapping[str, str]) -> dict[str, Piece | str] | str:
-    """What a pair file holds: per layer a piece or an error; or why it is not a pair file.
+@dataclass(frozen=True)
+class Found:
+    """What a pair file holds: per layer a piece or an error; the sums of the model's outputs."""
+
+    pieces: dict[str, Piece | str]
+    outputs: list[Output]
+
+
+def read_file(names: tuple[str, str], templates: Mapping[str, str]) -> Found | str:
+    """What a pair file holds, or why it is not a pair file.
 
     `names` are the user's name for the file, and its path for any process.
     """
@@ -77,11 +93,16 @@ def read_file(names: tuple[str, str], templates: Mapping[str, str]) -> dict[str,
                 members = _members(name, archive.infolist(), templates)
             layers = iter(members.items())
             pieces: dict[str, Piece | str] = {}
+            outputs: list[Output] = []
             while some := list(islice(layers, _FETCHED_LAYERS)):
                 prefetch(file, [head for _, fields in some for head in _heads(fields)])
                 for layer, fields in some:
-                    pieces[layer] = _read_layer(file, names, layer, fields)
-            return pieces
+                    sums = fields.pop(_SUMS, None)
+                    if sums is not None:
+                        outputs.append(_read_output(file, name, layer, sums))
+                    if fields:
+                        pieces[layer] = _read_layer(file, names, layer, fields)
+            return Found(pieces, outputs)
     except QdebugError as error:
         return str(error)
     except OSError as error:
@@ -109,6 +130,30 @@ def _read_layer(
         return _read_piece(file, names, fields)
     except (FieldError, BrokenMemberError, MemoryError) as error:
         return str(locate(error, file=shown(names[0]), layer=shown(layer)))
+
+
+def _read_output(file: BinaryIO, path: str, name: str, infos: Sequence[zipfile.ZipInfo]) -> Output:
+    """The sums of one output of the model, as `capture` wrote them.
+
+    Raises:
+        LayerError: they are something else.
+    """
+    expected = f"float64 of shape (samples, {len(SUMS)}), as qdebug capture writes it"
+    try:
+        array = read_header(file, _SUMS, infos[0])
+        samples, columns = array.shape if len(array.shape) == 2 else (0, 0)
+        found = f"{array.dtype} of shape {array.shape}"
+        if array.dtype != np.float64 or columns != len(SUMS) or not 0 < samples <= _MOST_SAMPLES:
+            raise FieldError(_SUMS, found=found, expected=expected)
+        if len(infos) > 1 or array.fortran:
+            found = f"{len(infos)} arrays of this name" if len(infos) > 1 else "Fortran order"
+            raise FieldError(_SUMS, found=found, expected=expected)
+        values = read_small(file, array)
+        if not np.isfinite(values).all() or (np.delete(values, _PRODUCT, axis=1) < 0).any():
+            raise FieldError(_SUMS, found="values that are no sums", expected=expected)
+    except (FieldError, BrokenMemberError, MemoryError) as error:
+        raise locate(error, file=path, layer=shown(name)) from None
+    return Output(name, values)
 
 
 def _members(
@@ -196,7 +241,10 @@ def _read_piece(
     op = _value(file, headers, "op", "U", "text")
     nodes = _texts(file, headers, "nodes")
     inputs = _texts(file, headers, "inputs") if "inputs" in headers else None
-    return Piece(*names, floats, codes, model_floats, params, op, kind, nodes, inputs)
+    sliced = _value(file, headers, "slice_axis", "iu", "a whole number")
+    if sliced is not None and not 0 <= sliced < len(floats.shape):
+        sliced = None  # of a sample; samples of several shapes are stored flat
+    return Piece(*names, floats, codes, model_floats, params, op, kind, nodes, inputs, sliced)
 
 
 def _value(

@@ -11,8 +11,10 @@ from itertools import chain, islice, pairwise
 
 import numpy as np
 
+from qdebug.arithmetic.affine import Float64Array
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.measure.layer import Block, Layer, Part, UnreadableLayer, Visitor
+from qdebug.measure.outputs import Output
 from qdebug.measure.slabs import cut, slabs
 from qdebug.names import printable, shown
 from qdebug.run.workers import TASK_ELEMENTS, Workers
@@ -58,6 +60,7 @@ class PairFiles:
         self.notes: list[str] = []
         self.skipped: list[tuple[str, str]] = []
         self._pieces: dict[str, list[Piece]] = {}
+        self._outputs: dict[str, list[Float64Array]] = {}
         broken: dict[str, list[str]] = {}
         clashing: dict[str, str] = {}
         read = partial(read_file, templates=templates)
@@ -70,7 +73,9 @@ class PairFiles:
             if isinstance(found, str):
                 self.problems.append(found)
                 continue
-            for name, piece in found.items():
+            for output in found.outputs:
+                self._outputs.setdefault(output.name, []).append(output.sums)
+            for name, piece in found.pieces.items():
                 pieces = self._pieces.setdefault(name, [])
                 if isinstance(piece, str):
                     broken.setdefault(name, []).append(piece)
@@ -82,7 +87,8 @@ class PairFiles:
                     clashing.setdefault(name, str(located))
                 pieces.append(piece)
         if not self._pieces:
-            raise QdebugError("; ".join(self.problems))
+            nothing = f"{shown(self.files[0])}: no layer: found outputs of a model only"
+            raise QdebugError("; ".join(self.problems) or nothing)
         self.layers: list[Layer | UnreadableLayer] = []
         for name, pieces in self._pieces.items():
             reasons = broken.get(name, [])
@@ -92,6 +98,10 @@ class PairFiles:
                 self.layers.append(_layer(name, pieces, reasons))
             else:
                 self.layers.append(UnreadableLayer(name, reasons[0], tuple(reasons[1:])))
+
+    def outputs(self) -> Sequence[Output]:
+        """The outputs of the models that were captured; samples of all files, file by file."""
+        return [Output(name, np.concatenate(sums)) for name, sums in self._outputs.items()]
 
     def parts(self, layers: Sequence[Layer]) -> Sequence[Part]:
         """Each file's piece of each of these layers, large arrays in several parts."""
@@ -233,6 +243,15 @@ def _layer(name: str, pieces: Sequence[Piece], problems: Sequence[str]) -> Layer
         first.nodes,
         tuple(problems),
         inputs=first.inputs,
+        view=_view(first),
+    )
+
+
+def _view(piece: Piece) -> tuple[int, int] | None:
+    """How to cut blocks, to see the slices that the file names."""
+    axis = piece.slice_axis
+    return (
+        None if axis is None or piece.params.axis is not None else (axis, piece.floats.shape[axis])
     )
 
 

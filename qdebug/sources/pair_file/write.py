@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.errors import QdebugError, locate
 from qdebug.measure.layer import Block, Layer, Source, UnreadableLayer
+from qdebug.measure.outputs import Output
 from qdebug.names import printable, shown
 from qdebug.output import whole_file
 from qdebug.sources.pair_file.memory import Pair
@@ -88,6 +89,7 @@ class PairFileWriter:
         kind: str | None = None,
         nodes: Sequence[str] = (),
         inputs: Sequence[str] | None = None,
+        slice_axis: int | None = None,
     ) -> None:
         """Write one layer; `tensors` are ``float``, ``quantized`` and optionally ``model_float``.
 
@@ -115,6 +117,8 @@ class PairFileWriter:
             self._write(name, "nodes", np.array(nodes, dtype=np.str_))
         if inputs is not None:
             self._write(name, "inputs", np.array(inputs, dtype=np.str_))
+        if slice_axis is not None:
+            self._write(name, "slice_axis", slice_axis)
 
     def add_pair(self, name: str, pair: Pair) -> None:
         """Write one layer that is in memory."""
@@ -122,6 +126,15 @@ class PairFileWriter:
         if pair.model_float is not None:
             tensors["model_float"] = pair.model_float
         self.add(name, tensors, pair.params, pair.op, pair.kind, pair.nodes, pair.inputs)
+
+    def add_output(self, output: Output) -> None:
+        """Write the sums of one of the model's outputs.
+
+        Raises:
+            LayerError: a zip cannot hold the name.
+        """
+        _check_name(output.name)
+        self._write(output.name, "output_sums", output.sums)
 
     def _write(self, name: str, field: str, value: ArrayLike | SpooledArray) -> None:
         info = zipfile.ZipInfo(f"{name}/{field}.npy")  # no date, so the bytes are reproducible
@@ -179,12 +192,20 @@ def capture(
         collected = _Collector(layers, Path(spool), size, advance)
         for part in parts:
             part.read(collected)
+        outputs: Sequence[Output] = []
+        try:
+            outputs = source.outputs()
+        except QdebugError as error:  # a run fails: the layers say so, too
+            problems += [str(error)] * (str(error) not in collected.failed.values())
         with PairFileWriter(file, packed) as pairs:
             for layer in layers:
                 if layer.name not in collected.failed:
                     arrays = collected.tensors[layer.name].arrays()
-                    about = (layer.op, layer.kind, layer.nodes, layer.inputs)
+                    axis = None if layer.view is None else layer.view[0]
+                    about = (layer.op, layer.kind, layer.nodes, layer.inputs, axis)
                     pairs.add(layer.name, arrays, layer.params, *about)
+            for output in outputs:
+                pairs.add_output(output)
     return problems + list(collected.failed.values())
 
 

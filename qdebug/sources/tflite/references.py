@@ -229,6 +229,32 @@ class Runs:
                 self._run(self._floats, number, lambda: given)
             return [self._value(activation, inputs) for activation in activations]
 
+    def outputs(
+        self, number: int, inputs: Sequence[NDArray[Any]]
+    ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """The float model's float outputs and the quantized model's, dequantized, by name.
+
+        Outputs that the runtime does not compute, or whose shapes differ, are left out.
+
+        Raises:
+            QdebugError: a run fails.
+        """
+        if self._floats is None:  # one model in debug mode has no float run of its own
+            return {}
+        with self._lock:
+            self._run(self._quantized, number, lambda: self._quantized_inputs(inputs))
+            given = dict(zip(self._inputs, inputs, strict=True))
+            self._run(self._floats, number, lambda: given)
+            found = {}
+            for name, (ours, theirs) in _outputs(self.quantized_graph, self.float_graph).items():
+                floats, codes = self._floats.value(theirs), self._quantized.value(ours)
+                if floats is None or codes is None or floats.shape != codes.shape:
+                    continue
+                values = self._meaning(ours)
+                if floats.dtype.kind == values.dtype.kind == "f":
+                    found[name] = (floats, values)
+            return found
+
     def _run(
         self, runner: Runner, number: int, inputs: Callable[[], Mapping[int, NDArray[Any]]]
     ) -> None:
@@ -312,6 +338,18 @@ def _float_constants(graph: Graph) -> dict[int, NDArray[np.float32]]:
     }
 
 
+def _outputs(quantized: Graph, floats: Graph) -> dict[str, tuple[int, int]]:
+    """The float model's outputs -> both models' tensors, paired by name, else by order."""
+    ours = dict(zip(quantized.output_names, quantized.outputs, strict=True))
+    theirs = dict(zip(floats.output_names, floats.outputs, strict=True))
+    if ours.keys() == theirs.keys():
+        return {name: (ours[name], tensor) for name, tensor in theirs.items()}
+    if len(quantized.outputs) != len(floats.outputs):
+        return {}
+    pairs = zip(quantized.outputs, floats.outputs, strict=True)
+    return dict(zip(floats.output_names, pairs, strict=True))
+
+
 def _cuts(twins: Twins) -> dict[Read, int]:
     """What the float operators of the local run read from the quantized run.
 
@@ -380,7 +418,11 @@ def _shaped(
     if isinstance(value, str):
         return Skipped(entry.tensor, value)
     assert value is not None
-    return replace(entry, layer=replace(entry.layer, shape=value.codes.shape))
+    shape = value.codes.shape
+    # The slices of an activation with one scale: its channels.
+    sliced = entry.layer.params.axis is None and len(shape) > 1
+    view = (len(shape) - 1, shape[-1]) if sliced else None
+    return replace(entry, layer=replace(entry.layer, shape=shape, view=view))
 
 
 def _activation(

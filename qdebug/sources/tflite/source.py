@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
+from qdebug.measure.outputs import Output, OutputRuns
 from qdebug.measure.slabs import hand_over
 from qdebug.names import printable
 from qdebug.sources.inputs import Inputs, Samples, file_of, read_samples
+from qdebug.sources.tflite.graph import Graph
 from qdebug.sources.tflite.layers import (
     Broken,
     Constant,
@@ -72,6 +74,7 @@ class LitertModels:
         self.samples: Samples | None = None
         self._twins = open_twins([read_model(path, signature) for path in models], self.notes)
         self._runs: Runs | None = None
+        self._output_runs = OutputRuns()
         self._constants: dict[str, Constant] = {}
         self._activations: dict[str, Activation] = {}
 
@@ -85,11 +88,14 @@ class LitertModels:
         else:
             self.samples = read_samples(inputs, input_specs(self._twins), samples)
             self.notes += self.samples.notes
-            if any(
-                graph.is_quantized(t.index) and graph.is_computed(t.index) for t in graph.tensors
-            ):
-                first = next(iter(self.samples))
+            first = next(iter(self.samples))
+            try:
                 self._runs = Runs(self._twins, kernels, first)
+            except QdebugError as error:
+                if any(graph.is_quantized(tensor) for tensor in _computed(graph)):
+                    raise
+                self.notes.append(f"no outputs: {error}")
+            else:
                 self.notes += self._runs.notes
                 found += activations(self._twins, self._runs, names, first)
                 found.sort(key=lambda entry: entry[0])
@@ -114,8 +120,16 @@ class LitertModels:
             assert self._runs is not None
             assert self.samples is not None
             entries = [replace(self._activations[layer.name], layer=layer) for layer in wanted]
-            parts.append(_ActivationPart(entries, self._runs, self.samples))
+            parts.append(_ActivationPart(entries, self._runs, self.samples, self._output_runs))
         return parts
+
+    def outputs(self) -> Sequence[Output]:
+        """The models' float outputs over all samples."""
+        if self._runs is not None and self.samples is not None:
+            for number, inputs in enumerate(self.samples):
+                if number not in self._output_runs:
+                    self._output_runs.note(number, self._runs.outputs(number, inputs))
+        return self._output_runs.outputs()
 
     def _add(self, entry: _Entry, name: str) -> None:
         if isinstance(entry, Skipped):
@@ -163,6 +177,11 @@ class LitertModels:
         )
 
 
+def _computed(graph: Graph) -> list[int]:
+    """The tensors that a run computes."""
+    return [tensor.index for tensor in graph.tensors if graph.is_computed(tensor.index)]
+
+
 @dataclass(frozen=True, eq=False)
 class _ConstantPart:
     """One weight or bias."""
@@ -192,6 +211,7 @@ class _ActivationPart:
     activations: Sequence[Activation]
     runs: Runs
     samples: Samples
+    outputs: OutputRuns
     whole = None
     waits = False
 
@@ -213,6 +233,7 @@ class _ActivationPart:
         for number, inputs in enumerate(self.samples):
             try:
                 values = self.runs.values(number, inputs, self.activations)
+                self.outputs.note(number, self.runs.outputs(number, inputs))
             except QdebugError as error:
                 raise LayerError(str(error)) from None
             for activation, value in zip(self.activations, values, strict=True):

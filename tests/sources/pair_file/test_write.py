@@ -1,11 +1,13 @@
 """Pair files written: shapes that differ from sample to sample."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure.layer import Block, Layer, Visitor
+from qdebug.measure.outputs import Output
 from qdebug.sources.pair_file.write import capture
 
 
@@ -20,6 +22,9 @@ class Moody:
         params = QuantParams.of(0.5, 0, "int8")
         shapes = {"fixed": (1, 2, 3), "free": (1, 4), "failing": (1, 4)}
         self.layers = [Layer(name, params, shape) for name, shape in shapes.items()]
+
+    def outputs(self) -> Sequence[Output]:
+        return ()
 
     def parts(self, layers: list[Layer]) -> list["Moody"]:
         return [self]

@@ -1,0 +1,71 @@
+"""Slices: how well each slice of a tensor along one axis is quantized, beside the whole."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qdebug.arithmetic.affine import Float64Array, QuantParams
+from qdebug.measure.layer import Block
+from qdebug.measure.outputs import sqnr_db
+
+# Below this SQNR, in dB, the error of a slice has a third of its signal's amplitude.
+LOW_SLICE_DB = 10.0
+
+
+@dataclass(frozen=True)
+class SliceMetrics:
+    """The slices of a tensor along one axis; those without a signal do not count."""
+
+    axis: int
+    """The axis, from 0."""
+    num_slices: int
+    """Slices that hold a float that is not zero."""
+    num_low: int
+    """Of these, slices whose SQNR is below 10 dB."""
+    least_sqnr_db: float | None
+    """The least SQNR of a slice, in dB; None if all are exact."""
+    least_slice: int | None
+    """The slice that has it: its index along the axis."""
+
+
+class SliceSums:
+    """Sums over each slice along an axis of a layer with one scale; blocks come in any order."""
+
+    def __init__(self, axis: int, length: int) -> None:
+        self._axis = axis
+        self._signal: Float64Array = np.zeros(length)
+        self._error: Float64Array = np.zeros(length)
+
+    def add(self, block: Block, params: QuantParams) -> None:
+        """Add a block whose channels are slices."""
+        x = block.floats.astype(np.float64)
+        e = (block.codes.astype(np.float64) - params.zero_point[0]) * params.scale[0] - x
+        finite = np.isfinite(x)
+        if not finite.all():
+            x, e = np.where(finite, x, 0.0), np.where(finite, e, 0.0)
+        here = slice(block.first_channel, block.first_channel + x.shape[1])
+        with np.errstate(over="ignore"):
+            self._signal[here] += np.einsum("oci,oci->c", x, x)
+            self._error[here] += np.einsum("oci,oci->c", e, e)
+
+    def merge(self, other: "SliceSums") -> None:
+        """Add the sums of other blocks."""
+        self._signal += other._signal
+        self._error += other._error
+
+    @property
+    def metrics(self) -> SliceMetrics:
+        """The figures of all slices."""
+        found = [
+            (value, index)
+            for index, (signal, error) in enumerate(zip(self._signal, self._error, strict=True))
+            if (value := sqnr_db(float(signal), float(error))) is not None
+        ]
+        least, index = min(found, default=(None, None))
+        return SliceMetrics(
+            axis=self._axis,
+            num_slices=int(np.count_nonzero(self._signal)),
+            num_low=sum(value < LOW_SLICE_DB for value, _ in found),
+            least_sqnr_db=least,
+            least_slice=index,
+        )

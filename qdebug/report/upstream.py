@@ -1,0 +1,270 @@
+"""Upstream: causes that a layer's own figures cannot show, from the layers around it.
+
+A layer's own diagnosis takes its floats for sound. Here they are held against the float model's own
+run: where that is sound, the cause lies upstream, and the first layer that has it is named.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qdebug.measure.metrics import LOW_SQNR_DB, REFERENCE, Metrics
+from qdebug.names import shown
+from qdebug.report.diagnosis import Diagnosis, wasted
+from qdebug.report.graph import Graph, is_constant
+
+if TYPE_CHECKING:
+    from qdebug.report.report import LayerReport
+
+Layers = Sequence["LayerReport"]
+
+# Operators that only move codes: their outputs hold their input's elements, or some of them.
+_MOVES = frozenset(
+    """Reshape Transpose Split Slice Squeeze Unsqueeze Flatten Gather Expand Tile DepthToSpace
+    SpaceToDepth Concat Identity RESHAPE TRANSPOSE SPLIT SPLIT_V SLICE STRIDED_SLICE SQUEEZE
+    EXPAND_DIMS GATHER PACK UNPACK CONCATENATION DEPTH_TO_SPACE SPACE_TO_DEPTH TILE
+    BROADCAST_TO""".split()  # noqa: SIM905
+)
+_JOINS = frozenset(("Concat", "CONCATENATION", "PACK"))
+
+# Below this SQNR, in dB, what a layer hands on is hardly the float model's.
+_RUINED_DB = 10.0
+# Floats outside a range are the float model's own if it has at least this share as many there.
+_OWN_SHARE = 0.1
+# A layer that loses fewer of its floats than this does not ruin those that read it.
+_LEAST_LOST = 0.05
+
+
+def with_causes(layers: Layers, graph: Graph) -> list["LayerReport"]:
+    """The layers, their diagnoses revised in the light of the layers around them."""
+    model = _Model(list(layers), graph)
+    for rule in (_computed_from_constants, _joined, _read_in_vain, _inherited, _moved):
+        for place in graph.order:
+            found = rule(model, place)
+            if found is not None:
+                model.layers[place] = replace(model.layers[place], diagnosis=found)
+    return model.layers
+
+
+class _Model:
+    """The layers, those that feed each of them, and those that read each."""
+
+    def __init__(self, layers: list["LayerReport"], graph: Graph) -> None:
+        self.layers = layers
+        self.feeders = graph.feeders
+        self.readers: list[list[int]] = [[] for _ in layers]
+        for place, feeders in enumerate(graph.feeders):
+            for feeder in feeders:
+                self.readers[feeder].append(place)
+        # Tensors that are the same in every run.
+        self.fixed: set[int] = set()
+        for place in graph.order:
+            layer, feeders = layers[place], graph.feeders[place]
+            known = layer.op is not None and layer.inputs is not None
+            if known and not is_constant(layer) and self.fixed.issuperset(feeders):
+                self.fixed.add(place)
+
+    def db(self, place: int) -> float:
+        """SQNR of a layer's codes against the float model's own run; inf if it is unknown."""
+        m = self.layers[place].metrics
+        if m is None or m.model_min is None:
+            return math.inf
+        if m.inherited_non_finite:
+            return -math.inf
+        return math.inf if m.model_sqnr_db is None else m.model_sqnr_db
+
+    def at_fault(self, place: int) -> bool:
+        """Whether the layer itself is known to have lost what it holds."""
+        diagnosis = self.layers[place].diagnosis
+        return diagnosis is not None and (diagnosis.verdict, diagnosis.cause) == (
+            "bad",
+            "coarse-scale",
+        )
+
+    def first(self, place: int) -> int | None:
+        """The first layer on the way to this one whose own values are not the float model's.
+
+        From each layer the way leads back to the worst that feeds it, up to one that is at fault or
+        one whose feeders are sound.
+        """
+        first, at = None, place
+        for _ in self.layers:
+            off = {
+                feeder: -math.inf if self.at_fault(feeder) else self.db(feeder)
+                for feeder in self.feeders[at]
+            }
+            if not off or min(off.values()) >= LOW_SQNR_DB:
+                break
+            first = at = min(off, key=lambda feeder: off[feeder])
+            if self.at_fault(at):
+                break
+        return first
+
+
+def _computed_from_constants(model: _Model, place: int) -> Diagnosis | None:
+    """A tensor that is the same in every run may be constant by design."""
+    diagnosis = model.layers[place].diagnosis
+    if diagnosis is None or diagnosis.cause != "constant" or place not in model.fixed:
+        return None
+    return Diagnosis("ok", "ok", f"{diagnosis.evidence}: computed from constants alone", "")
+
+
+def _moved(model: _Model, place: int) -> Diagnosis | None:
+    """Codes that are moved only have the verdict of the layers that they come from."""
+    layer = model.layers[place]
+    feeders = [model.layers[feeder] for feeder in model.feeders[place]]
+    if layer.op not in _MOVES or layer.diagnosis is None or not feeders:
+        return None
+    same = (layer.scale, layer.zero_point, layer.dtype)
+    if any((each.scale, each.zero_point, each.dtype) != same for each in feeders):
+        return None
+    if layer.metrics is None or any(each.diagnosis is None for each in feeders):
+        return None
+    if layer.diagnosis.cause in ("clipping", "bias", "wrong-scale", "non-finite"):
+        return None  # an error of its own
+    worst = max(feeders, key=lambda each: _VERDICTS.index(each.diagnosis.verdict))  # type: ignore[union-attr]
+    assert worst.diagnosis is not None
+    evidence = worst.diagnosis.evidence
+    if not evidence.startswith(_MOVED):
+        evidence = f"{_MOVED} of '{shown(worst.name)}': {evidence}"
+    return replace(worst.diagnosis, evidence=evidence)
+
+
+_MOVED = "the moved codes"
+_VERDICTS = ("ok", "warn", "bad", "unreadable")
+
+
+def _joined(model: _Model, place: int) -> Diagnosis | None:
+    """Tensors of other magnitudes share one scale: the step is coarse beside the smaller ones."""
+    layer = model.layers[place]
+    if layer.op not in _JOINS or layer.diagnosis is None or not isinstance(layer.scale, float):
+        return None
+    if layer.diagnosis.verdict == "bad" and layer.diagnosis.cause != "coarse-scale":
+        return None
+    found = []
+    for feeder in model.feeders[place]:
+        metrics = model.layers[feeder].metrics
+        if metrics is None or metrics.sqnr_db is None or metrics.sqnr_db < LOW_SQNR_DB:
+            continue
+        size = math.hypot(metrics.float_mean or 0.0, metrics.float_std or 0.0)
+        joined = _decibels(size / (REFERENCE * layer.scale))
+        if joined < _RUINED_DB:
+            found.append((joined, size, metrics.sqnr_db, model.layers[feeder].name))
+    if not found:
+        return None
+    joined, size, own, name = min(found)
+    return Diagnosis(
+        "bad",
+        "coarse-scale",
+        f"'{shown(name)}' is joined with larger values: its root mean square is {size:.3g}, "
+        f"{size / layer.scale:.2g} steps of {layer.scale:.3g}, an SQNR of about {joined:.3g} dB "
+        f"where it had {own:.3g}",
+        f"leave this {layer.op} in float, or use the parts before they are joined",
+    )
+
+
+def _read_in_vain(model: _Model, place: int) -> Diagnosis | None:
+    """What a coarse scale costs shows in the layers that read the tensor.
+
+    Where they hardly change, what is lost did not matter; where they are ruined, it did.
+    """
+    layer = model.layers[place]
+    m, diagnosis = layer.metrics, layer.diagnosis
+    if m is None or diagnosis is None or is_constant(layer) or not m.lost:
+        return None
+    if diagnosis.cause not in ("coarse-scale", "ok") or layer.op in _JOINS:
+        return None
+    arriving = {
+        reader: db
+        for reader in model.readers[place]
+        if (db := _arriving_db(model.layers[reader].metrics)) is not None
+        and all(model.db(other) >= LOW_SQNR_DB for other in model.feeders[reader] if other != place)
+    }
+    given = _arriving_db(m)
+    if not arriving or given is None:
+        return None
+    reader = min(arriving, key=lambda each: arriving[each])
+    least = arriving[reader]
+    if diagnosis.cause == "coarse-scale" and least >= LOW_SQNR_DB:
+        kept = f"; yet what reads it keeps {least:.3g} dB"
+        bad = diagnosis.verdict == "bad"
+        return (
+            replace(diagnosis, verdict="warn", evidence=diagnosis.evidence + kept) if bad else None
+        )
+    not_finite = least == -math.inf < given
+    if not_finite or (m.lost >= _LEAST_LOST and least < _RUINED_DB <= given - _RUINED_DB):
+        step = f"{layer.scale:.3g}" if isinstance(layer.scale, float) else "its channels"
+        made = "values that are not finite" if not_finite else f"{least:.3g} dB"
+        return Diagnosis(
+            "bad",
+            "coarse-scale",
+            f"{100 * m.lost:.3g} % of the floats that are not zero become zero (step {step}); "
+            f"'{shown(model.layers[reader].name)}' makes {made} of them; what arrives here has "
+            f"{given:.3g} dB",
+            diagnosis.advice or "use 16 bits, or leave the operators around it in float",
+        )
+    return None
+
+
+def _inherited(model: _Model, place: int) -> Diagnosis | None:
+    """Values that are not finite, or do not fit the range, though the float model's own are."""
+    layer = model.layers[place]
+    m, diagnosis = layer.metrics, layer.diagnosis
+    if m is None or diagnosis is None or m.model_min is None or m.model_max is None:
+        return None
+    own = f"[{m.model_min:.3g}, {m.model_max:.3g}]"
+    if diagnosis.cause == "non-finite" and m.inherited_non_finite == m.non_finite:
+        what = f"{m.non_finite} values are NaN or infinite; in the float model's own run all are "
+        what += f"finite, {own}"
+    elif diagnosis.cause == "clipping" and (m.model_clipped or 0) < _OWN_SHARE * (m.clipped or 0):
+        what = f"{100 * (m.clipped or 0):.3g} % of the values are clipped, of the float model's "
+        what += f"own, {own}, {100 * (m.model_clipped or 0):.3g} %"
+    elif diagnosis.cause == "constant" and m.model_min < m.model_max:
+        what = f"all values are equal; the float model's own are {own}"
+    elif diagnosis.cause == "range-waste" and not _wasted_by_model(layer, m):
+        what = f"the values do not use the range; the float model's own, {own}, do"
+    else:
+        return None
+    first = model.first(place)
+    if first is None:
+        return replace(
+            diagnosis,
+            cause="inherited",
+            evidence=f"{what}: what arrives here is not what the float model has",
+            advice="look at the operators between this layer and those that feed it",
+        )
+    cause = model.layers[first].diagnosis
+    why = f" ({cause.cause})" if cause is not None and cause.cause not in (None, "ok") else ""
+    return replace(
+        diagnosis,
+        cause="inherited",
+        evidence=f"{what}: the error enters at '{shown(model.layers[first].name)}'{why}",
+        advice=f"look at '{shown(model.layers[first].name)}' first",
+    )
+
+
+def _wasted_by_model(layer: "LayerReport", m: Metrics) -> bool:
+    """Whether the float model's own values would leave as many codes unused."""
+    if layer.bits is None or m.model_min is None or m.model_max is None:
+        return True
+    scale = max(layer.scale) if isinstance(layer.scale, list) else layer.scale
+    if scale is None:
+        return True
+    span = max(m.model_max, 0.0) - min(m.model_min, 0.0)
+    return wasted(1 - span / scale / (2**layer.bits - 1))
+
+
+def _arriving_db(m: Metrics | None) -> float | None:
+    """SQNR of a layer's floats against the float model's own run, in dB."""
+    if m is None or m.model_sqnr_db is None or not m.model_rmse_scale:
+        return None
+    if m.inherited_non_finite:
+        return -math.inf
+    if not m.inherited_rmse_scale:
+        return math.inf
+    return m.model_sqnr_db + _decibels(m.model_rmse_scale / m.inherited_rmse_scale)
+
+
+def _decibels(ratio: float) -> float:
+    return 20 * math.log10(ratio) if ratio > 0 else -math.inf
