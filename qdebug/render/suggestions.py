@@ -17,6 +17,7 @@ from qdebug.report.report import LayerReport, Report
 
 _LEAST_NAME_WIDTH = 24
 _INDENT = " " * 20
+_WORTH_SAYING = 0.01  # the share of the error that cannot be traced
 _WIDTH = 100  # of the text below the table, if no terminal sets the width
 
 _BASES = {
@@ -58,7 +59,14 @@ def table(found: Suggestions, kept: Sequence[Suggestion], width: int | None = No
         "rounding and clipping of activations: it goes where neighbours are in float together, "
         "with 16-bit activations, or with better ranges (`qdebug report`: clipped)."
     )
-    lines += ["", *_lines(tail, width or _WIDTH), *_lines(f"({_BASES[found.basis]})", width)]
+    lines += ["", *_lines(tail, width or _WIDTH)]
+    if found.untraced >= _WORTH_SAYING:
+        lines += _lines(
+            f"Another {percent(found.untraced)} % cannot be traced: some layers inherit far more "
+            "error than the layers that feed them bring, as a softmax behind a mask does.",
+            width or _WIDTH,
+        )
+    lines += _lines(f"({_BASES[found.basis]})", width)
     return "\n".join(lines) + "\n"
 
 
