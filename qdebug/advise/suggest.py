@@ -5,8 +5,9 @@ theory and measurements on real models.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Literal
 
 from qdebug.errors import QdebugError
@@ -119,8 +120,9 @@ class _Operator:
 def suggestions(report: Report) -> Suggestions:
     """The operators of a report that are worth leaving in float, the most effective first.
 
-    The share of an operator is the part of the model's error that it adds. There are three bases;
-    the one is used that most layers have figures for.
+    The share of an operator is the part of the model's error that it adds. There are three bases.
+    "model" is used if half of the activations have figures for it, else the one that most have
+    figures for.
 
     "model" needs a run of the float model (`inherited_rmse_scale`). On the way to the output each
     layer passes on the error that it inherits and adds its own; the two are independent, so powers
@@ -224,14 +226,28 @@ def _can_be_left(layer: LayerReport) -> bool:
 
 
 def _best_basis(operators: Sequence[_Operator], graph: Graph) -> tuple[Basis, list[_Power | None]]:
-    """The basis that most operators have figures for, and their powers."""
+    """The basis that most operators have figures for, and their powers.
+
+    Operators of which only weights are known have no run of the float model to know, so they count
+    only where there is nothing else. "model" tells so much more that half of the operators do.
+    """
     found: dict[Basis, list[_Power | None]] = {
         "model": _through_the_graph(operators, graph),
         "local": [_beside_the_signal(operator) for operator in operators],
         "steps": [_in_steps(operator) for operator in operators],
     }
-    basis = max(found, key=lambda b: sum(power is not None for power in found[b]))
+    activations = [operator.made is not None for operator in operators]
+    known = {basis: _number(compress(powers, activations)) for basis, powers in found.items()}
+    if not any(known.values()):
+        known = {basis: _number(powers) for basis, powers in found.items()}
+    best = max(found, key=lambda basis: known[basis])
+    basis: Basis = "model" if 2 * known["model"] >= known[best] else best
     return basis, found[basis]
+
+
+def _number(powers: Iterable[_Power | None]) -> int:
+    """How many are known."""
+    return sum(power is not None for power in powers)
 
 
 def _through_the_graph(operators: Sequence[_Operator], graph: Graph) -> list[_Power | None]:
