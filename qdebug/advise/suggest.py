@@ -1,6 +1,6 @@
 """Suggest: the operators to leave in float, worst first, with each one's share of the error.
 
-Works from a report alone: knows no tensor, no model and no converter. docs/selective.md has the
+Works from a report alone: knows no tensor and no model. docs/selective.md has the
 theory and measurements on real models.
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Literal
 
+from qdebug.advise.converters import quantized_operators, read_alone
 from qdebug.errors import QdebugError
 from qdebug.measure.metrics import REFERENCE
 from qdebug.report.graph import Graph, graph_of
@@ -53,7 +54,8 @@ class Suggestion:
         layer: the report's name for its output tensor; for its weight, if only that is known.
         nodes: the float model's names for the operator; empty if the report has none.
         op: its kind, if known.
-        share: the share of the model's error that is made here.
+        share: the share of the model's error that is made here, or by rounding what only this
+            operator has quantized.
         removes: the part of `share` that disappears if only this operator is left in float.
         reason: a line of figures, or the diagnosis.
     """
@@ -147,6 +149,10 @@ def suggestions(report: Report) -> Suggestions:
     (`quantizer_rmse_scale`), because the next operator quantizes that tensor again. After the last
     layer of the basis "model" there is no next operator, so its whole share disappears.
 
+    ONNX Runtime keeps a tensor quantized while any node that it quantizes makes or reads it. If an
+    operator is the only one that does, all of the tensor's error counts as that operator's and
+    disappears with it (`read_alone`).
+
     The weights' error is part of their operator's own, unless the reference itself was computed
     with the quantized weights (ONNX's QDQ form). Then it is part of the inherited error, which is
     divided in proportion to the noise-to-signal ratios of the weights and of the layer before.
@@ -162,18 +168,22 @@ def suggestions(report: Report) -> Suggestions:
     graph = graph_of(report.layers)
     basis, powers = _best_basis(operators, graph)
     shares = _handed_on(operators, powers, graph) if basis == "model" else _of_sum(powers)
+    freed = _freed(operators, shares, read_alone(report.layers, graph))
+    quantized = quantized_operators(report.layers)
     found: dict[tuple[str, ...] | str, Suggestion] = {}
     for operator, power, share in zip(operators, powers, shares, strict=True):
-        if power is None or not power.own or not _can_be_left(operator.layer):
+        inputs = freed.get(operator.place, 0.0)
+        if power is None or not (power.own or inputs) or not _can_be_left(operator, quantized):
             continue
         nodes = tuple(filter(None, operator.layer.nodes or ()))
         key = nodes or operator.layer.name
+        part = (power.own - power.kept) / power.own if power.own else 0.0
         suggestion = Suggestion(
             layer=operator.layer.name,
             nodes=nodes,
             op=operator.layer.op,
-            share=share,
-            removes=share * (power.own - power.kept) / power.own,
+            share=share + inputs,
+            removes=share * part + inputs,
             reason=_reason(operator),
         )
         found[key] = _merged(found[key], suggestion) if key in found else suggestion
@@ -218,11 +228,24 @@ def _operators(report: Report) -> list[_Operator]:
     return operators + [_Operator(None, readers) for readers in weights.values()]
 
 
-def _can_be_left(layer: LayerReport) -> bool:
-    """Whether an operator makes the layer: it is no model input and no mere conversion."""
+def _can_be_left(operator: _Operator, quantized: set[int]) -> bool:
+    """Whether the layer is made by an operator that is quantized, and is no mere conversion."""
+    layer = operator.layer
     if layer.op is None:
         return layer.kind is None  # a plain pair file has no `op`
-    return layer.op not in _CONVERSIONS
+    return layer.op not in _CONVERSIONS and (operator.made is None or operator.place in quantized)
+
+
+def _freed(
+    operators: Sequence[_Operator], shares: Sequence[float], alone: Mapping[int, int]
+) -> dict[int, float]:
+    """The error of the tensors that are quantized for one operator only, by its place."""
+    freed: dict[int, float] = {}
+    for operator, share in zip(operators, shares, strict=True):
+        if operator.made is not None and operator.place in alone:
+            reader = alone[operator.place]
+            freed[reader] = freed.get(reader, 0.0) + share
+    return freed
 
 
 def _best_basis(operators: Sequence[_Operator], graph: Graph) -> tuple[Basis, list[_Power | None]]:

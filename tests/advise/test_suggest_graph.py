@@ -206,6 +206,50 @@ def test_unseen_weights_are_weighed_with_what_feeds_their_operator() -> None:
     assert with_side["x"] == pytest.approx(part * 0.04 / 0.25)
 
 
+# --- what a converter frees ---
+
+
+def onnx_network() -> list[LayerReport]:
+    """Conv, Sqrt, Gemm in a row; the input and the Sqrt are quantized for their readers only."""
+    return [
+        layer("x", op=None, own=1.0, noise=0.01),
+        layer("conv", "x", op="Conv", own=1.0, inherited=1.0),
+        layer("sqrt", "conv", op="Sqrt", own=1.0, inherited=1.0),
+        layer("y", "sqrt", op="Gemm", own=1.0, inherited=1.0),
+    ]
+
+
+def test_onnx_runtime_frees_what_only_this_operator_has_quantized() -> None:
+    """Of the error, y makes 1/2, sqrt 1/4, conv 1/8, x 1/8."""
+    found = {s.layer: s for s in suggestions(Report([], onnx_network())).candidates}
+    assert list(found) == ["y", "conv"]  # to leave the Sqrt in float changes nothing
+    assert (found["y"].share, found["y"].removes) == pytest.approx((0.75, 0.75))
+    assert found["conv"].share == pytest.approx(0.25)
+    assert found["conv"].removes == pytest.approx(0.125 * 0.99 + 0.125)
+
+
+def test_a_tensor_that_another_node_touches_stays_quantized() -> None:
+    layers = [*onnx_network(), layer("too", "x", "sqrt", op="Add", inherited=1.0, noise=1e-9)]
+    found = {s.layer: s for s in suggestions(Report([], layers)).candidates}
+    assert found["y"].removes == pytest.approx(0.5)
+    assert found["conv"].removes == pytest.approx(0.125 * 0.99)
+
+
+def test_litert_quantizes_a_models_input_by_itself() -> None:
+    layers = [replace(each, op=each.op and each.op.upper()) for each in onnx_network()]
+    found = {s.layer: s for s in suggestions(Report([], layers)).candidates}
+    assert list(found) == ["y", "sqrt", "conv"]
+    assert found["y"].share == pytest.approx(0.5)
+
+
+def test_an_operator_with_quantized_weights_is_quantized_whatever_its_kind() -> None:
+    """`op_types_to_quantize` may name more than ONNX Runtime quantizes by itself."""
+    weight = replace(layer("w", op="Einsum"), kind="weight", nodes=["n"])
+    made = replace(layer("y", op="Einsum"), nodes=["n"])
+    assert [s.layer for s in suggestions(Report([], [weight, made])).candidates] == ["y"]
+    assert not suggestions(Report([], [made])).candidates
+
+
 # --- whatever the network -------------------------------------------------------------------------
 
 steps = st.floats(0.01, 10)
