@@ -5,11 +5,11 @@ tensor is the reference. docs/models.md says what the figures then mean.
 """
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -42,6 +42,9 @@ from qdebug.sources.onnx.references import (
 )
 from qdebug.sources.onnx.run import Session, Tensors
 
+if TYPE_CHECKING:
+    from qdebug.measure.requantized import Requantized
+
 
 class OnnxModels:
     """The source of a float and a quantized ONNX model, which get the same inputs.
@@ -73,6 +76,7 @@ class OnnxModels:
         self.skipped: list[tuple[str, str]] = []
         self.samples: Samples | None = None
         floating, quantized, self.notes = _in_order(models)
+        self._networks = floating, quantized
         self._floating, self._quantized = floating.graph, quantized.graph
         matches = self._matched(floating, quantized)
         self._check_same_network(matches)
@@ -116,6 +120,27 @@ class OnnxModels:
             assert self.samples is not None
             parts.append(_Part(made, partial(self._read_activations, made), self.samples.count))
         return parts
+
+    def requantized(
+        self, left: Collection[str], calibration: Inputs | None = None
+    ) -> "Requantized":
+        """The float model, quantized again with these nodes in float.
+
+        Args:
+            left: names of nodes.
+            calibration: samples for the ranges; None for those that the models are run on.
+
+        Raises:
+            QdebugError: there are no inputs, or the converter fails.
+        """
+        from qdebug.sources.onnx.apply import requantized
+
+        if self.samples is None:
+            raise QdebugError("found no samples, expected some to calibrate with (--inputs)")
+        given = (
+            self.samples if calibration is None else read_samples(calibration, self._models.specs)
+        )
+        return requantized(*self._networks, left, self.samples, given)
 
     def _matched(self, floating: Network, quantized: Network) -> list[Match]:
         """The quantized tensors that can be layers; the others go to `skipped`."""
