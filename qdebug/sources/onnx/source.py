@@ -45,6 +45,16 @@ from qdebug.sources.onnx.run import Session, Tensors
 if TYPE_CHECKING:
     from qdebug.measure.requantized import Requantized
 
+# onnxruntime's operators that take quantized weights and that no float operator is like.
+_OWN_WAYS = (
+    "DynamicQuantizeLSTM",
+    "QAttention",
+    "QEmbedLayerNormalization",
+    "MatMulBnb4",
+    "QMoE",
+    "GatherBlockQuantized",
+)
+
 
 class OnnxModels:
     """The source of a float and a quantized ONNX model, which get the same inputs.
@@ -146,7 +156,7 @@ class OnnxModels:
         """The quantized tensors that can be layers; the others go to `skipped`."""
         partner_of = partners(quantized, floating)
         shown = printable(floating.graph.path)
-        self.skipped += _in_subgraphs(quantized.graph)
+        self.skipped += [*_in_subgraphs(quantized.graph), *_unread(quantized.graph)]
         names: set[str] = set()
         matches = []
         for tensor in quantized_tensors(quantized):
@@ -428,7 +438,7 @@ def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
             "quantized partner"
         )
     first, second = (network(read_graph(path)) for path in models)
-    found = [bool(quantized_tensors(net)) for net in (first, second)]
+    found = [bool(quantized_tensors(net) or _unread(net.graph)) for net in (first, second)]
     if found == [False, True]:
         return first, second, []
     if found == [True, False]:
@@ -459,9 +469,9 @@ def _unusable(tensor: Quantized) -> str:
     if tensor.operator and tensor.operator.node.op == PACKED and tensor.is_constant:
         return f"weights packed for {PACKED} are not read (in QDQ form, they are)"
     if not tensor.scale:
-        return "its scale is computed at run time, for each input"
+        return "the scale is computed at run time, for each input"
     if tensor.code_type not in CODE_TYPES:
-        return f"its codes are not integers (ONNX type {tensor.code_type})"
+        return f"the codes are not integers (ONNX type {tensor.code_type})"
     if tensor.block and not tensor.is_constant:
         return f"each block of {tensor.block} elements has its own scale"
     return ""
@@ -474,6 +484,19 @@ def _in_subgraphs(graph: Graph) -> list[tuple[str, str]]:
         for name in node.inner_quantizers:
             found.append((name, f"it is within the {node.op} '{printable(node.name)}'"))
     return found
+
+
+def _unread(graph: Graph) -> list[tuple[str, str]]:
+    """Weights of operators that quantize in a way of their own."""
+    return [
+        (name, f"weights of {node.op} are not read")
+        for node in graph.nodes
+        if node.op in _OWN_WAYS
+        for name in node.inputs
+        if graph.is_constant(name)
+        and CODE_TYPES.get(graph.code_type(name), ("", 32))[1] <= 8
+        and len(graph.constant_shape(name)) > 1
+    ]
 
 
 def _unique(name: str, taken: Container[str]) -> str:
