@@ -34,6 +34,7 @@ from qdebug.sources.onnx.references import (
     Match,
     UnlikePartnerError,
     activation_arrays,
+    clamp_of,
     constant_arrays,
     constant_shape,
     disagreement,
@@ -244,7 +245,8 @@ class OnnxModels:
         if tensor.block:
             shape = (math.prod(shape) // tensor.block, tensor.block)
         op = tensor.operator.op if tensor.operator else None
-        return Layer(match.name, params, shape, op, tensor.kind, match.nodes)
+        clamp = clamp_of(match, self._floating)
+        return Layer(match.name, params, shape, op, tensor.kind, match.nodes, clamp=clamp)
 
     def _read_constant(self, layer: Layer, visitor: Visitor) -> None:
         try:
