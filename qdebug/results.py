@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from qdebug.arguments import at_least_one, file_name, texts
 from qdebug.errors import MissingExtraError, QdebugError, UnknownLayerError
 from qdebug.names import file_stems, find, find_all, printable, shown
-from qdebug.output import whole_file
+from qdebug.output import check_writable, whole_file
 from qdebug.report import report as core
 from qdebug.report.limits import CheckResult, Config, check, limits_of, parse_causes, parse_share
 from qdebug.run.session import Session
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from qdebug.advise.remedy import Recommendation
-    from qdebug.advise.suggest import Suggestions
+    from qdebug.advise.suggest import Suggestion, Suggestions
     from qdebug.advise.whatif import WhatIf
+    from qdebug.measure.requantized import Requantized
     from qdebug.render.plots import Picture
+    from qdebug.sources.inputs import Inputs
 
 PathName = str | PathLike[str]
 
@@ -271,6 +273,59 @@ class Report(core.Report):
 
         check_form(form, self.sources)
         return values(form, self, self.suggest(top=top, budget=budget).candidates)
+
+    def apply(
+        self,
+        path: PathName,
+        *,
+        top: int | None = None,
+        budget: float | str | None = None,
+        calibration: "Inputs | None" = None,
+    ) -> "Requantized":
+        """Quantize the float model again, with the operators of `suggest` in float.
+
+        ONNX models go through ONNX Runtime's ``quantize_static`` with the settings of the quantized
+        model, .tflite models through ai-edge-quantizer with the recipe of `suggest_for`.
+
+        Args:
+            path: the new model's file, written whole or not at all.
+            top: as for `suggest`.
+            budget: as for `suggest`.
+            calibration: samples for the ranges of activations; without them, those of the report.
+
+        Returns:
+            The outputs' SQNR against the float model, in dB, ``before`` and ``after``, on the
+            report's samples.
+
+        Raises:
+            QdebugError: as `suggest_for`; the report is not fresh from two models; the converter is
+                missing or fails; or the file cannot be written.
+        """
+        target = Path(file_name(path))
+        check_writable(target)
+        return self._apply(target, self.suggest(top=top, budget=budget).candidates, calibration)
+
+    def _apply(
+        self, path: Path, kept: "Sequence[Suggestion]", calibration: "Inputs | None"
+    ) -> "Requantized":
+        """Write the model with these operators in float."""
+        from qdebug.render.suggestions import values
+        from qdebug.sources.onnx.source import OnnxModels
+        from qdebug.sources.tflite.source import LitertModels
+
+        source = None if self._session is None else self._session.source
+        if isinstance(source, OnnxModels):
+            found = source.requantized(values("onnxruntime", self, kept), calibration)
+        elif isinstance(source, LitertModels):
+            found = source.requantized(values("ai-edge-quantizer", self, kept), calibration)
+        else:
+            raise QdebugError(
+                "found a report without its models, expected one fresh from a float and a "
+                "quantized model"
+            )
+        with whole_file(path) as file:
+            file.write(found.model)
+        return found
 
     def plot(self, path: PathName | None = None) -> "Picture":
         """A picture of all layers' RMSE/scale against 0.289.

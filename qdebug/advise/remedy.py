@@ -92,7 +92,8 @@ def recommend(found: WhatIf) -> Recommendation:
        one scale there;
     4. more bits. They always help, so they are recommended only if SQNR is below 20 dB.
 
-    Carried error is assumed to stay as it is.
+    Carried error is assumed to stay as it is. Where the codes do the work of a ReLU, ranges that
+    reach beyond it are left out, except for more bits.
     """
     layer, total, own = found.layer, found.total, found.recorded.metrics
     if not total.num_elements:
@@ -115,7 +116,9 @@ def recommend(found: WhatIf) -> Recommendation:
         )
     per_scale = total.num_elements / layer.params.channels
     for kind in ("range", "symmetry", "channels"):
-        candidates = [each for each in found.alternatives if each.change == kind]
+        candidates = [
+            each for each in found.alternatives if each.change == kind and not each.needs_clamp
+        ]
         if kind == "range":
             kept = ("affine", "symmetric") if per_scale < _FEW_ELEMENTS else _SIMPLEST_RANGES
             candidates = sorted(
@@ -179,6 +182,8 @@ def _change(found: WhatIf, chosen: Alternative) -> Recommendation:
     )
     clipped = f", {percent(metrics.clipped)} % clipped" if metrics.clipped else ""
     text = f"The smallest change that helps: {label}: {effect}{clipped}."
+    if chosen.needs_clamp:
+        text += " Keep the ReLU as an operator of its own: these codes reach below zero."
     if layer.kind == "activation" and layer.op in _AS_ITS_INPUT:
         text += (
             f" TFLite gives {layer.op} its input's scale and zero point: change them at the input."

@@ -57,6 +57,8 @@ class Alternative:
         params: scale, zero point and code range.
         metrics: the figures of D(Q(x)) - x, the quantizer alone.
         change_db: its SQNR less that of the recorded quantizer, in dB; None if either is undefined.
+        needs_clamp: whether the figures hold only if a ReLU or Clip is an operator of its own. The
+            recorded codes do its work (`Layer.clamp`), these would reach beyond it.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Alternative:
     params: QuantParams
     metrics: Metrics
     change_db: float | None = None
+    needs_clamp: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,10 +250,20 @@ def _what_if(
             change_db=None
             if base is None or alternative.metrics.sqnr_db is None
             else alternative.metrics.sqnr_db - base,
+            needs_clamp=_reaches_beyond(alternative.params, layer.clamp),
         )
         for alternative in found.values()
     ]
     return WhatIf(layer, total, replace(recorded, change_db=0.0), alternatives)
+
+
+def _reaches_beyond(params: QuantParams, clamp: tuple[float, float] | None) -> bool:
+    """Whether codes stand for floats more than half a step outside this range."""
+    if clamp is None:
+        return False
+    low, high = ((code - params.zero_point) * params.scale for code in params.code_range)
+    half = params.scale / 2
+    return bool(np.any(low < clamp[0] - half) or np.any(high > clamp[1] + half))
 
 
 def viewed(layer: Layer) -> Layer:

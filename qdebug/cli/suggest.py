@@ -1,5 +1,6 @@
 """``qdebug suggest``: the layers to leave in float, in the form a converter takes."""
 
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -10,11 +11,12 @@ from qdebug.advise.suggest import DEFAULT_BUDGET, chosen, suggestions
 from qdebug.cli import options
 from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
 from qdebug.errors import QdebugError
-from qdebug.names import shown
+from qdebug.measure.requantized import Requantized
+from qdebug.names import printable, shown
 from qdebug.output import check_writable, whole_file
 from qdebug.render.suggestions import FORMS, check_form, table, written
 from qdebug.report.limits import parse_share
-from qdebug.sources.open import Options
+from qdebug.sources.open import Options, is_live
 
 
 @click.command(
@@ -34,6 +36,7 @@ from qdebug.sources.open import Options
       qdebug suggest report.json --for ai-edge-quantizer --top 3 -o recipe.json
       qdebug suggest report.json --for tflite --budget 80%
       qdebug suggest float.onnx int8.onnx --inputs data.npz --for onnxruntime
+      qdebug suggest float.onnx int8.onnx --inputs data.npz --top 5 --apply mixed.onnx
     """,
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
@@ -55,6 +58,20 @@ from qdebug.sources.open import Options
     "ones remove. Default without --top: 80%.",
 )
 @options.output_option("Write to FILE; - is standard output.")
+@click.option(
+    "--apply",
+    "new_model",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Write the model, quantized again with these operators in float, to OUT, through ONNX "
+    "Runtime or ai-edge-quantizer. Needs two models and --inputs.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(),
+    metavar="FILE",
+    help="Samples (.npz or .npy) for the ranges of --apply. Default: those of --inputs.",
+)
 @click.option("--wide", is_flag=True, help="Full names on any terminal.")
 @options.reading_options
 @click.pass_context
@@ -65,6 +82,8 @@ def command(
     top: int | None,
     budget: str | None,
     output: Path | None,
+    new_model: Path | None,
+    calibration: str | None,
     wide: bool,
     reading: Options,
 ) -> None:
@@ -80,6 +99,7 @@ def command(
         assert output is not None
         check_writable(output)
     named, reading = resolve(sources, reading)
+    _check_apply(named, reading, new_model, calibration)
     if form != "table":
         check_form(form, named)
     report = read(named, reading)
@@ -96,6 +116,9 @@ def command(
             file.write(text.encode())
     else:
         click.echo(text, nl=False)
+    if new_model is not None:
+        made = report._apply(new_model, kept, calibration)
+        click.echo(_gain(made, new_model, len(kept)), err=form != "table" and not to_file)
     notes = list(report.notes)
     if found.untold:
         names = ", ".join(f"'{shown(name)}'" for name in found.untold[:3])
@@ -105,3 +128,43 @@ def command(
     if not found.candidates:
         notes.append("no operator adds more than the rounding of its output: nothing to suggest")
     complain(ctx, notes, report.complaints)
+
+
+def _check_apply(
+    named: list[str], reading: Options, new_model: Path | None, calibration: str | None
+) -> None:
+    """Check, before anything is read, that --apply can be done.
+
+    Raises:
+        QdebugError: it cannot.
+    """
+    if new_model is None:
+        if calibration is not None:
+            raise QdebugError("--calibration goes with --apply")
+        return
+    if len(named) != 2 or not all(is_live([name]) for name in named):
+        raise QdebugError(
+            f"--apply: found {' and '.join(printable(name) for name in named)}, expected a float "
+            "and a quantized model (.tflite or .onnx)"
+        )
+    if reading.inputs is None:
+        raise QdebugError("--apply: found no samples, expected some to calibrate with (--inputs)")
+    check_writable(new_model)
+
+
+def _gain(made: Requantized, new_model: Path, left: int) -> str:
+    """What the new model gains, a line for each output."""
+    samples = f"{made.samples} sample{'s' * (made.samples != 1)}"
+    lines = [f"{printable(str(new_model))}: {left} operator{'s' * (left != 1)} in float"]
+    lines += [
+        f"output '{shown(output)}': SQNR {_decibels(before)} before, "
+        f"{_decibels(made.after[output])} after, on {samples}"
+        for output, before in made.before.items()
+    ]
+    return "\n".join(lines)
+
+
+def _decibels(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return "exact" if math.isinf(value) else f"{value:.2f} dB"

@@ -28,6 +28,8 @@ class Layer:
             constant or a model's input; None if the source does not say.
         view: for a layer with one scale, the axis and length to cut blocks along, to view the
             tensor by channel; None for blocks of one channel.
+        clamp: the range to which a ReLU or Clip of the float model limits the tensor, if the
+            quantized model has no such operator and leaves it to the range of the codes.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Layer:
     problems: tuple[str, ...] = ()
     inputs: tuple[str, ...] | None = None
     view: tuple[int, int] | None = None
+    clamp: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,8 @@ def _what_if(found: WhatIf | None, width: int) -> list[str]:
         ("with its codes", found.recorded, found.total, ""),
     ]
     for each in found.alternatives:
-        label = LABELS[each.name] + " *" * (each.name == advice.alternative)
+        marks = "†" * each.needs_clamp + " *" * (each.name == advice.alternative)
+        label = LABELS[each.name] + " " * each.needs_clamp + marks
         change = "-" if each.change_db is None else f"{round(each.change_db, 1) + 0.0:+.1f}"
         rows.append((label, each, each.metrics, change))
     columns = {
@@ -214,8 +215,17 @@ def _what_if(found: WhatIf | None, width: int) -> list[str]:
         "change\n[dB]": [change for *_, change in rows],
         "clipped\n[%]": [_share(metrics.clipped) for _, _, metrics, _ in rows],
     }
+    beyond = []
+    if any(each.needs_clamp for each in found.alternatives):
+        beyond = _wrapped(
+            "† only if the ReLU (or Clip) is an operator of its own: this model leaves it to the "
+            "range of the codes, and this range reaches beyond it.",
+            width,
+            "",
+        )
     return [
         *_table(columns, "these floats", width),
+        *beyond,
         "",
         *_wrapped(advice.text, width, ""),
     ]
@@ -251,6 +261,7 @@ def _alternative(each: Alternative) -> dict[str, Any]:
         "sqnr_db": each.metrics.sqnr_db,
         "change_db": each.change_db,
         "clipped": each.metrics.clipped,
+        "needs_clamp": each.needs_clamp,
     }
 
 

@@ -13,10 +13,12 @@ from qdebug.arguments import one_of
 from qdebug.errors import QdebugError
 from qdebug.formatting import percent
 from qdebug.names import printable, shorten, shown
+from qdebug.report.graph import graph_of, is_constant
 from qdebug.report.report import LayerReport, Report
 
 _LEAST_NAME_WIDTH = 24
 _INDENT = " " * 20
+_WORTH_SAYING = 0.01  # the share of the error that cannot be traced
 _WIDTH = 100  # of the text below the table, if no terminal sets the width
 
 _BASES = {
@@ -58,7 +60,14 @@ def table(found: Suggestions, kept: Sequence[Suggestion], width: int | None = No
         "rounding and clipping of activations: it goes where neighbours are in float together, "
         "with 16-bit activations, or with better ranges (`qdebug report`: clipped)."
     )
-    lines += ["", *_lines(tail, width or _WIDTH), *_lines(f"({_BASES[found.basis]})", width)]
+    lines += ["", *_lines(tail, width or _WIDTH)]
+    if found.untraced >= _WORTH_SAYING:
+        lines += _lines(
+            f"Another {percent(found.untraced)} % cannot be traced: some layers inherit far more "
+            "error than the layers that feed them bring, as a softmax behind a mask does.",
+            width or _WIDTH,
+        )
+    lines += _lines(f"({_BASES[found.basis]})", width)
     return "\n".join(lines) + "\n"
 
 
@@ -103,7 +112,8 @@ def _ai_edge_quantizer(report: Report, kept: Sequence[Suggestion]) -> list[dict[
     """A recipe: all operators as they are quantized in the report, then the exceptions.
 
     The last entry that matches an operator applies. An operator's scope consists of the names of
-    its output tensors, each followed by a semicolon.
+    its output tensors, each followed by a semicolon. The model's inputs and outputs are operators,
+    too: their entries keep the first entry from rounding what an operator in float reads or makes.
     """
     recipe: list[dict[str, Any]] = [
         {
@@ -122,7 +132,36 @@ def _ai_edge_quantizer(report: Report, kept: Sequence[Suggestion]) -> list[dict[
                 "algorithm_key": "no_quantize",
             }
         )
+    for end in _ends_in_float(report, kept):
+        recipe.append({"regex": ".*", "operation": end, "algorithm_key": "no_quantize"})
     return recipe
+
+
+def _ends_in_float(report: Report, kept: Sequence[Suggestion]) -> list[str]:
+    """Which ends of the model to leave in float with these operators: INPUT, OUTPUT.
+
+    An output, if one of them makes it. The inputs, if nothing else reads them: rounding them would
+    be pure loss. If the report does not name what feeds its layers, its order stands in.
+    """
+    feeders = graph_of(report.layers).feeders
+    left = {suggestion.layer for suggestion in kept}
+    readers: dict[int, list[int]] = {}
+    for place, found in enumerate(feeders):
+        for feeder in found:
+            readers.setdefault(feeder, []).append(place)
+    activations = [p for p, layer in enumerate(report.layers) if not is_constant(layer)]
+    of_inputs = [
+        reader
+        for place in activations
+        if report.layers[place].op is None and report.layers[place].kind and not feeders[place]
+        for reader in readers.get(place, [])
+    ]
+    ends = []
+    if of_inputs and all(report.layers[reader].name in left for reader in of_inputs):
+        ends.append("INPUT")
+    if any(p not in readers and report.layers[p].name in left for p in activations):
+        ends.append("OUTPUT")
+    return ends
 
 
 def _op_config(report: Report) -> dict[str, Any]:

@@ -34,10 +34,16 @@ class Graph:
         feeders: for each layer, the layers that feed it -> the part of the error that each
             contributes, the largest first; parts sum to 1.
         order: all layers, each after those that feed it.
+        noise: for each layer, its error power in a whole run relative to its signal; if its own
+            is unknown, that of the worst layer that feeds it; None if none is known.
+        growth: for each layer, the error power that it inherits over the sum of what its feeders
+            bring, in dB: 0 if they explain it, infinite if they are exact; None if unknown.
     """
 
     feeders: Sequence[Mapping[int, float]]
     order: Sequence[int]
+    noise: Sequence[float | None]
+    growth: Sequence[float | None]
 
 
 def graph_of(layers: Sequence["LayerReport"]) -> Graph:
@@ -49,7 +55,8 @@ def graph_of(layers: Sequence["LayerReport"]) -> Graph:
     A layer's error power is that of a whole run (`model_float`), relative to its signal:
     10^(-model_sqnr_db / 10). For sums and concatenations it is in the tensor's own unit,
     (model_rmse_scale * scale)^2, for a concatenation times the number of elements. A layer that
-    lacks these figures contributes as much as the worst layer that feeds it.
+    lacks these figures contributes as much as the worst layer that feeds it. If nothing before it
+    has them either, it contributes what the other feeders leave of the reader's inherited error.
     """
     feeders = _named_feeders(layers)
     try:
@@ -57,10 +64,21 @@ def graph_of(layers: Sequence["LayerReport"]) -> Graph:
     except CycleError:  # not the inputs of a network
         feeders = _in_a_row(layers)
         order = _sorted(feeders)
-    noise = _noises(layers, feeders, order)
+    noises = _noises(layers, feeders, order)
+    brought = [
+        [_power(noises[feeder], layer.op) for feeder in found]
+        for layer, found in zip(layers, feeders, strict=True)
+    ]
+    inherited = [_inherited(layer) for layer in layers]
+    parts = map(_parts, brought, inherited)
     return Graph(
-        [_parts(layer, found, noise) for layer, found in zip(layers, feeders, strict=True)],
-        order,
+        feeders=[
+            dict(sorted(zip(found, shares, strict=True), key=lambda part: -part[1]))
+            for found, shares in zip(feeders, parts, strict=True)
+        ],
+        order=order,
+        noise=[None if noise is None else noise.relative for noise in noises],
+        growth=list(map(_growth, brought, inherited)),
     )
 
 
@@ -110,15 +128,17 @@ def _sorted(feeders: Sequence[Sequence[int]]) -> list[int]:
 
 def _noises(
     layers: Sequence["LayerReport"], feeders: Sequence[Sequence[int]], order: Sequence[int]
-) -> list[_Noise]:
-    noises = [_Noise()] * len(layers)
+) -> list[_Noise | None]:
+    noises: list[_Noise | None] = [None] * len(layers)
     for place in order:
-        before = [noises[feeder] for feeder in feeders[place]]
-        noises[place] = _noise(layers[place]) or _Noise(
-            max((noise.relative for noise in before), default=0.0),
-            max((noise.element for noise in before), default=0.0),
-            max((noise.total for noise in before), default=0.0),
-        )
+        before = [known for feeder in feeders[place] if (known := noises[feeder])]
+        noises[place] = _noise(layers[place])
+        if noises[place] is None and before:
+            noises[place] = _Noise(
+                max(noise.relative for noise in before),
+                max(noise.element for noise in before),
+                max(noise.total for noise in before),
+            )
     return noises
 
 
@@ -139,18 +159,49 @@ def _noise(layer: "LayerReport") -> _Noise | None:
     return _Noise(10 ** (-decibels / 10), element, element * metrics.num_elements)
 
 
-def _parts(
-    layer: "LayerReport", feeders: Sequence[int], noises: Sequence[_Noise]
-) -> dict[int, float]:
-    """The share of the error that each feeder contributes; equal shares if none is known."""
-    if layer.op in _JOINS:
-        powers = [noises[feeder].total for feeder in feeders]
-    elif layer.op in _SUMS:
-        powers = [noises[feeder].element for feeder in feeders]
-    else:
-        powers = [noises[feeder].relative for feeder in feeders]
-    total = math.fsum(powers)
-    if not total:
-        powers, total = [1.0] * len(feeders), float(len(feeders))
-    shares = {feeder: power / total for feeder, power in zip(feeders, powers, strict=True)}
-    return dict(sorted(shares.items(), key=lambda share: -share[1]))
+def _power(noise: _Noise | None, reader: str | None) -> float | None:
+    """The error power of a feeder, in the unit in which this operator passes it on."""
+    if noise is None:
+        return None
+    if reader in _JOINS:
+        return noise.total
+    return noise.element if reader in _SUMS else noise.relative
+
+
+def _inherited(layer: "LayerReport") -> float | None:
+    """The error power that a layer inherits, in that unit; None if it lacks the figures."""
+    power = _power(_noise(layer), layer.op)
+    metrics = layer.metrics
+    if power is None or metrics is None or metrics.inherited_rmse_scale is None:
+        return None
+    if not power or not metrics.model_rmse_scale:
+        return 0.0
+    if abs(metrics.inherited_rmse_scale) > _LARGEST:
+        return None
+    ratio = metrics.inherited_rmse_scale / metrics.model_rmse_scale
+    return power * ratio * ratio
+
+
+def _parts(brought: Sequence[float | None], inherited: float | None) -> list[float]:
+    """The share of the error that each feeder contributes; equal shares if that is unknown."""
+    known = [power for power in brought if power is not None]
+    total, unknown = math.fsum(known), len(brought) - len(known)
+    if unknown and inherited and known:
+        # The known ones bring no more than they have; the others bring the rest.
+        whole = max(total, inherited)
+        left = max(1 - total / whole, 0.0) / unknown
+        return [left if power is None else power / whole for power in brought]
+    if unknown or not total:
+        return [1 / len(brought) for _ in brought]
+    return [power / total for power in known]
+
+
+def _growth(brought: Sequence[float | None], inherited: float | None) -> float | None:
+    """How much more error a layer inherits than its feeders bring, in dB; None if unknown."""
+    known = [power for power in brought if power is not None]
+    if not brought or len(known) < len(brought) or inherited is None:
+        return None
+    total = math.fsum(known)
+    if not inherited:
+        return -math.inf
+    return 10 * (math.log10(inherited) - math.log10(total)) if total else math.inf

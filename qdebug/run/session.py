@@ -189,7 +189,24 @@ def hired(jobs: int | None = None, scheduler: str | None = None) -> Iterator[Wor
         yield cluster
 
 
+# Names in a note about many tensors.
+_NAMED = 3
+
+
 def notes_of(source: Source) -> list[str]:
-    """What the user should know about how a source was read, one line each."""
-    left_out = [f"'{shown(name)}' is left out: {reason}" for name, reason in source.skipped]
-    return [*source.notes, *left_out]
+    """What the user should know about how a source was read, one line each.
+
+    Tensors that are left out for the same reason share a line.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in source.skipped:
+        names.setdefault(reason, []).append(f"'{shown(name)}'")
+    return [*source.notes, *(_left_out(found, reason) for reason, found in names.items())]
+
+
+def _left_out(names: Sequence[str], reason: str) -> str:
+    if len(names) == 1:
+        return f"{names[0]} is left out: {reason}"
+    more = ", ..." if len(names) > _NAMED else ""
+    listed = f"{', '.join(names[:_NAMED])}{more}"
+    return f"{len(names)} tensors ({listed}) are left out: {reason}"

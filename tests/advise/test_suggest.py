@@ -104,10 +104,35 @@ def test_weights_alone_name_their_operators() -> None:
             layer("w1", "weight", nodes=["n1"], rmse_scale=0.3, sqnr_db=30.0),
             layer("w2", "weight", nodes=["n2"], rmse_scale=0.3, sqnr_db=20.0),
             layer("b2", "bias", nodes=["n2"], rmse_scale=0.3, sqnr_db=20.0),
+            layer("lost", rmse_scale=None, quantizer_rmse_scale=None, sqnr_db=None),
         )
     )
     assert [s.nodes for s in found.candidates] == [("n2",), ("n1",)]
+    assert found.basis == "local"
     assert found.candidates[0].removes == pytest.approx(10 / 11)
+
+
+@pytest.mark.parametrize("activations", [1, 3])
+def test_one_operator_of_weights_only_does_not_turn_the_float_models_run_down(
+    activations: int,
+) -> None:
+    """243 operators to 242 (basic-pitch): it is left untold, and everything else is traced."""
+    traced = [layer(f"l{i}", **figures(0.5, 0.3, 0.1 * i)) for i in range(activations)]
+    alone = [
+        layer(f"w{i}", "weight", nodes=[f"n{i}"], rmse_scale=0.3, sqnr_db=20.0) for i in range(9)
+    ]
+    found = suggestions(report(*traced, *alone))
+    assert found.basis == "model"
+    assert found.untold == [f"w{i}" for i in range(9)]
+
+
+@pytest.mark.parametrize(("lonely", "basis"), [(1, "model"), (3, "model"), (4, "local")])
+def test_a_few_layers_without_a_run_of_the_float_model_do_not_turn_it_down(
+    lonely: int, basis: str
+) -> None:
+    traced = [layer(f"l{i}", **figures(0.5, 0.3, 0.1)) for i in range(3)]
+    others = [layer(f"o{i}", **figures(0.5, 0.3, None)) for i in range(lonely)]
+    assert suggestions(report(*traced, *others)).basis == basis
 
 
 def test_inputs_conversions_and_operators_that_only_round_are_no_candidates() -> None:

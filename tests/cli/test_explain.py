@@ -91,7 +91,7 @@ def test_json_holds_the_report_and_the_alternatives(qdebug: Run, tmp_path: Path)
     ]
     assert set(found["affine"]) == {
         *("name", "change", "dtype", "bits", "narrow_range", "axis", "scale", "zero_point"),
-        *("rmse", "rmse_scale", "sqnr_db", "change_db", "clipped"),
+        *("rmse", "rmse_scale", "sqnr_db", "change_db", "clipped", "needs_clamp"),
     }
     assert found["as_recorded"]["scale"] == layer["scale"]
     assert found["as_recorded"]["change_db"] == 0

@@ -57,9 +57,11 @@ def test_lists_are_python_lists(form: str, qdebug: Run, hostile: Path, tmp_path:
 
 def test_the_recipe_leaves_these_operators_and_no_others(qdebug: Run, hostile: Path) -> None:
     result = qdebug("suggest", hostile, "--for", "ai-edge-quantizer", "--budget", "1")
-    base, *left = json.loads(result.stdout)
+    base, *left, end = json.loads(result.stdout)
     assert (base["regex"], base["operation"]) == (".*", "*")
     assert [entry["algorithm_key"] for entry in left] == ["no_quantize"] * 2
+    # The second is the last, so it makes the model's output.
+    assert end == {"regex": ".*", "operation": "OUTPUT", "algorithm_key": "no_quantize"}
     # A scope is the names of an operator's outputs, each with a semicolon.
     assert re.search(left[0]["regex"], f"{HOSTILE};")
     assert re.search(left[1]["regex"], "plain;")
@@ -78,26 +80,6 @@ def test_the_recipe_quantizes_the_rest_as_the_report_has_it() -> None:
     assert config["activation_tensor_config"]["symmetric"] is True
     (base,) = json.loads(written("ai-edge-quantizer", report(*weights), []))
     assert "activation_tensor_config" not in base["op_config"]
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the packages' own
-def test_ai_edge_quantizer_follows_the_recipe(qdebug: Run, tmp_path: Path) -> None:
-    """Its own parser reads it, and the model that it makes has this operator in float."""
-    quantizer = pytest.importorskip("ai_edge_quantizer.quantizer")
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
-    recipe = tmp_path / "recipe.json"
-    qdebug("suggest", DIGITS, "--for", "ai-edge-quantizer", "--top", "1", "-o", recipe)
-    made = quantizer.Quantizer(str(SAMPLES / "digits_float.tflite"))
-    made.load_quantization_recipe(str(recipe))
-    images = np.load(SAMPLES / "digits_inputs.npz")["image"]
-    ranges = made.calibrate({"serving_default": [{"image": images}]}, num_threads=1)
-    model = made.quantize(ranges, enable_progress_report=False).quantized_model
-    ran = interpreter.Interpreter(model_content=bytes(model))
-    (name,) = qdebug("suggest", DIGITS, "--for", "names", "--top", "1").stdout.splitlines()
-    types = {t["name"]: np.dtype(t["dtype"]).name for t in ran.get_tensor_details()}
-    assert types[name] == "float32"
-    assert types["digits_1/block_relu_1/Relu;digits_1/block_add_1/Add"] == "int8"
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +152,21 @@ def test_onnx_runtime_follows_the_list(
         if node.op_type == "Gemm":
             left = makers.get(node.input[1]) != "DequantizeLinear"
             assert left == (node.name in worst)
+
+
+@pytest.mark.slow
+def test_onnx_runtime_frees_what_only_this_node_has_quantized(
+    onnx_models: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """The input goes with the Gemm that reads it. What is between two Gemms stays quantized."""
+    import onnx
+
+    model, _, inputs = onnx_models
+    for node, tensor, freed in (("first", "x", True), ("second", "r0", False)):
+        again = tmp_path / f"{node}.onnx"
+        quantize_onnx(model, again, inputs, [node])
+        rounded = [n.input[0] for n in onnx.load(again).graph.node if n.op_type == "QuantizeLinear"]
+        assert (tensor not in rounded) == freed
 
 
 @pytest.mark.slow

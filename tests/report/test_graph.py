@@ -1,5 +1,6 @@
 """The graph of a report: who feeds whom, and what part of the error each brings."""
 
+import math
 from typing import Any
 
 import pytest
@@ -144,6 +145,23 @@ def test_scales_by_channel_count_together() -> None:
 
 def test_where_no_figure_tells_all_count_alike() -> None:
     assert feeders(layer("a"), layer("b"), layer("y", "a", "b"))["y"] == {"a": 0.5, "b": 0.5}
+
+
+def test_growth_is_what_is_inherited_over_what_is_brought() -> None:
+    """By hand, in the reader's unit: 1.1 is brought; (2 * 1)^2 of (1 + 2^2) is inherited."""
+    reader = {"scale": 1.0, "model_rmse_scale": 5**0.5, "model_sqnr_db": 3.0}
+    layers = [layer("weak", **WEAK), layer("strong", **STRONG), LayerReport("lost", inputs=[])]
+    readers = (
+        layer("sum", "weak", "strong", op="ADD", inherited_rmse_scale=2.0, **reader),
+        layer("part", "weak", "lost", op="ADD", inherited_rmse_scale=2.0, **reader),
+        layer("own", "weak", op="ADD", inherited_rmse_scale=0.0, **reader),
+    )
+    graph = graph_of([*layers, *readers])
+    assert graph.growth[:3] == [None] * 3
+    assert graph.growth[3:] == [pytest.approx(10 * math.log10(4 / 1.1)), None, -math.inf]
+    # The one whose figures are lost brings the rest.
+    assert graph.feeders[4] == pytest.approx({2: 3.9 / 4, 0: 0.1 / 4})
+    assert graph.noise[:3] == [pytest.approx(0.1), pytest.approx(0.01), None]
 
 
 figure = st.none() | st.floats(allow_nan=False, allow_infinity=False)

@@ -140,12 +140,21 @@ def activation_arrays(
         _check_alike(model, codes, "model_float", UnlikePartnerError)
     floats = quantized[tensor.floats] if tensor.floats else model
     assert floats is not None
-    if partner and tensor.floats:
-        low, high = _clamp(partner.absorbed, graph)
-        if (low, high) != (-math.inf, math.inf):
-            floats = np.clip(floats, low, high)
+    if ends := clamp_of(match, graph):
+        floats = np.clip(floats, *ends)
     _check_alike(floats, codes, "float")
     return Arrays(floats, codes, model)
+
+
+def clamp_of(match: Match, graph: Graph) -> tuple[float, float] | None:
+    """The range that the codes have to keep for a dropped ReLU or Clip; None if there is none.
+
+    `graph` is the float one.
+    """
+    if match.partner is None or not match.tensor.floats or match.tensor.is_constant:
+        return None
+    ends = _clamp(match.partner.absorbed, graph)
+    return None if ends == (-math.inf, math.inf) else ends
 
 
 def _check_alike(

@@ -5,11 +5,11 @@ tensor is the reference. docs/models.md says what the figures then mean.
 """
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -36,6 +36,7 @@ from qdebug.sources.onnx.references import (
     Match,
     UnlikePartnerError,
     activation_arrays,
+    clamp_of,
     constant_arrays,
     constant_shape,
     disagreement,
@@ -43,6 +44,19 @@ from qdebug.sources.onnx.references import (
     with_local_references,
 )
 from qdebug.sources.onnx.run import Session, Tensors
+
+if TYPE_CHECKING:
+    from qdebug.measure.requantized import Requantized
+
+# onnxruntime's operators that take quantized weights and that no float operator is like.
+_OWN_WAYS = (
+    "DynamicQuantizeLSTM",
+    "QAttention",
+    "QEmbedLayerNormalization",
+    "MatMulBnb4",
+    "QMoE",
+    "GatherBlockQuantized",
+)
 
 
 class OnnxModels:
@@ -76,6 +90,7 @@ class OnnxModels:
         self.samples: Samples | None = None
         self._output_runs = OutputRuns()
         floating, quantized, self.notes = _in_order(models)
+        self._networks = floating, quantized
         self._floating, self._quantized = floating.graph, quantized.graph
         matches = self._matched(floating, quantized)
         self._check_same_network(matches)
@@ -127,11 +142,32 @@ class OnnxModels:
                 self._output_runs.note(number, self._models.run(number, sample, []).outputs)
         return self._output_runs.outputs()
 
+    def requantized(
+        self, left: Collection[str], calibration: Inputs | None = None
+    ) -> "Requantized":
+        """The float model, quantized again with these nodes in float.
+
+        Args:
+            left: names of nodes.
+            calibration: samples for the ranges; None for those that the models are run on.
+
+        Raises:
+            QdebugError: there are no inputs, or the converter fails.
+        """
+        from qdebug.sources.onnx.apply import requantized
+
+        if self.samples is None:
+            raise QdebugError("found no samples, expected some to calibrate with (--inputs)")
+        given = (
+            self.samples if calibration is None else read_samples(calibration, self._models.specs)
+        )
+        return requantized(*self._networks, left, self.samples, given)
+
     def _matched(self, floating: Network, quantized: Network) -> list[Match]:
         """The quantized tensors that can be layers; the others go to `skipped`."""
         partner_of = partners(quantized, floating)
         shown = printable(floating.graph.path)
-        self.skipped += _in_subgraphs(quantized.graph)
+        self.skipped += [*_in_subgraphs(quantized.graph), *_unread(quantized.graph)]
         names: set[str] = set()
         matches = []
         for tensor in quantized_tensors(quantized):
@@ -222,7 +258,9 @@ class OnnxModels:
         view = None
         if params.axis is None and not tensor.is_constant and (axis := slice_axis(tensor, shape)):
             view = (axis, shape[axis])
-        return Layer(match.name, params, shape, op, tensor.kind, match.nodes, view=view)
+        clamp = clamp_of(match, self._floating)
+        about = (op, tensor.kind, match.nodes)
+        return Layer(match.name, params, shape, *about, view=view, clamp=clamp)
 
     def _read_constant(self, layer: Layer, visitor: Visitor) -> None:
         try:
@@ -447,7 +485,7 @@ def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
             "quantized partner"
         )
     first, second = (network(read_graph(path)) for path in models)
-    found = [bool(quantized_tensors(net)) for net in (first, second)]
+    found = [bool(quantized_tensors(net) or _unread(net.graph)) for net in (first, second)]
     if found == [False, True]:
         return first, second, []
     if found == [True, False]:
@@ -478,9 +516,9 @@ def _unusable(tensor: Quantized) -> str:
     if tensor.operator and tensor.operator.node.op == PACKED and tensor.is_constant:
         return f"weights packed for {PACKED} are not read (in QDQ form, they are)"
     if not tensor.scale:
-        return "its scale is computed at run time, for each input"
+        return "the scale is computed at run time, for each input"
     if tensor.code_type not in CODE_TYPES:
-        return f"its codes are not integers (ONNX type {tensor.code_type})"
+        return f"the codes are not integers (ONNX type {tensor.code_type})"
     if tensor.block and not tensor.is_constant:
         return f"each block of {tensor.block} elements has its own scale"
     return ""
@@ -493,6 +531,19 @@ def _in_subgraphs(graph: Graph) -> list[tuple[str, str]]:
         for name in node.inner_quantizers:
             found.append((name, f"it is within the {node.op} '{printable(node.name)}'"))
     return found
+
+
+def _unread(graph: Graph) -> list[tuple[str, str]]:
+    """Weights of operators that quantize in a way of their own."""
+    return [
+        (name, f"weights of {node.op} are not read")
+        for node in graph.nodes
+        if node.op in _OWN_WAYS
+        for name in node.inputs
+        if graph.is_constant(name)
+        and CODE_TYPES.get(graph.code_type(name), ("", 32))[1] <= 8
+        and len(graph.constant_shape(name)) > 1
+    ]
 
 
 def _unique(name: str, taken: Container[str]) -> str:

@@ -8,6 +8,7 @@ tensor in a run of the whole float model. docs/models.md describes how they are 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
@@ -28,6 +29,10 @@ from qdebug.sources.tflite.model import read_model
 from qdebug.sources.tflite.references import Activation, Runs, activations, input_specs
 from qdebug.sources.tflite.run import Kernels
 from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins
+
+if TYPE_CHECKING:
+    from qdebug.measure.requantized import Requantized
+    from qdebug.sources.tflite.apply import Recipe
 
 _Entry = Constant | Activation | Broken | Skipped
 
@@ -130,6 +135,30 @@ class LitertModels:
                 if number not in self._output_runs:
                     self._output_runs.note(number, self._runs.outputs(number, inputs))
         return self._output_runs.outputs()
+
+    def requantized(self, recipe: "Recipe", calibration: Inputs | None = None) -> "Requantized":
+        """The float model, quantized again by a recipe of ai-edge-quantizer.
+
+        Args:
+            recipe: its entries.
+            calibration: samples for the ranges; None for those that the models are run on.
+
+        Raises:
+            QdebugError: there are no inputs or no float model, or the converter fails.
+        """
+        from qdebug.sources.tflite.apply import requantized
+
+        if self.samples is None:
+            raise QdebugError("found no samples, expected some to calibrate with (--inputs)")
+        if self._twins.in_one:
+            raise QdebugError(
+                f"{printable(self._twins.quantized.path)}: found a model in TFLite's debug mode, "
+                "expected a float and a quantized model"
+            )
+        specs = input_specs(self._twins)
+        given = self.samples if calibration is None else read_samples(calibration, specs)
+        models = self._twins.floats, self._twins.quantized
+        return requantized(*models, recipe, self.samples, given)
 
     def _add(self, entry: _Entry, name: str) -> None:
         if isinstance(entry, Skipped):
