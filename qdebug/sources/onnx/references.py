@@ -141,7 +141,7 @@ def activation_arrays(
     floats = quantized[tensor.floats] if tensor.floats else model
     assert floats is not None
     if partner and tensor.floats:
-        low, high = _clamp(partner.absorbed, graph)
+        low, high = clamp(partner.absorbed, graph)
         if (low, high) != (-math.inf, math.inf):
             floats = np.clip(floats, low, high)
     _check_alike(floats, codes, "float")
@@ -159,7 +159,7 @@ def _check_alike(
         )
 
 
-def _clamp(absorbed: Iterable[Operator], graph: Graph) -> tuple[float, float]:
+def clamp(absorbed: Iterable[Operator], graph: Graph) -> tuple[float, float]:
     """The range of values that the trailing absorbed ReLU and Clip operators allow."""
     low, high = -math.inf, math.inf
     for operator in absorbed:

@@ -13,12 +13,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import QuantParams, quantize
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
 from qdebug.measure.slabs import hand_over
 from qdebug.names import printable, some
 from qdebug.sources.inputs import Inputs, InputSpec, Samples, file_of, read_samples
+from qdebug.sources.onnx.feeds import Feeds
 from qdebug.sources.onnx.graph import CODE_TYPES, Additions, Graph, read_graph
 from qdebug.sources.onnx.layers import (
     PACKED,
@@ -53,6 +53,8 @@ class OnnxModels:
         skipped: name and reason of each quantized tensor that is not a layer.
         notes: what the user should know about how the files were used, one line each.
         samples: what the models are run on; None if no inputs were given.
+        floating: the float model's network.
+        quantized: the quantized model's.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class OnnxModels:
         self.skipped: list[tuple[str, str]] = []
         self.samples: Samples | None = None
         floating, quantized, self.notes = _in_order(models)
+        self.floating, self.quantized = floating, quantized
         self._floating, self._quantized = floating.graph, quantized.graph
         matches = self._matched(floating, quantized)
         self._check_same_network(matches)
@@ -116,6 +119,11 @@ class OnnxModels:
             assert self.samples is not None
             parts.append(_Part(made, partial(self._read_activations, made), self.samples.count))
         return parts
+
+    @property
+    def matches(self) -> Sequence[Match]:
+        """What each layer is in the models; also of layers that cannot be read."""
+        return list(self._matches.values())
 
     def _matched(self, floating: Network, quantized: Network) -> list[Match]:
         """The quantized tensors that can be layers; the others go to `skipped`."""
@@ -284,14 +292,13 @@ class _Models:
         narrow = narrow_codes(match.tensor for match in matches if not match.tensor.is_constant)
         self._quantized = Session(quantized, _wanted_of_quantized(matches), narrow, additions)
         self._floating = Session(floating, _wanted_of_float(matches))
-        self._inputs = _inputs(floating, quantized)
-        self._input_params = _input_params(self._inputs, quantized, matches)
+        self._feeds = Feeds(floating, quantized, [match.tensor for match in matches])
         self._last: _Run | None = None
 
     @property
     def specs(self) -> list[InputSpec]:
         """The inputs of a sample: those of the float model."""
-        return [spec for spec, _ in self._inputs]
+        return self._feeds.specs
 
     def run(self, number: int, sample: Sequence[NDArray[Any]], matches: Sequence[Match]) -> _Run:
         """The values that these matches need; reuses the last run if it has all of them."""
@@ -304,7 +311,7 @@ class _Models:
             or not last.floating.keys() >= set(wanted_of_float)
         ):
             del last  # free its memory before the next run
-            feeds, quantized_feeds = self._feeds(sample)
+            feeds, quantized_feeds = self._feeds.of(sample)
             last = _Run(
                 number,
                 self._quantized.run(quantized_feeds, wanted),
@@ -312,17 +319,6 @@ class _Models:
             )
         self._last = last
         return last
-
-    def _feeds(self, sample: Sequence[NDArray[Any]]) -> tuple[Tensors, Tensors]:
-        """A sample as inputs of the float model, and of the quantized one."""
-        feeds, quantized_feeds = {}, {}
-        for values, (spec, quantized) in zip(sample, self._inputs, strict=True):
-            feeds[spec.name] = values
-            params = self._input_params.get(quantized.name)
-            quantized_feeds[quantized.name] = (
-                quantize(values, params) if params else values.astype(quantized.dtype, copy=False)
-            )
-        return feeds, quantized_feeds
 
 
 def _wanted_of_quantized(matches: Sequence[Match]) -> list[str]:
@@ -341,53 +337,6 @@ def _wanted_of_float(matches: Sequence[Match]) -> list[str]:
     return [
         match.partner.tensor for match in matches if match.partner and not match.tensor.is_constant
     ]
-
-
-def _inputs(floating: Graph, quantized: Graph) -> list[tuple[InputSpec, InputSpec]]:
-    """The inputs of both models, paired by name, else by order.
-
-    Shape information that only the quantized model has is copied to the float model's inputs.
-
-    Raises:
-        QdebugError: one model has more inputs than the other.
-    """
-    theirs, ours = floating.inputs, quantized.inputs
-    if len(theirs) != len(ours):
-        raise QdebugError(
-            f"{printable(quantized.path)}: found {len(ours)} inputs, expected {len(theirs)}, as "
-            f"{printable(floating.path)} has"
-        )
-    paired = []
-    for (name, spec), by_order in zip(theirs.items(), ours.values(), strict=True):
-        other = ours[name] if theirs.keys() == ours.keys() else by_order
-        if len(spec.shape) == len(other.shape):
-            axes = zip(spec.shape, other.shape, strict=True)
-            spec = replace(spec, shape=tuple(b if a is None else a for a, b in axes))
-        paired.append((spec, other))
-    return paired
-
-
-def _input_params(
-    inputs: Sequence[tuple[InputSpec, InputSpec]], quantized: Graph, matches: Sequence[Match]
-) -> dict[str, QuantParams]:
-    """How to quantize the inputs that the quantized model takes as codes.
-
-    Raises:
-        QdebugError: the model does not say how.
-    """
-    by_codes = {match.tensor.codes: match.tensor for match in matches}
-    params = {}
-    for spec, ours in inputs:
-        if spec.dtype.kind != "f" or ours.dtype.kind not in "iu":
-            continue
-        where = f"{printable(quantized.path)}: model input '{printable(ours.name)}'"
-        if ours.name not in by_codes:
-            raise QdebugError(f"{where}: found {ours.dtype} and no scale, expected {spec.dtype}")
-        try:
-            params[ours.name] = quant_params(quantized, by_codes[ours.name], ())
-        except FieldError as error:
-            raise QdebugError(f"{where}: {error}") from None
-    return params
 
 
 def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:
