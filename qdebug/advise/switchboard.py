@@ -9,14 +9,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from qdebug.advise.meter import LEAST_GAIN_DB, Advance, Gain, Meter, OutOfTimeError
+from qdebug.report.report import Measured
 from qdebug.run.board import Board, BoardOperator
 
-# Samples that all moves are tried on first; the promising ones are then tried on all.
+# Samples that all moves are tried on first.
 _FEW = 4
 
+# With fewer samples than this, none are held out.
+_SPLIT_FROM = 4
+
 # In each step, moves that are tried again on few samples: the most promising, and those that touch
-# what was just left in float, because they gain most by it. Then the best are tried on all samples.
+# what was just left in float, because they gain most by it. Then the best are tried on more.
 _LOOKS, _NEAR_LOOKS, _FINALISTS = 12, 12, 3
+
+# Moves that may be taken without a gain beyond chance, before the search gives up.
+_PATIENCE = 8
 
 # Operators in one move, as a share of all. Larger moves are hardly selective.
 _LARGEST_SHARE = 0.5
@@ -49,7 +56,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Found:
     """What leaving operators in float gains at the model's outputs.
 
     Attributes:
@@ -65,6 +72,7 @@ class Measured:
         num_samples: on how many samples the gains were measured.
         runs: of the model.
         timed_out: whether the time limit ended the search.
+        enough: whether the search ended because the target or the budget is reached.
     """
 
     outputs: Sequence[str]
@@ -79,24 +87,12 @@ class Measured:
     num_samples: int
     runs: int
     timed_out: bool
+    enough: bool
 
     @property
     def operators(self) -> list[BoardOperator]:
         """All operators of all steps."""
         return [operator for step in self.steps for operator in step.operators]
-
-
-@dataclass(frozen=True)
-class Alone:
-    """One operator's part in the model's error.
-
-    Attributes:
-        gain: what leaving it in float gains, all others quantized.
-        alone_db: SQNR of the outputs if only this operator is quantized.
-    """
-
-    gain: Gain
-    alone_db: float
 
 
 @dataclass(frozen=True)
@@ -114,21 +110,16 @@ class Limits:
     target_db: float | None = None
 
 
-def leave_one_out(meter: Meter) -> list[Alone]:
-    """Each operator's gain and its error alone: two runs of the board for each sample.
+def alone(meter: Meter, place: int) -> Measured:
+    """What one operator gains in float, and costs alone: two runs of the board for each sample.
 
     Raises:
         OutOfTimeError: the meter's time limit is reached.
         QdebugError: the runtime fails.
     """
-    everything = range(len(meter.board.operators))
-    before = meter.errors()
-    found = []
-    for place in everything:
-        gain = meter.gain(before, meter.errors([place]))
-        others = [other for other in everything if other != place]
-        found.append(Alone(gain, meter.decibels(meter.errors(others))))
-    return found
+    gain = meter.gain(meter.errors(), meter.errors([place]))
+    others = [other for other in range(len(meter.board.operators)) if other != place]
+    return Measured(gain.db, gain.stderr_db, meter.decibels(meter.errors(others)))
 
 
 def search(
@@ -137,13 +128,17 @@ def search(
     *,
     time_limit: float | None = None,
     advance: Advance | None = None,
-) -> Measured:
+) -> Found:
     """The operators whose leaving in float gains most, by trying.
 
     Moves are single operators, all operators around one tensor, and all operators of one scope of
     names. In each step the move is taken that gains most for each operator, all measured with what
     is already in float. At the end, the operators that gain most by themselves, and those that
     cost most when quantized alone, are tried as sets of the same size; the best set is returned.
+
+    The best of many noisy gains is partly luck. Therefore moves are chosen on half of the samples,
+    and count only if they gain more than chance on the other half. Moves that do so only together
+    become one step.
 
     Args:
         board: the pair's switchboard.
@@ -167,9 +162,12 @@ class _Search:
         self._moves = _moves(board, self._most)
         self.meter = Meter(board, advance=advance)
         samples = self.meter.samples
-        self._few = samples[:: max(1, len(samples) // _FEW)][:_FEW]
+        split = len(samples) >= _SPLIT_FROM
+        self._chosen_on = samples[::2] if split else samples
+        self._held_out = samples[1::2] if split else samples
+        self._few = self._chosen_on[:: max(1, len(self._chosen_on) // _FEW)][:_FEW]
         looks = (_LOOKS + _NEAR_LOOKS) * len(self._few) + _FINALISTS * len(samples)
-        self.meter.planned = (self._count + len(self._moves)) * len(self._few) + looks * min(
+        self.meter.planned = (2 * self._count + len(self._moves)) * len(self._few) + looks * min(
             self._most, 10
         )
         self._before = self.meter.errors()
@@ -177,7 +175,7 @@ class _Search:
         self.meter.limit(time_limit)
         self._estimates: dict[frozenset[int], Gain] = {}
 
-    def found(self) -> Measured:
+    def found(self) -> Found:
         """The best set of operators within the limits and the time."""
         steps: list[frozenset[int]] = []
         timed_out = False
@@ -185,18 +183,19 @@ class _Search:
             try:
                 self._screen()
                 self._walk(steps)
-                steps = self._best_of(steps, self._rivals(sum(map(len, steps))))
+                steps = self._best_of(steps, self._rivals(_union(steps)))
             except OutOfTimeError:
                 timed_out = True
-                steps = steps or self._best_screened()
         self.meter.limit(None)  # what was found is measured to the end
+        if timed_out and not steps:
+            steps = self._best_screened()
         own = [
             self.meter.compared(self._board.quantized_outputs(sample), sample)
             for sample in self.meter.samples
         ]
         singles = [m for m in self._estimates if len(m) == 1]
-        best = max(singles, key=lambda m: self._estimates[m].db, default=None)
-        return Measured(
+        best = min(singles, key=self._promise, default=None)
+        return Found(
             outputs=self._board.outputs,
             own_db=self.meter.decibels(np.array(own)),
             all_on_db=self.meter.decibels(self._before),
@@ -209,29 +208,31 @@ class _Search:
             num_samples=len(self.meter.samples),
             runs=self.meter.runs,
             timed_out=timed_out,
+            enough=self._is_enough(_union(steps)),
         )
 
     def _screen(self) -> None:
-        """Estimate what each move gains by itself, on few samples."""
+        """Estimate what each move gains by itself, on few samples; of the best, on more."""
         for move in self._moves:
             self._estimates[move] = self._gain_of(move, frozenset(), self._few)
         best = sorted((m for m in self._moves if len(m) == 1), key=self._promise)
-        for move in best[: max(_LOOKS, 2 * self._limits_top())]:
-            self._estimates[move] = self._gain_of(move, frozenset())
-
-    def _limits_top(self) -> int:
-        return min(self._limits.top or 0, self._count)
+        for move in best[: max(_LOOKS, 2 * min(self._limits.top or 0, self._count))]:
+            self._estimates[move] = self._gain_of(move, frozenset(), self._chosen_on)
 
     def _walk(self, steps: list[frozenset[int]]) -> None:
-        """Take the best move, again and again, until a limit is reached or no move helps."""
-        left: frozenset[int] = frozenset()
-        last: frozenset[int] = frozenset()
-        while len(left) < self._most and not self._is_enough(left):
+        """Take the best move, again and again, until a limit is reached or none helps."""
+        sure: frozenset[int] = frozenset()  # whose gain is more than chance
+        left, last = sure, sure
+        tries = 0
+        while len(left) < self._most and tries < _PATIENCE and not self._is_enough(left):
             found = self._next(left, last)
             if found is None:
                 return
-            steps.append(found)
             last, left = found, left | found
+            tries += 1
+            if self._gain_of(left - sure, sure, self._held_out).is_real:
+                steps.append(left - sure)
+                sure, tries = left, 0
 
     def _is_enough(self, left: frozenset[int]) -> bool:
         errors = self.meter.errors(left)
@@ -255,14 +256,14 @@ class _Search:
             looks += near[:_NEAR_LOOKS]
             for new in looks:
                 self._estimates[rest[new]] = self._gain_of(new, left, self._few)
-        looks.sort(key=lambda new: -self._estimates[rest[new]].db / len(new))
-        while looks:
-            gains = {new: self._gain_of(new, left) for new in looks[:_FINALISTS]}
-            real = [new for new, gain in gains.items() if gain.is_real]
-            if real:
-                return max(real, key=lambda new: gains[new].db / len(new))
-            looks = looks[_FINALISTS:]
-        return None
+
+        def by_promise(new: frozenset[int]) -> float:
+            return self._promise(rest[new]) * len(rest[new]) / len(new)
+
+        looks = sorted(looks, key=by_promise)[:_FINALISTS]
+        gains = {new: self._gain_of(new, left, self._chosen_on) for new in looks}
+        best = max(looks, key=lambda new: gains[new].db / len(new), default=None)
+        return None if best is None or gains[best].db <= 0 else best
 
     def _promise(self, move: frozenset[int]) -> float:
         """A key that sorts the most promising move first."""
@@ -275,8 +276,9 @@ class _Search:
         after = self.meter.errors(left | new, samples=samples)
         return self.meter.gain(before, after, samples)
 
-    def _rivals(self, size: int) -> list[list[frozenset[int]]]:
-        """Other sets of this size: the best by themselves, and the worst when quantized alone."""
+    def _rivals(self, ours: frozenset[int]) -> list[list[frozenset[int]]]:
+        """Other sets of that size: the best by themselves, and the worst when quantized alone."""
+        size = max(len(ours), min(self._limits.top or 0, self._count))
         if not size:
             return []
         singles = sorted((m for m in self._estimates if len(m) == 1), key=self._promise)
@@ -292,16 +294,23 @@ class _Search:
     def _best_of(
         self, steps: list[frozenset[int]], rivals: Sequence[list[frozenset[int]]]
     ) -> list[frozenset[int]]:
+        """The set that gains most; a larger one only if that is more than chance."""
         for rival in rivals:
-            ours, theirs = (self.meter.errors(_union(path)) for path in (steps, rival))
-            if self.meter.gain(ours, theirs).db > _TIE_DB:
+            ours, theirs = _union(steps), _union(rival)
+            if self.meter.gain(
+                self.meter.errors(ours), self.meter.errors(theirs)
+            ).db > _TIE_DB and (len(theirs) <= len(ours) or self._real_on_held_out(ours, theirs)):
                 steps = rival
         return steps
 
+    def _real_on_held_out(self, ours: frozenset[int], theirs: frozenset[int]) -> bool:
+        before, after = (self.meter.errors(s, samples=self._held_out) for s in (ours, theirs))
+        return self.meter.gain(before, after, self._held_out).is_real
+
     def _best_screened(self) -> list[frozenset[int]]:
-        """The best move so far, if one is better than chance."""
-        real = [m for m, gain in self._estimates.items() if gain.is_real and len(m) <= self._most]
-        return sorted(real, key=self._promise)[:1]
+        """The best move so far, if it is better than chance."""
+        best = sorted((m for m in self._estimates if len(m) <= self._most), key=self._promise)[:1]
+        return [m for m in best if self._gain_of(m, frozenset(), self._held_out).is_real]
 
     def _steps(self, path: Sequence[frozenset[int]]) -> list[Step]:
         steps = []

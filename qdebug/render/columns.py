@@ -79,6 +79,12 @@ def _diagnosed(name: str) -> Column:
     return Column(name, name, lambda row: getattr(row.layer.diagnosis, name, None), printable, True)
 
 
+def _measured(name: str, heading: str) -> Column:
+    return Column(
+        name, heading, lambda row: getattr(row.layer.measured, name, None), "{:.2f}".format
+    )
+
+
 _ALL = [
     Column("layer", "layer", lambda row: row.layer.name, printable, left=True),
     Column("channel", "channel", lambda row: row.channel, str),
@@ -127,6 +133,9 @@ _ALL = [
     _figure("model_rmse_scale", "model\nrmse/scale"),
     _figure("model_sqnr_db", "model\nSQNR [dB]"),
     _figure("inherited_rmse_scale", "inherited\nrmse/scale"),
+    _measured("gain_db", "in float\ngains [dB]"),
+    _measured("gain_stderr_db", "standard\nerror [dB]"),
+    _measured("alone_db", "alone\nSQNR [dB]"),
     _diagnosed("verdict"),
     _diagnosed("cause"),
     _diagnosed("evidence"),
@@ -135,7 +144,7 @@ _ALL = [
 COLUMNS = {column.name: column for column in _ALL}
 
 # Figures for which more is better: sorted in ascending order, so that the worst comes first.
-_MORE_IS_BETTER = ("sqnr_db", "model_sqnr_db", "cosine_similarity")
+_MORE_IS_BETTER = ("sqnr_db", "model_sqnr_db", "cosine_similarity", "alone_db")
 
 
 def columns(names: Sequence[str]) -> list[Column]:
@@ -171,6 +180,14 @@ def check_view(view: View) -> None:
         QdebugError: an unknown column.
     """
     columns([*(view.columns or ()), *([] if view.sort is None else [view.sort])])
+
+
+def with_measured(report: Report, default: Sequence[str]) -> list[str]:
+    """The default columns and, if operators were measured, those of what was found."""
+    if not any(layer.measured for layer in report.layers):
+        return list(default)
+    place = default.index("verdict")
+    return [*default[:place], "gain_db", "gain_stderr_db", "alone_db", *default[place:]]
 
 
 def layer_row(layer: LayerReport) -> Row:
@@ -212,6 +229,8 @@ def arranged(report: Report, view: View) -> Report:
                 return True, 0
             if isinstance(value, str):
                 return False, value
+            if column.name == "gain_db":  # a loss is no gain
+                return False, -value
             return False, value if column.name in _MORE_IS_BETTER else -abs(value)
 
         layers = sorted(layers, key=key)

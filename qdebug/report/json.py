@@ -12,16 +12,20 @@ from typing import Any, TypeVar
 from qdebug.errors import QdebugError
 from qdebug.measure.metrics import Metrics
 from qdebug.report.diagnosis import Diagnosis
-from qdebug.report.report import ChannelReport, LayerReport, Report
+from qdebug.report.report import ChannelReport, LayerReport, Measured, Report
 
 SCHEMA = "qdebug.report/1"
 
 # The fields of a layer that are objects in JSON.
-_PARTS: dict[str, type[Metrics | Diagnosis]] = {"metrics": Metrics, "diagnosis": Diagnosis}
+_PARTS: dict[str, type[Metrics | Diagnosis | Measured]] = {
+    "metrics": Metrics,
+    "diagnosis": Diagnosis,
+    "measured": Measured,
+}
 
 # Name and annotated type of each field, in order.
 _FIELDS: Mapping[type, Mapping[str, Any]] = {
-    kind: typing.get_type_hints(kind) for kind in (LayerReport, Metrics, Diagnosis)
+    kind: typing.get_type_hints(kind) for kind in (LayerReport, Metrics, Diagnosis, Measured)
 }
 
 T = TypeVar("T")
