@@ -233,6 +233,16 @@ class _Search:
             if self._gain_of(left - sure, sure, self._held_out).is_real:
                 steps.append(left - sure)
                 sure, tries = left, 0
+        if steps and self._is_enough(sure):
+            steps[-1] = self._fewest(steps[-1], sure - steps[-1])
+
+    def _fewest(self, last: frozenset[int], before: frozenset[int]) -> frozenset[int]:
+        """The last step without operators that the limit does not need."""
+        for place in sorted(last):
+            fewer = last - {place}
+            if fewer and self._is_enough(before | fewer):
+                last = fewer
+        return last
 
     def _is_enough(self, left: frozenset[int]) -> bool:
         errors = self.meter.errors(left)

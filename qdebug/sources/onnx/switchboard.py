@@ -113,6 +113,7 @@ class OnnxBoard:
         }
         always = self._converter.marked()
         self._by_rule = {s for s in self._switches if _mark(s) in always and not _is_bias(s)}
+        self._sessions_for: dict[tuple[str, ...], Session] = {}
         self._on: dict[frozenset[int], frozenset[_Switch]] = {}
         self._values = _Values(self._switches, found.floats, self._quantized.graph)
         self.outputs, self._output_places = self._float_outputs()
@@ -207,6 +208,10 @@ class OnnxBoard:
         values = self._session.run(feeds, self._output_names)
         return [values[name] for name in self._output_names]
 
+    def quantized(self, left: Collection[int] = ()) -> set[str]:
+        """The layers that stay quantized with the operators `left` in float."""
+        return {switch.match.name for switch in self._switched_on(frozenset(left))}
+
     def floats(self, names: Collection[str], sample: int) -> Mapping[str, Array]:
         """The floats of layers in a run of the float model."""
         wanted = {s.match.name: s for s in self._switches if s.match.name in names}
@@ -223,10 +228,6 @@ class OnnxBoard:
             for name, switch in wanted.items()
             if switch.is_constant or switch.origin
         }
-
-    @cached_property
-    def _sessions_for(self) -> dict[tuple[str, ...], Session]:
-        return {}
 
     @cached_property
     def _float_session(self) -> Session:
@@ -476,9 +477,7 @@ class _Values:
             with suppress(FieldError):
                 self.params[switch] = quant_params(graph, tensor, shape)
         self._rounded = _dequantized(graph, [switch.output for switch in constants])
-        self._scale_type = {
-            switch: graph.constant(switch.scale, "scale").dtype for switch in self.params
-        }
+        self._scale = {switch: graph.constant(switch.scale, "scale") for switch in self.params}
         self._changed: dict[_Switch, tuple[QuantParams, Array]] = {}
 
     def rounded(self, switch: _Switch) -> Array:
@@ -513,9 +512,10 @@ class _Values:
             )
         if params.channels > 1:
             raise QdebugError(f"layer '{shown(switch.match.name)}': expected one scale")
+        scale = self._scale[switch]
         return {
-            _scale_input(switch): params.scale[0].astype(self._scale_type[switch]),
-            _zero_input(switch): params.zero_point[0].astype(params.dtype),
+            _scale_input(switch): params.scale.astype(scale.dtype).reshape(scale.shape),
+            _zero_input(switch): params.zero_point.astype(params.dtype).reshape(scale.shape),
         }
 
 
