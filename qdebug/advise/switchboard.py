@@ -3,14 +3,15 @@
 Works on any `Board`; knows no format. docs/selective.md has measurements on real models.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from qdebug.advise.meter import LEAST_GAIN_DB, Advance, Gain, Meter, OutOfTimeError
+from qdebug.advise.tuning import Change, collected, tuned
 from qdebug.report.report import Measured
-from qdebug.run.board import Board, BoardOperator
+from qdebug.run.board import Board, BoardOperator, TunableBoard
 
 # Samples that all moves are tried on first.
 _FEW = 4
@@ -24,6 +25,9 @@ _LOOKS, _NEAR_LOOKS, _FINALISTS = 12, 12, 3
 
 # Moves that may be taken without a gain beyond chance, before the search gives up.
 _PATIENCE = 8
+
+# The layers of so many moves are tuned, beside those of the steps.
+_TUNED_MOVES = 5
 
 # Operators in one move, as a share of all. Larger moves are hardly selective.
 _LARGEST_SHARE = 0.5
@@ -68,6 +72,7 @@ class Found:
         best_single: the operator that gains most by itself; None if nothing was measured.
         larger: operators that would gain more together, but are more than the limit allows.
         fixed: name and reason of what has no switch.
+        changes: other ways to quantize layers, instead of leaving operators in float.
         num_operators: how many could be left in float.
         num_samples: on how many samples the gains were measured.
         runs: of the model.
@@ -83,6 +88,7 @@ class Found:
     best_single: Move | None
     larger: Move | None
     fixed: Sequence[tuple[str, str]]
+    changes: Sequence[Change]
     num_operators: int
     num_samples: int
     runs: int
@@ -167,6 +173,7 @@ class _Search:
         self._held_out = samples[1::2] if split else samples
         self._few = self._chosen_on[:: max(1, len(self._chosen_on) // _FEW)][:_FEW]
         looks = (_LOOKS + _NEAR_LOOKS) * len(self._few) + _FINALISTS * len(samples)
+        looks += (_TUNED_MOVES + 10) * len(self._few)
         self.meter.planned = (2 * self._count + len(self._moves)) * len(self._few) + looks * min(
             self._most, 10
         )
@@ -186,9 +193,13 @@ class _Search:
                 steps = self._best_of(steps, self._rivals(_union(steps)))
             except OutOfTimeError:
                 timed_out = True
-        self.meter.limit(None)  # what was found is measured to the end
         if timed_out and not steps:
+            self.meter.limit(None)  # what was found is measured to the end
             steps = self._best_screened()
+        changes: list[Change] = []
+        if not timed_out and not self.meter.is_exact and isinstance(self._board, TunableBoard):
+            changes, timed_out = collected(self._tuned(steps))
+        self.meter.limit(None)
         own = [
             self.meter.compared(self._board.quantized_outputs(sample), sample)
             for sample in self.meter.samples
@@ -204,12 +215,19 @@ class _Search:
             best_single=None if best is None else self._move(best),
             larger=self._larger(steps),
             fixed=self._board.fixed,
+            changes=changes,
             num_operators=self._count,
             num_samples=len(self.meter.samples),
             runs=self.meter.runs,
             timed_out=timed_out,
             enough=self._is_enough(_union(steps)),
         )
+
+    def _tuned(self, steps: Sequence[frozenset[int]]) -> Iterator[Change]:
+        """Changes of the layers of the operators that matter most."""
+        best = sorted(self._estimates, key=self._promise)[:_TUNED_MOVES]
+        places = _union([*steps, *best])
+        return tuned(self.meter, places, self._few, self._chosen_on, self._held_out)
 
     def _screen(self) -> None:
         """Estimate what each move gains by itself, on few samples; of the best, on more."""
@@ -323,9 +341,20 @@ class _Search:
         return [m for m in best if self._gain_of(m, frozenset(), self._held_out).is_real]
 
     def _steps(self, path: Sequence[frozenset[int]]) -> list[Step]:
+        """The path in steps that each gain more than chance, where that can be."""
+        groups: list[frozenset[int]] = []
+        sure: frozenset[int] = frozenset()
+        waiting: frozenset[int] = frozenset()
+        for new in path:
+            waiting |= new
+            if self._gain_of(waiting, sure).is_real:
+                groups.append(waiting)
+                sure, waiting = sure | waiting, frozenset()
+        if waiting:
+            groups = [*groups[:-1], _union([*groups[-1:], waiting])]
         steps = []
         left: frozenset[int] = frozenset()
-        for new in path:
+        for new in groups:
             gain = self._gain_of(new, left)
             left |= new
             total = self.meter.gain(self._before, self.meter.errors(left))

@@ -5,6 +5,7 @@ import textwrap
 from qdebug.advise.meter import LEAST_DB, MOST_DB, Gain
 from qdebug.advise.suggest import Suggestion
 from qdebug.advise.switchboard import Found, Step
+from qdebug.advise.tuning import Change
 from qdebug.names import printable, shorten, shown
 from qdebug.run.board import BoardOperator
 
@@ -26,6 +27,9 @@ def table(found: Found, width: int | None = None) -> str:
             figures = _INDENT
     if not found.steps:
         lines.append(f"{_INDENT}(none)")
+    if found.changes:
+        lines += ["", "or, instead:", "      gain [dB]   in total [dB]  change", "-" * 60]
+        lines += [line for change in found.changes for line in _changed(change, width)]
     lines.append("")
     for text in summary(found):
         lines += textwrap.wrap(text, max(width or _WIDTH, _LEAST_NAME_WIDTH))
@@ -122,6 +126,17 @@ def level(decibels: float) -> str:
     if decibels >= MOST_DB:
         return f"exact ({MOST_DB:.0f} dB or more)"
     return "NaN or Inf" if decibels <= LEAST_DB else f"{decibels:.2f} dB"
+
+
+def _changed(change: Change, width: int | None) -> list[str]:
+    figures = f"{written_gain(change.gain):>15}  {written_gain(change.total):>14}  "
+    name = printable(change.layer)
+    if width is not None:
+        name = shorten(name, max(_LEAST_NAME_WIDTH, width - len(_INDENT)))
+    what = change.what
+    if change.in_16_bits is not None and change.params is not None:
+        what += f" (16 bits: {change.in_16_bits.db:+.2f} dB)"
+    return [figures + name, _INDENT + "  " + what]
 
 
 def _named(operator: BoardOperator, width: int | None, used: int) -> str:

@@ -95,12 +95,14 @@ class BoardLayer:
         kind: ``activation`` or ``weight``.
         params: how it is quantized.
         operators: those that touch it, places in `Board.operators`.
+        axis: of a weight, the axis of its output channels, if known.
     """
 
     name: str
     kind: str
     params: QuantParams
     operators: frozenset[int]
+    axis: int | None = None
 
 
 @runtime_checkable

@@ -112,7 +112,10 @@ def test_a_report_has_columns_of_what_was_measured(
         assert float(rows["l"]["alone_db"]) == pytest.approx(layers["l"]["measured"]["alone_db"])
     assert "gains [dB]" not in qdebug("report", *pair).stdout
     order = ["--sort", "alone_db", "--format", "csv", "--columns", "alone_db"]
-    levels = [float(level or "inf") for level in qdebug("report", saved, *order).stdout.split()[1:]]
+    levels = [
+        float(level.strip('"') or "inf")
+        for level in qdebug("report", saved, *order).stdout.split()[1:]
+    ]
     assert levels == sorted(levels)
 
 

@@ -154,7 +154,8 @@ class OnnxBoard:
                 layer = found[name]
                 found[name] = replace(layer, operators=layer.operators | self._touching(switch))
             elif kind != "bias" and (params := self._values.params.get(switch)):
-                found[name] = BoardLayer(name, kind, params, self._touching(switch))
+                axis = _channel_axis(switch) if kind == "weight" else None
+                found[name] = BoardLayer(name, kind, params, self._touching(switch), axis)
         return list(found.values())
 
     @property
@@ -319,6 +320,16 @@ class _AsIs:
 
 
 _AS_IS = _AsIs()
+
+
+def _channel_axis(switch: _Switch) -> int | None:
+    """The axis of a weight's output channels."""
+    operator = switch.match.tensor.operator
+    if operator is None or switch.match.tensor.place != 1:
+        return None
+    if operator.op == "Gemm":
+        return 0 if operator.node.attributes.get("transB") else 1
+    return {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}.get(operator.op)
 
 
 def _mark(switch: _Switch) -> str:
