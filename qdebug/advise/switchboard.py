@@ -17,7 +17,7 @@ from qdebug.run.board import Board, BoardOperator, TunableBoard
 _FEW = 4
 
 # With fewer samples than this, none are held out.
-_SPLIT_FROM = 4
+_SPLIT_FROM = 8
 
 # In each step, moves that are tried again on few samples: the most promising, and those that touch
 # what was just left in float, because they gain most by it. Then the best are tried on more.

@@ -331,3 +331,26 @@ def test_outputs_without_floats_are_refused(models, tmp_path):
 def test_samples_are_limited(board_of):
     assert board_of().num_samples == 5
     assert board_of(samples=2).num_samples == 2
+
+
+def test_operators_in_control_flow_run_as_they_are(wide, tmp_path):
+    """A branch that reads a tensor of the main graph still finds it."""
+    branch = onnx.helper.make_graph(
+        [NODE("Sigmoid", ["s1"], ["b"], "inner")],
+        "branch",
+        [],
+        [onnx.helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, None)],
+    )
+    model = wide_network()
+    softmax = next(node for node in model.graph.node if node.name == "softmax")
+    chosen = NODE("If", ["cond"], ["p1"], "choice", then_branch=branch, else_branch=branch)
+    softmax.CopyFrom(chosen)
+    onnx.save(model, tmp_path / "float.onnx")
+    quantize(tmp_path, "int8.onnx")
+    names = [str(tmp_path / name) for name in ("float.onnx", "int8.onnx")]
+    board = open_board(names, str(wide / "x.npy"))
+    everything = range(len(board.operators))
+    np.testing.assert_array_equal(board.run(0)[0], board.quantized_outputs(0)[0])
+    np.testing.assert_allclose(board.run(0, everything)[0], board.float_outputs(0)[0], atol=1e-5)
+    quantize(tmp_path, "again.onnx", nodes_of(board, [1, 4]))
+    assert board.quantized([1, 4]) == quantized_in(tmp_path / "again.onnx")
