@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         load,
         quantize,
         save_pairs,
+        suggest,
     )
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "load",
     "quantize",
     "save_pairs",
+    "suggest",
     "testing",
 ]
 

@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from qdebug.arguments import file_name, one_of, texts, whole
+from qdebug.arguments import at_least_one, file_name, one_of, texts, whole
 from qdebug.arithmetic import affine
 from qdebug.arithmetic.affine import QuantScheme, Rounding
 from qdebug.arithmetic.ranges import RangeFrom, fitted
 from qdebug.errors import FieldError, QdebugError, locate
 from qdebug.names import select, shown
 from qdebug.output import whole_file
+from qdebug.report import report as core
+from qdebug.report.limits import parse_decibels, parse_share
 from qdebug.results import Layer, PathName, Report, with_session
 from qdebug.run.session import Session, hired
 from qdebug.run.workers import Threads, Workers
 from qdebug.sources.open import (
     Options,
+    check_board,
     check_options,
     check_pairs_options,
     is_saved,
+    open_board,
     open_models,
     open_source,
     saved_report,
@@ -31,6 +35,7 @@ from qdebug.sources.pair_file.fields import normal_axis
 from qdebug.sources.pair_file.memory import MemoryPairs, Pair, checked, floats_of, numbers_of
 
 if TYPE_CHECKING:
+    from qdebug.advise.switchboard import Found, Limits
     from qdebug.sources.inputs import Inputs
     from qdebug.sources.tflite.run import Kernels
 
@@ -45,6 +50,7 @@ __all__ = [
     "load",
     "quantize",
     "save_pairs",
+    "suggest",
 ]
 
 Advance = Callable[[int, int], None]
@@ -60,6 +66,7 @@ def analyze(
     keys: Mapping[str, str] | None = None,
     jobs: int | None = None,
     scheduler: str | None = None,
+    measure: bool = False,
 ) -> Report:
     """The report of a source: every layer's figures and diagnosis.
 
@@ -76,6 +83,8 @@ def analyze(
         keys: how pair files name their arrays: field -> template, ``{}`` for the layer.
         jobs: threads; None means one per core.
         scheduler: address of a Dask cluster that reads pair files, or ``local``.
+        measure: whether to run two models with each operator in float, and with each one quantized
+            alone; the results are the layers' `measured`.
 
     >>> report = analyze({"conv1": quantize([0.1, 0.2, 0.7]), "conv2": quantize([0.5, 1.0])})
     >>> [layer.metrics.num_elements for layer in report]
@@ -89,13 +98,18 @@ def analyze(
     options = Options(keys, inputs, samples, kernels, signature, jobs, scheduler)
     if len(sources) == 1 and isinstance(sources[0], Mapping):
         check_pairs_options(options)
+        if measure:
+            raise QdebugError("measure: found pairs, expected a float and a quantized model to run")
         session = Session(MemoryPairs(sources[0]), Threads(jobs))
         return with_session(session.report(patterns), session)
     expected = "a path or URL, or nothing but one mapping of layers to pairs"
     names = [file_name(source, expected) for source in sources]
     check_options(names, options)
+    if measure:
+        check_board(names, options)
     with hired(jobs, scheduler) as workers:
-        return read(names, options, patterns, workers)
+        report = read(names, options, patterns, workers)
+    return with_measured(report, names, options) if measure else report
 
 
 def read(
@@ -324,3 +338,101 @@ def capture(
 
     names = select([layer.name for layer in source.layers], patterns)
     return write(source, names, target, packed=compress)
+
+
+def suggest(
+    *models: PathName,
+    inputs: "Inputs",
+    top: int | None = None,
+    budget: float | str | None = None,
+    target: float | str | None = None,
+    time_limit: float | None = None,
+    samples: int | None = None,
+    kernels: "Kernels | None" = None,
+    signature: str | None = None,
+) -> "Found":
+    """The operators to leave in float, found by running two models with operators in float.
+
+    `Report.suggest` predicts from figures instead; this is surer, and takes longer.
+
+    Args:
+        models: a float and a quantized model.
+        inputs: as for `analyze`.
+        top: at most so many operators.
+        budget: the fewest that remove this share of the outputs' error power: 0.8 or "80%". That
+            is the default without `top` and `target`.
+        target: the fewest that bring the outputs' SQNR to this level: 20 or "20dB".
+        time_limit: seconds; the best so far is then returned.
+        samples: how many of the samples to use, from the first.
+        kernels: LiteRT's kernels.
+        signature: of a .tflite model that has several.
+
+    Raises:
+        QdebugError: the models cannot be read, run or switched, are not a pair, or a bad number.
+    """
+    from qdebug.advise.suggest import DEFAULT_BUDGET
+    from qdebug.advise.switchboard import Limits
+
+    at_least_one("top", top)
+    if time_limit is not None and not time_limit > 0:
+        raise QdebugError(f"time_limit: found {time_limit!r:.60}, expected seconds above 0")
+    share = DEFAULT_BUDGET if top is None and target is None else None
+    try:
+        level = None if target is None else parse_decibels(target)
+    except QdebugError as error:
+        raise QdebugError(f"target: {error}") from None
+    try:
+        share = share if budget is None else parse_share(budget)
+    except QdebugError as error:
+        raise QdebugError(f"budget: {error}") from None
+    options = Options(inputs=inputs, samples=samples, kernels=kernels, signature=signature)
+    names = [file_name(model) for model in models]
+    return measured(names, options, Limits(top, share, level), time_limit)
+
+
+def measured(
+    names: Sequence[str],
+    options: Options,
+    limits: "Limits",
+    time_limit: float | None = None,
+    advance: Advance | None = None,
+) -> "Found":
+    """As `suggest`; `advance` is called to report progress."""
+    from qdebug.advise.switchboard import search
+
+    board = open_board(names, options)
+    return search(board, limits, time_limit=time_limit, advance=advance)
+
+
+def with_measured(
+    report: Report,
+    names: Sequence[str],
+    options: Options,
+    time_limit: float | None = None,
+    advance: Advance | None = None,
+) -> Report:
+    """The report of a live pair, each operator's layer with what it does to the outputs.
+
+    Raises:
+        QdebugError: as `suggest`.
+    """
+    from qdebug.advise.meter import Meter, OutOfTimeError
+    from qdebug.advise.switchboard import alone
+
+    board = open_board(names, options)
+    meter = Meter(board, advance=advance)
+    wanted = {layer.name for layer in report.layers}
+    places = [place for place, o in enumerate(board.operators) if o.layer in wanted]
+    meter.planned = 2 * len(places) * board.num_samples
+    meter.limit(time_limit)
+    found: dict[str, core.Measured] = {}
+    try:
+        for place in places:
+            found.setdefault(board.operators[place].layer, alone(meter, place))
+    except OutOfTimeError:
+        count = f"{len(found)} of {len(places)} operators"
+        report = replace(
+            report, notes=[*report.notes, f"the time limit ended measuring after {count}"]
+        )
+    layers = [replace(each, measured=found.get(each.name)) for each in report.layers]
+    return replace(report, layers=layers)

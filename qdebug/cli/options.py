@@ -95,6 +95,21 @@ def source_option(function: F) -> F:
     )(function)
 
 
+def measure_options(text: str) -> Callable[[F], F]:
+    """``--measure`` and ``--time-limit``."""
+
+    def decorated(function: F) -> F:
+        function = click.option(
+            "--time-limit",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="With --measure: stop after this time, with what was found by then.",
+        )(function)
+        return click.option("--measure", is_flag=True, help=text)(function)
+
+    return decorated
+
+
 def layer_option(function: F) -> F:
     """``--layer``, to choose among a source's layers; the command gets them as `patterns`."""
     return click.option(

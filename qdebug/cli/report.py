@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
+from qdebug import api
 from qdebug.cli import options
+from qdebug.cli.progress import progress
 from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
 from qdebug.output import check_writable, whole_file
 from qdebug.render.columns import View
 from qdebug.render.forms import FORMS, check_form, pieces
-from qdebug.sources.open import Options
+from qdebug.sources.open import Options, check_board
 
 _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
@@ -33,6 +35,7 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
       qdebug report 'shards/*.npz' --sort rmse_scale_ratio --top 10
       qdebug report model.npz --layer '*Relu*' --columns layer,rmse_scale,carried_rmse_scale
       qdebug report float.tflite int8.tflite --inputs data.npz
+      qdebug report float.onnx int8.onnx --inputs data.npz --measure --sort gain_db
       qdebug report 's3://bucket/run/*.npz' --scheduler tcp://host:8786
       qdebug report model.npz -o report.json
     """,
@@ -51,6 +54,10 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 @click.option("--columns", "names", metavar="A,B", help="Only these columns, in this order.")
 @click.option("--per-channel", is_flag=True, help="One row per channel, for layers with channels.")
 @click.option("--wide", is_flag=True, help="Full names and all columns on any terminal.")
+@options.measure_options(
+    "Also run the models with each operator in float, and with each one quantized alone: what that "
+    "does to the SQNR of the outputs (gain_db, alone_db)."
+)
 @options.reading_options
 @click.pass_context
 def command(
@@ -64,6 +71,8 @@ def command(
     names: str | None,
     per_channel: bool,
     wide: bool,
+    measure: bool,
+    time_limit: float | None,
     reading: Options,
 ) -> None:
     """Read the source, arrange it, render it."""
@@ -77,7 +86,15 @@ def command(
     check_form(form, view)
     if output is not None:
         check_writable(output)
-    found = read(*resolve(sources, reading), patterns)
+    if time_limit is not None and not measure:
+        raise click.UsageError("--time-limit goes with --measure")
+    named, reading = resolve(sources, reading)
+    if measure:
+        check_board(named, reading)
+    found = read(named, reading, patterns)
+    if measure:
+        with progress() as advance:
+            found = api.with_measured(found, named, reading, time_limit, advance)
     fitted = output is None and sys.stdout.isatty() and not wide
     width = shutil.get_terminal_size().columns if fitted else None
     written = pieces(found, form, view, width)

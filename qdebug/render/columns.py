@@ -80,6 +80,12 @@ def _diagnosed(name: str) -> Column:
     return Column(name, name, lambda row: getattr(row.layer.diagnosis, name, None), printable, True)
 
 
+def _measured(name: str, heading: str) -> Column:
+    return Column(
+        name, heading, lambda row: getattr(row.layer.measured, name, None), "{:.2f}".format
+    )
+
+
 _ALL = [
     Column("layer", "layer", lambda row: row.layer.name, printable, left=True),
     Column("channel", "channel", lambda row: row.channel, str),
@@ -143,6 +149,9 @@ _ALL = [
     _figure("inherited_non_finite", "inherited\nNaN or Inf", str),
     _figure("worst_sqnr_db", "worst\nSQNR [dB]"),
     _figure("top1", "same\ntop-1 [%]", percent),
+    _measured("gain_db", "in float\ngains [dB]"),
+    _measured("gain_stderr_db", "standard\nerror [dB]"),
+    _measured("alone_db", "alone\nSQNR [dB]"),
     _diagnosed("verdict"),
     _diagnosed("cause"),
     _diagnosed("evidence"),
@@ -159,6 +168,7 @@ _MORE_IS_BETTER = (
     "worst_sqnr_db",
     "cosine_similarity",
     "top1",
+    "alone_db",
 )
 
 
@@ -195,6 +205,14 @@ def check_view(view: View) -> None:
         QdebugError: an unknown column.
     """
     columns([*(view.columns or ()), *([] if view.sort is None else [view.sort])])
+
+
+def with_measured(report: Report, default: Sequence[str]) -> list[str]:
+    """The default columns and, if operators were measured, those of what was found."""
+    if not any(layer.measured for layer in report.layers):
+        return list(default)
+    place = default.index("verdict")
+    return [*default[:place], "gain_db", "gain_stderr_db", "alone_db", *default[place:]]
 
 
 def layer_row(layer: LayerReport) -> Row:
@@ -241,6 +259,8 @@ def arranged(report: Report, view: View) -> Report:
                 return True, 0
             if isinstance(value, str):
                 return False, value
+            if column.name == "gain_db":  # a loss is no gain
+                return False, -value
             return False, value if column.name in _MORE_IS_BETTER else -abs(value)
 
         layers = sorted(layers, key=key)

@@ -12,13 +12,14 @@ from qdebug.report.report import Report
 def csv_text(report: Report, view: View) -> str:
     """The report as CSV with a line of column names; missing figures are empty.
 
-    The model's outputs come first, as rows of kind ``output``.
+    The model's outputs come first, as rows of kind ``output``, unless the view names its columns.
     """
     chosen = chosen_columns(view, list(COLUMNS))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(column.name for column in chosen)
-    for row in [*map(output_row, report.outputs), *rows(report, view)]:
+    outputs = [output_row(output) for output in report.outputs if view.columns is None]
+    for row in [*outputs, *rows(report, view)]:
         writer.writerow(_cell(column.value(row)) for column in chosen)
     return out.getvalue()
 

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from qdebug.formatting import significant
 from qdebug.measure.metrics import REFERENCE
 from qdebug.names import printable, shorten, shortened
-from qdebug.render.columns import Column, Row, View, chosen_columns, rows
+from qdebug.render.columns import Column, Row, View, chosen_columns, rows, with_measured
 from qdebug.render.outputs import output_lines
 from qdebug.report.report import Report
 
@@ -62,7 +62,7 @@ def table(
     columns, columns are left out; the last line lists them.
     """
     body = rows(report, view)
-    chosen = chosen_columns(view, DEFAULT_COLUMNS)
+    chosen = chosen_columns(view, with_measured(report, DEFAULT_COLUMNS))
     cells = {column.name: [cell(column, row) for row in body] for column in chosen}
     left_out: list[str] = []
     if width is not None:

@@ -14,19 +14,20 @@ from qdebug.measure.metrics import Metrics
 from qdebug.measure.outputs import OutputMetrics
 from qdebug.measure.slices import SliceMetrics
 from qdebug.report.diagnosis import Diagnosis
-from qdebug.report.report import ChannelReport, LayerReport, Report
+from qdebug.report.report import ChannelReport, LayerReport, Measured, Report
 
 SCHEMA = "qdebug.report/1"
 
 # The fields of a layer that are objects in JSON.
-_PARTS: dict[str, type[Metrics | SliceMetrics | Diagnosis]] = {
+_PARTS: dict[str, type[Metrics | SliceMetrics | Diagnosis | Measured]] = {
     "metrics": Metrics,
     "slices": SliceMetrics,
     "diagnosis": Diagnosis,
+    "measured": Measured,
 }
 
 # Name and annotated type of each field, in order.
-_RECORDS = (LayerReport, Metrics, SliceMetrics, Diagnosis, OutputMetrics)
+_RECORDS = (LayerReport, Metrics, SliceMetrics, Diagnosis, Measured, OutputMetrics)
 _FIELDS: Mapping[type, Mapping[str, Any]] = {kind: typing.get_type_hints(kind) for kind in _RECORDS}
 
 T = TypeVar("T")

@@ -120,6 +120,23 @@ def parse_share(value: Any) -> float:
     return _bound(value, is_share=True)
 
 
+def parse_decibels(value: Any) -> float:
+    """A level: a number of dB, or a text such as ``20dB``.
+
+    >>> parse_decibels("20dB"), parse_decibels("12.5 dB")
+    (20.0, 12.5)
+
+    Raises:
+        QdebugError: not a number.
+    """
+    is_text = isinstance(value, str)
+    number = value[:-2] if is_text and value[-2:].lower() == "db" else value
+    try:
+        return _bound(number, is_share=False, is_minimum=True)
+    except QdebugError:
+        raise QdebugError(f"found {value!r:.60}, expected a number of dB, such as 20dB") from None
+
+
 def _bound(value: Any, is_share: bool, is_minimum: bool = False) -> float:
     bound = float("nan")
     if isinstance(value, str):

@@ -54,13 +54,30 @@ class _Channels(Sequence[ChannelReport]):
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What an operator does to the model's outputs, measured by running the model.
+
+    Attributes:
+        gain_db: how much the outputs' SQNR gains if this operator is left in float, all others
+            being quantized.
+        gain_stderr_db: its standard error over the samples; None for a single sample.
+        alone_db: the outputs' SQNR if only this operator is quantized.
+    """
+
+    gain_db: float
+    gain_stderr_db: float | None
+    alone_db: float
+
+
+@dataclass(frozen=True)
 class LayerReport:
     """One layer: what it is, its figures, what is wrong with it.
 
     All but name, inputs and diagnosis are None where the layer is unreadable. `inputs` names the
     layers that feed it, None where unknown. `scale` and `zero_point` are lists where there is one a
     channel; then `channels` holds the figures of each. `slices` has those of a tensor with one
-    scale along an axis that live models name.
+    scale along an axis that live models name. `measured` is about the operator that makes the
+    layer, None where that was not measured.
     """
 
     name: str
@@ -80,6 +97,7 @@ class LayerReport:
     slices: SliceMetrics | None = None
     channels: Sequence[ChannelReport] | None = None
     diagnosis: Diagnosis | None = None
+    measured: Measured | None = None
 
     @property
     def above_rounding(self) -> bool:

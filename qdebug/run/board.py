@@ -6,7 +6,7 @@ The protocol only; `sources.onnx.switchboard` and `sources.tflite.switchboard` b
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -79,7 +79,42 @@ class Board(Protocol):
             sample: which sample to run on.
             left: places in `operators`.
             changes: layers to quantize with other parameters; None for enough bits to count as
-                exact (16-bit activations).
+                exact (16-bit activations). A layer that its own operators leave in float stays so.
+
+        Raises:
+            QdebugError: the runtime fails, or a layer's codes cannot be changed so.
+        """
+
+
+@dataclass(frozen=True)
+class BoardLayer:
+    """A quantized tensor whose parameters can be changed.
+
+    Attributes:
+        name: the report's name of it.
+        kind: ``activation`` or ``weight``.
+        params: how it is quantized.
+        operators: those that touch it, places in `Board.operators`.
+        axis: of a weight, the axis of its output channels, if known.
+    """
+
+    name: str
+    kind: str
+    params: QuantParams
+    operators: frozenset[int]
+    axis: int | None = None
+
+
+@runtime_checkable
+class TunableBoard(Board, Protocol):
+    """A board that takes `changes`."""
+
+    @property
+    def layers(self) -> Sequence[BoardLayer]:
+        """The layers that can be changed, in the order of the report."""
+
+    def floats(self, names: Collection[str], sample: int) -> Mapping[str, NDArray[Any]]:
+        """The floats of layers in a run of the float model.
 
         Raises:
             QdebugError: the runtime fails.

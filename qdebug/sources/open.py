@@ -12,6 +12,7 @@ from qdebug.names import printable
 from qdebug.report.report import Report
 
 if TYPE_CHECKING:
+    from qdebug.run.board import Board
     from qdebug.run.workers import Workers
     from qdebug.sources.inputs import Inputs
     from qdebug.sources.tflite.run import Kernels
@@ -178,6 +179,51 @@ def open_models(names: Sequence[str], options: Options = Options()) -> Source:
             "kind (.tflite or .onnx)"
         )
     return open_source(names, options)
+
+
+def check_board(names: Sequence[str], options: Options = Options()) -> None:
+    """Check that a board can be built of these names, before anything is read.
+
+    Raises:
+        QdebugError: the files are not models, or there are no inputs.
+    """
+    check_options(names, options)
+    if not all(is_live([name]) for name in names):
+        found = next(name for name in names if not is_live([name]))
+        raise QdebugError(
+            f"{printable(found)}: found tensors or figures, expected a float and a quantized "
+            "model: measuring runs them"
+        )
+    if options.inputs is None:
+        raise QdebugError(
+            f"{' and '.join(map(printable, names))}: found no inputs (--inputs), expected samples: "
+            "measuring runs the models"
+        )
+
+
+def open_board(names: Sequence[str], options: Options = Options()) -> "Board":
+    """The switchboard of a live pair of models.
+
+    Raises:
+        QdebugError: the files are not models, there are no inputs, the models are not a float and a
+            quantized one, or nothing in them can be switched.
+    """
+    check_board(names, options)
+    assert options.inputs is not None
+    if names[0].lower().endswith(".onnx"):
+        from qdebug.sources.onnx import switchboard as of_onnx
+
+        return of_onnx.board(names, options.inputs, samples=options.samples)
+    from qdebug.sources.tflite import switchboard as of_tflite  # type: ignore
+
+    board: Board = of_tflite.board(
+        names,
+        options.inputs,
+        samples=options.samples,
+        kernels=options.kernels or "default",
+        signature=options.signature,
+    )
+    return board
 
 
 def saved_report(name: str) -> Report:

@@ -208,19 +208,26 @@ def read_graph(path: str) -> Graph:
 
 def with_operator_only(graph: Graph, output: str, first_input: str) -> Graph:
     """The operator that makes `output`, alone with constants; `first_input` is one of them."""
-    from onnx import helper
-
     proto = next(node for node in graph.model.graph.node if output in node.output)
     node = type(proto)()
     node.CopyFrom(proto)
     node.input[0] = first_input
-    held = [graph.constant_proto(name) for name in node.input if name]
+    return alone(graph, [node])
+
+
+def alone(graph: Graph, nodes: Sequence["onnx.NodeProto"]) -> Graph:
+    """Operators that depend on constants only, and these constants."""
+    from onnx import helper
+
+    made = {name for node in nodes for name in node.output}
+    read = dict.fromkeys(name for node in nodes for name in node.input if name)
+    held = [graph.constant_proto(name) for name in read if name not in made]
     model = helper.make_model(
-        helper.make_graph([node], "one operator", [], [], held),
+        helper.make_graph(nodes, "constants", [], [], held),
         opset_imports=graph.model.opset_import,
         ir_version=graph.model.ir_version,
     )
-    return replace(graph, model=model, nodes=[_node(node)], inputs={}, outputs=[])
+    return replace(graph, model=model, nodes=[_node(node) for node in nodes], inputs={}, outputs=[])
 
 
 def one_line(error: BaseException) -> str:

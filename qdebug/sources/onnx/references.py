@@ -153,7 +153,7 @@ def clamp_of(match: Match, graph: Graph) -> tuple[float, float] | None:
     """
     if match.partner is None or not match.tensor.floats or match.tensor.is_constant:
         return None
-    ends = _clamp(match.partner.absorbed, graph)
+    ends = clamp(match.partner.absorbed, graph)
     return None if ends == (-math.inf, math.inf) else ends
 
 
@@ -168,7 +168,7 @@ def _check_alike(
         )
 
 
-def _clamp(absorbed: Iterable[Operator], graph: Graph) -> tuple[float, float]:
+def clamp(absorbed: Iterable[Operator], graph: Graph) -> tuple[float, float]:
     """The range of values that the trailing absorbed ReLU and Clip operators allow."""
     low, high = -math.inf, math.inf
     for operator in absorbed:

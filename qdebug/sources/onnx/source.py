@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import QuantParams, dequantize, quantize
+from qdebug.arithmetic.affine import dequantize
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
 from qdebug.measure.outputs import Output, OutputRuns
 from qdebug.measure.slabs import hand_over
 from qdebug.names import printable, some
 from qdebug.sources.inputs import Inputs, InputSpec, Samples, file_of, read_samples
+from qdebug.sources.onnx.feeds import Feeds
 from qdebug.sources.onnx.graph import CODE_TYPES, Additions, Graph, read_graph
 from qdebug.sources.onnx.layers import (
     PACKED,
@@ -69,6 +70,8 @@ class OnnxModels:
         skipped: name and reason of each quantized tensor that is not a layer.
         notes: what the user should know about how the files were used, one line each.
         samples: what the models are run on; None if no inputs were given.
+        floating: the float model's network.
+        quantized: the quantized model's.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class OnnxModels:
         self.samples: Samples | None = None
         self._output_runs = OutputRuns()
         floating, quantized, self.notes = _in_order(models)
-        self._networks = floating, quantized
+        self.floating, self.quantized = floating, quantized
         self._floating, self._quantized = floating.graph, quantized.graph
         matches = self._matched(floating, quantized)
         self._check_same_network(matches)
@@ -135,6 +138,11 @@ class OnnxModels:
             parts.append(_Part(made, partial(self._read_activations, made), self.samples.count))
         return parts
 
+    @property
+    def matches(self) -> Sequence[Match]:
+        """What each layer is in the models; also of layers that cannot be read."""
+        return list(self._matches.values())
+
     def outputs(self) -> Sequence[Output]:
         """The models' float outputs over all samples."""
         for number, sample in enumerate(self.samples or ()):
@@ -161,7 +169,7 @@ class OnnxModels:
         given = (
             self.samples if calibration is None else read_samples(calibration, self._models.specs)
         )
-        return requantized(*self._networks, left, self.samples, given)
+        return requantized(self.floating, self.quantized, left, self.samples, given)
 
     def _matched(self, floating: Network, quantized: Network) -> list[Match]:
         """The quantized tensors that can be layers; the others go to `skipped`."""
@@ -342,8 +350,7 @@ class _Models:
         wanted = [*_wanted_of_quantized(matches), *self._outputs.values()]
         self._quantized = Session(quantized, wanted, narrow, additions)
         self._floating = Session(floating, [*_wanted_of_float(matches), *self._outputs])
-        self._inputs = _inputs(floating, quantized)
-        self._input_params = _input_params(self._inputs, quantized, matches)
+        self._feeds = Feeds(floating, quantized, [match.tensor for match in matches])
         self._codes = {match.tensor.codes: match.tensor for match in matches}
         self._graph = quantized
         self._last: _Run | None = None
@@ -351,7 +358,7 @@ class _Models:
     @property
     def specs(self) -> list[InputSpec]:
         """The inputs of a sample: those of the float model."""
-        return [spec for spec, _ in self._inputs]
+        return self._feeds.specs
 
     def run(self, number: int, sample: Sequence[NDArray[Any]], matches: Sequence[Match]) -> _Run:
         """The values that these matches need; reuses the last run if it has all of them."""
@@ -365,23 +372,12 @@ class _Models:
             or not last.floating.keys() >= set(wanted_of_float)
         ):
             del last  # free its memory before the next run
-            feeds, quantized_feeds = self._feeds(sample)
+            feeds, quantized_feeds = self._feeds.of(sample)
             made = self._quantized.run(quantized_feeds, wanted)
             made_in_float = self._floating.run(feeds, wanted_of_float)
             last = _Run(number, made, made_in_float, self._compared(made, made_in_float))
         self._last = last
         return last
-
-    def _feeds(self, sample: Sequence[NDArray[Any]]) -> tuple[Tensors, Tensors]:
-        """A sample as inputs of the float model, and of the quantized one."""
-        feeds, quantized_feeds = {}, {}
-        for values, (spec, quantized) in zip(sample, self._inputs, strict=True):
-            feeds[spec.name] = values
-            params = self._input_params.get(quantized.name)
-            quantized_feeds[quantized.name] = (
-                quantize(values, params) if params else values.astype(quantized.dtype, copy=False)
-            )
-        return feeds, quantized_feeds
 
     def _compared(
         self, made: Tensors, made_in_float: Tensors
@@ -423,53 +419,6 @@ def _wanted_of_float(matches: Sequence[Match]) -> list[str]:
     return [
         match.partner.tensor for match in matches if match.partner and not match.tensor.is_constant
     ]
-
-
-def _inputs(floating: Graph, quantized: Graph) -> list[tuple[InputSpec, InputSpec]]:
-    """The inputs of both models, paired by name, else by order.
-
-    Shape information that only the quantized model has is copied to the float model's inputs.
-
-    Raises:
-        QdebugError: one model has more inputs than the other.
-    """
-    theirs, ours = floating.inputs, quantized.inputs
-    if len(theirs) != len(ours):
-        raise QdebugError(
-            f"{printable(quantized.path)}: found {len(ours)} inputs, expected {len(theirs)}, as "
-            f"{printable(floating.path)} has"
-        )
-    paired = []
-    for (name, spec), by_order in zip(theirs.items(), ours.values(), strict=True):
-        other = ours[name] if theirs.keys() == ours.keys() else by_order
-        if len(spec.shape) == len(other.shape):
-            axes = zip(spec.shape, other.shape, strict=True)
-            spec = replace(spec, shape=tuple(b if a is None else a for a, b in axes))
-        paired.append((spec, other))
-    return paired
-
-
-def _input_params(
-    inputs: Sequence[tuple[InputSpec, InputSpec]], quantized: Graph, matches: Sequence[Match]
-) -> dict[str, QuantParams]:
-    """How to quantize the inputs that the quantized model takes as codes.
-
-    Raises:
-        QdebugError: the model does not say how.
-    """
-    by_codes = {match.tensor.codes: match.tensor for match in matches}
-    params = {}
-    for spec, ours in inputs:
-        if spec.dtype.kind != "f" or ours.dtype.kind not in "iu":
-            continue
-        where = f"{printable(quantized.path)}: model input '{printable(ours.name)}'"
-        if ours.name not in by_codes:
-            raise QdebugError(f"{where}: found {ours.dtype} and no scale, expected {spec.dtype}")
-        try:
-            params[ours.name] = quant_params(quantized, by_codes[ours.name], ())
-        except FieldError as error:
-            raise QdebugError(f"{where}: {error}") from None
-    return params
 
 
 def _in_order(models: Sequence[str]) -> tuple[Network, Network, list[str]]:

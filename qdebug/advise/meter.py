@@ -1,0 +1,185 @@
+"""Meter: how well a board's outputs agree with the float model's, in dB. Searches nothing.
+
+The figure is the signal-to-quantization-noise ratio of the outputs: 10 log10(sum x^2 / sum e^2)
+over all samples; the mean in dB if a model has several outputs.
+"""
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.errors import QdebugError
+from qdebug.names import printable
+from qdebug.run.board import Board, Outputs
+
+# An output beyond these is exact, or lost: what is left of it is float rounding, or NaN.
+MOST_DB, LEAST_DB = 120.0, -100.0
+
+# Gains smaller than this, in dB, are not worth an operator.
+LEAST_GAIN_DB = 0.05
+
+# A gain within this number of standard errors of zero may be chance.
+CHANCE = 2.0
+
+# Called with (done, total), in runs of the model.
+Advance = Callable[[int, int], None]
+
+# Sums of squared errors, shape (samples, outputs).
+Errors = NDArray[np.float64]
+Changes = Mapping[str, QuantParams | None]
+
+
+class OutOfTimeError(Exception):
+    """The time limit is reached; what was measured so far still counts."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A change of the outputs' SQNR.
+
+    Attributes:
+        db: the change; positive is better.
+        stderr_db: its standard error over the samples; None for a single sample.
+    """
+
+    db: float
+    stderr_db: float | None
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it is more than chance would give, and large enough to matter."""
+        return self.db > max(LEAST_GAIN_DB, CHANCE * (self.stderr_db or 0.0))
+
+
+class Meter:
+    """Runs a board and compares its outputs.
+
+    Attributes:
+        board: what is measured.
+        samples: all its samples.
+        runs: how often the board was run.
+        planned: the number of runs to report progress against; 0 to report none.
+    """
+
+    def __init__(self, board: Board, *, advance: Advance | None = None) -> None:
+        """Run both models on all samples.
+
+        Args:
+            board: what to measure.
+            advance: called to report progress.
+
+        Raises:
+            QdebugError: an output of the float model is not finite, or all are zero.
+        """
+        self.board = board
+        self.samples = range(board.num_samples)
+        self.runs = 0
+        self.planned = 0
+        self._advance = advance
+        self._deadline = math.inf
+        self._floats = [[np.asarray(x, np.float64) for x in board.float_outputs(s)]
+                        for s in self.samples]  # fmt: skip
+        for sample, outputs in enumerate(self._floats):
+            for name, x in zip(board.outputs, outputs, strict=True):
+                if not np.isfinite(x).all():
+                    raise QdebugError(
+                        f"output '{printable(name)}': found NaN or Inf in the float model's own "
+                        f"run of sample {sample}, expected finite values to compare with"
+                    )
+        self._signal = np.array([[_power(x) for x in xs] for xs in self._floats])
+        if not self._signal.any():
+            raise QdebugError("found only zeros in the float model's outputs, expected a signal")
+        self._known: dict[frozenset[int], dict[int, NDArray[np.float64]]] = {}
+        # Outputs that are exact whatever is quantized say nothing about it.
+        self._judged = self._signal.any(axis=0)
+        own = self.errors()
+        self._judged = self._judged & own.any(axis=0)
+
+    def limit(self, seconds: float | None) -> None:
+        """Let `errors` raise `OutOfTimeError` after so many seconds from now; None: never."""
+        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the quantized model's outputs are the float model's."""
+        return not self._judged.any()
+
+    def errors(
+        self,
+        left: Collection[int] = (),
+        changes: Changes | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> Errors:
+        """The outputs' squared errors with operators left in float; each set is run once.
+
+        Raises:
+            OutOfTimeError: the time limit is reached.
+            QdebugError: the runtime fails.
+        """
+        chosen = self.samples if samples is None else samples
+        known = {} if changes else self._known.setdefault(frozenset(left), {})
+        for sample in chosen:
+            if sample not in known:
+                known[sample] = self.compared(self._run(sample, left, changes), sample)
+        return np.array([known[sample] for sample in chosen])
+
+    def _run(self, sample: int, left: Collection[int], changes: Changes | None) -> Outputs:
+        if time.monotonic() > self._deadline:
+            raise OutOfTimeError
+        outputs = self.board.run(sample, left, changes)
+        self.runs += 1
+        if self._advance and self.planned:
+            self._advance(min(self.runs, self.planned), self.planned)
+        return outputs
+
+    def compared(self, outputs: Outputs, sample: int) -> NDArray[np.float64]:
+        """The squared error of each output; one that is not finite counts as lost."""
+        errors = []
+        for x, y, signal in zip(self._floats[sample], outputs, self._signal[sample], strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):
+                error = _power(np.asarray(y, np.float64) - x)
+            lost = (signal or 1.0) * 10 ** (-LEAST_DB / 10)
+            errors.append(error if error < lost else lost)  # NaN is not less
+        return np.array(errors)
+
+    def decibels(self, errors: Errors, samples: Sequence[int] | None = None) -> float:
+        """The SQNR over samples, in dB; the mean over outputs."""
+        signal = self._signal if samples is None else self._signal[list(samples)]
+        return float(self._decibels(errors.sum(axis=0), signal.sum(axis=0)))
+
+    def gain(self, before: Errors, after: Errors, samples: Sequence[int] | None = None) -> Gain:
+        """What `after` gains over `before`; the samples are paired.
+
+        The standard error is the jackknife's: the spread of the gains with one sample left out.
+        """
+        signal = self._signal if samples is None else self._signal[list(samples)]
+        count = len(signal)
+
+        def change(without: int | None) -> float:
+            b, a, x = (
+                v.sum(axis=0) - (0.0 if without is None else v[without])
+                for v in (before, after, signal)
+            )
+            return float(self._decibels(a, x) - self._decibels(b, x))
+
+        db = change(None)
+        if count < 2:
+            return Gain(db, None)
+        spread = np.array([change(sample) for sample in range(count)])
+        return Gain(db, float(np.sqrt((count - 1) * np.mean(np.square(spread - spread.mean())))))
+
+    def _decibels(self, errors: NDArray[np.float64], signal: NDArray[np.float64]) -> float:
+        judged = self._judged if self._judged.any() else signal > 0
+        x, e = signal[judged], np.maximum(errors[judged], 0.0)
+        most, least = 10 ** (-MOST_DB / 10), 10 ** (-LEAST_DB / 10)
+        x = np.where(x > 0, x, 1.0)
+        return float(np.mean(-10 * np.log10(np.clip(e / x, most, least))))
+
+
+def _power(x: NDArray[np.float64]) -> float:
+    return float(np.vdot(x, x).real)

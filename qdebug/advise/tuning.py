@@ -1,0 +1,219 @@
+"""Tuning: other ranges, more bits, a scale for each channel, tried at the model's outputs.
+
+For the layers that cost most. What helps there may be cheaper than leaving operators in float.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.advise.meter import Errors, Gain, Meter, OutOfTimeError
+from qdebug.arithmetic.affine import QuantParams, QuantScheme, middle_code, params_from_range
+from qdebug.arithmetic.ranges import RangeFrom, fitted
+from qdebug.errors import FieldError
+from qdebug.formatting import significant
+from qdebug.run.board import BoardLayer, TunableBoard
+
+# Layers that are tried, and changed at most.
+_TRIED, _CHANGED = 24, 8
+
+# Floats of a layer that ranges are fitted to, beside its least and largest.
+_KEPT = 1 << 17
+
+_RANGES: Sequence[RangeFrom] = ("minmax", 99.99, 99.9, 99.0, "mse")
+
+# A gap between magnitudes that separates a mask, or another outlier, from the bulk; and the shares
+# of the bulk's width that a range is extended by on the outliers' side. A softmax needs about one.
+_GAP = 30.0
+_EXTENSIONS = (0.0, 0.5, 1.0, 2.0)
+
+# A change that costs nothing at run time is preferred to 16 bits if it gains this share of the dB.
+_NEARLY = 0.5
+
+# 16 bits are no remedy if more than this share of the floats is still rounded to zero.
+_MOST_LOST = 0.1
+
+_AXES = "a scale for each channel"
+_BITS = "16 bits"
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another way to quantize one layer.
+
+    Attributes:
+        layer: its name in the report.
+        what: the change in words.
+        params: how the layer is then quantized; None for 16 bits.
+        gain: over the changes before.
+        total: with all changes so far, over the quantized model.
+        in_16_bits: what 16 bits would gain instead; None if they are no remedy.
+    """
+
+    layer: str
+    what: str
+    params: QuantParams | None
+    gain: Gain
+    total: Gain
+    in_16_bits: Gain | None
+
+
+def tuned(
+    meter: Meter,
+    places: Collection[int],
+    few: Sequence[int],
+    chosen_on: Sequence[int],
+    held_out: Sequence[int],
+) -> Iterator[Change]:
+    """The changes that gain most, each on top of those before.
+
+    Args:
+        meter: of a `TunableBoard`.
+        places: the operators whose layers are tried.
+        few: samples to rank the layers on.
+        chosen_on: samples to choose the change on.
+        held_out: samples that it must gain on, too.
+
+    Raises:
+        OutOfTimeError: the meter's time limit is reached.
+        QdebugError: the runtime fails.
+    """
+    board = meter.board
+    assert isinstance(board, TunableBoard)
+    layers = [layer for layer in board.layers if layer.operators & set(places)][:_TRIED]
+    floats = _floats(board, layers)
+    layers = [layer for layer in layers if layer.name in floats]
+    made: dict[str, QuantParams | None] = {}
+    before = meter.errors()
+    now = before
+    while layers and len(made) < _CHANGED:
+
+        def gain(
+            layer: BoardLayer, params: QuantParams | None, samples: Sequence[int], now: Errors = now
+        ) -> Gain:
+            after = meter.errors((), made | {layer.name: params}, samples)
+            return meter.gain(now[list(samples)], after, samples)
+
+        ranked = sorted(layers, key=lambda layer: -gain(layer, None, few).db)
+        worst = ranked[0]
+        layers.remove(worst)
+        exact = gain(worst, None, chosen_on)
+        ways: list[tuple[str, QuantParams | None]] = [*_ways(worst, floats[worst.name])]
+        gains = [gain(worst, params, chosen_on) for _, params in ways]
+        takes_16_bits = worst.kind == "activation" and not _lost_in_16_bits(floats[worst.name])
+        if takes_16_bits and max((g.db for g in gains), default=0.0) < _NEARLY * exact.db:
+            ways, gains = [(_BITS, None)], [exact]
+        best = max(range(len(ways)), key=lambda way: gains[way].db, default=None)
+        if best is None or gains[best].db <= 0:
+            if exact.db <= 0:
+                return
+            continue
+        what, params = ways[best]
+        after = meter.errors((), made | {worst.name: params})
+        held = list(held_out)
+        if not meter.gain(now[held], after[held], held_out).is_real:
+            continue
+        step, total = meter.gain(now, after), meter.gain(before, after)
+        made[worst.name], now = params, after
+        yield Change(worst.name, what, params, step, total, exact if takes_16_bits else None)
+
+
+def _floats(board: TunableBoard, layers: Sequence[BoardLayer]) -> dict[str, NDArray[np.float64]]:
+    """The layers' floats over all samples, thinned out; weights whole."""
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    kinds = {layer.name: layer.kind for layer in layers}
+    for sample in range(board.num_samples):
+        for name, values in board.floats(list(kinds), sample).items():
+            if kinds[name] != "activation":
+                found.setdefault(name, [np.asarray(values, np.float64)])
+                continue
+            flat = np.asarray(values, np.float64).reshape(-1)
+            flat = flat[np.isfinite(flat)]
+            if flat.size:
+                step = max(1, flat.size * board.num_samples // _KEPT)
+                kept = np.concatenate([flat[::step], [flat.min(), flat.max()]])
+                found.setdefault(name, []).append(kept)
+    return {
+        name: parts[0] if kinds[name] != "activation" else np.concatenate(parts)
+        for name, parts in found.items()
+    }
+
+
+def _ways(layer: BoardLayer, floats: NDArray[np.float64]) -> Iterator[tuple[str, QuantParams]]:
+    """Other parameters for a layer, each once, with their description."""
+    ours = layer.params
+    is_weight = layer.kind != "activation"
+    middle = middle_code((ours.qmin, ours.qmax))
+    scheme = QuantScheme(
+        ours.dtype,
+        ours.bits,
+        ours.narrow_range,
+        symmetric=is_weight and bool((ours.zero_point == middle).all()),
+        rounding=ours.rounding,
+    )
+    seen = {(ours.scale.tobytes(), ours.zero_point.tobytes())}
+    found: list[QuantParams] = []
+    for range_from in _RANGES:
+        try:
+            found.append(fitted(floats, scheme, ours.axis, range_from))
+        except FieldError:
+            continue
+    if not is_weight:
+        found += [params_from_range(low, high, scheme) for low, high in _bulk_ranges(floats)]
+    for params in found:
+        key = params.scale.tobytes(), params.zero_point.tobytes()
+        if key not in seen:
+            seen.add(key)
+            yield _range_in_words(params), params
+    if is_weight and ours.channels == 1 and layer.axis is not None:
+        by_channel = QuantScheme(ours.dtype, ours.bits, ours.narrow_range, True, ours.rounding)
+        yield _AXES, fitted(floats, by_channel, layer.axis)
+
+
+def _lost_in_16_bits(floats: NDArray[np.float64]) -> bool:
+    """Whether the range is too wide for 16 bits, too, as that of a mask of -3.4e38 is."""
+    half_step = (max(floats.max(), 0.0) - min(floats.min(), 0.0)) / (2 * 65535)
+    return bool(np.mean((np.abs(floats) < half_step) & (floats != 0)) > _MOST_LOST)
+
+
+def _bulk_ranges(floats: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
+    """Ranges without the magnitudes beyond the widest gap, such as those of a mask."""
+    sizes = np.unique(np.abs(floats[floats != 0]))
+    if sizes.size < 2:
+        return
+    ratios = sizes[1:] / sizes[:-1]
+    # Not among the smallest: those are nearly zero, and far apart from each other.
+    start = int(np.searchsorted(sizes, np.quantile(np.abs(floats), 0.1)))
+    if start >= ratios.size:
+        return
+    place = start + int(np.argmax(ratios[start:]))
+    if ratios[place] < _GAP:
+        return
+    bulk = floats[np.abs(floats) <= sizes[place]]
+    low, high = float(bulk.min()), float(bulk.max())
+    for share in _EXTENSIONS:
+        more = share * (high - low)
+        yield (
+            low - (more if floats.min() < low else 0.0),
+            high + (more if floats.max() > high else 0.0),
+        )
+
+
+def _range_in_words(params: QuantParams) -> str:
+    if params.channels > 1:
+        return "other ranges of its channels"
+    low, high = ((code - params.zero_point[0]) * params.scale[0] for code in
+                 (params.qmin, params.qmax))  # fmt: skip
+    return f"range [{significant(float(low))}, {significant(float(high))}]"
+
+
+def collected(changes: Iterator[Change]) -> tuple[list[Change], bool]:
+    """The changes found before the time limit, and whether it was reached."""
+    found: list[Change] = []
+    try:
+        found.extend(changes)
+    except OutOfTimeError:
+        return found, True
+    return found, False

@@ -1,0 +1,147 @@
+"""What a switchboard measured, as a table with a line that says whether to trust it."""
+
+import textwrap
+
+from qdebug.advise.meter import LEAST_DB, MOST_DB, Gain
+from qdebug.advise.suggest import Suggestion
+from qdebug.advise.switchboard import Found, Step
+from qdebug.advise.tuning import Change
+from qdebug.names import printable, shorten, shown
+from qdebug.run.board import BoardOperator
+
+_LEAST_NAME_WIDTH = 24
+_WIDTH = 100  # of the text below the table, if no terminal sets the width
+_INDENT = " " * 33
+
+# The switches reproduce the quantized model if their SQNR differs by less.
+_SAME_DB = 0.5
+
+
+def table(found: Found, width: int | None = None) -> str:
+    """The operators, what each step gains, and whether the switches reproduce the models."""
+    lines = ["      gain [dB]   in total [dB]  operator", "-" * 60]
+    for step in found.steps:
+        figures = f"{written_gain(step.gain):>15}  {written_gain(step.total):>14}  "
+        for operator in step.operators:
+            lines.append(figures + _named(operator, width, len(_INDENT)))
+            figures = _INDENT
+    if not found.steps:
+        lines.append(f"{_INDENT}(none)")
+    if found.changes:
+        lines += ["", "or, instead:", "      gain [dB]   in total [dB]  change", "-" * 60]
+        lines += [line for change in found.changes for line in _changed(change, width)]
+    lines.append("")
+    for text in summary(found):
+        lines += textwrap.wrap(text, max(width or _WIDTH, _LEAST_NAME_WIDTH))
+    return "\n".join(lines) + "\n"
+
+
+def summary(found: Found) -> list[str]:
+    """What was reached, and how it was checked; one text each."""
+    outputs = "the output" if len(found.outputs) == 1 else f"{len(found.outputs)} outputs (mean)"
+    total = found.steps[-1].total.db if found.steps else 0.0
+    count = len(found.operators)
+    reached = level(min(found.all_on_db + total, MOST_DB))
+    return [
+        f"SQNR of {outputs} on {found.num_samples} sample{'s' * (found.num_samples != 1)}: "
+        f"{level(found.all_on_db)} as quantized, {reached} with {count} of "
+        f"{found.num_operators} operators in float.",
+        f"Checked: every switch on gives {level(found.all_on_db)}, the quantized model itself "
+        f"{level(found.own_db)}; every switch off {level(found.all_off_db)}.",
+    ]
+
+
+def notes(found: Found) -> list[str]:
+    """What the user should know about the search, one line each."""
+    result = []
+    if found.timed_out:
+        result.append("the time limit ended the search: the best so far is shown")
+    if abs(found.all_on_db - found.own_db) > _SAME_DB:
+        result.append(
+            "the switches do not reproduce the quantized model: the gains are estimates of another"
+        )
+    if found.fixed:
+        names = ", ".join(f"'{shown(name)}'" for name, _ in found.fixed[:3])
+        more = ", ..." if len(found.fixed) > 3 else ""
+        count = f"{len(found.fixed)} tensor{'s' * (len(found.fixed) != 1)}"
+        result.append(f"{count} cannot be switched to float: {names}{more} ({found.fixed[0][1]})")
+    best = found.best_single
+    if found.own_db >= MOST_DB:
+        result.append("the quantized model's outputs are the float model's: nothing to suggest")
+    elif not found.steps and found.enough:
+        result.append("the quantized model reaches that already: nothing to suggest")
+    elif not found.steps and best is not None:
+        operator = shown(best.operators[0].layer)
+        result.append(
+            f"no operator gains more than chance: the best one, '{operator}', gains "
+            f"{written_gain(best.gain)} dB: nothing to suggest"
+        )
+    if found.larger is not None:
+        first, *_, last = found.larger.operators
+        result.append(
+            f"{len(found.larger.operators)} operators, '{shown(first.layer)}' to "
+            f"'{shown(last.layer)}', gain {written_gain(found.larger.gain)} dB together: more than "
+            "--top allows"
+        )
+    if found.num_samples == 1:
+        result.append("one sample cannot tell a gain from chance: expected 8 or more")
+    return result
+
+
+def as_suggestions(found: Found) -> list[Suggestion]:
+    """The operators in the form that `render.suggestions` writes for converters."""
+    result = []
+    before = 0.0
+    for step in found.steps:
+        share = (10 ** (-before / 10) - 10 ** (-step.total.db / 10)) / len(step.operators)
+        before = step.total.db
+        result += [
+            Suggestion(o.layer, o.nodes, o.op, share, share, _reason(step)) for o in step.operators
+        ]
+    return result
+
+
+def _reason(step: Step) -> str:
+    others = len(step.operators) - 1
+    together = f" together with {others} more" if others else ""
+    return f"gains {written_gain(step.gain)} dB{together}"
+
+
+def written_gain(gain: Gain) -> str:
+    """A gain with its standard error, if it has one.
+
+    >>> written_gain(Gain(1.234, 0.052)), written_gain(Gain(-0.5, None))
+    ('+1.23 +-0.05', '-0.50')
+    """
+    stderr = "" if gain.stderr_db is None else f" +-{gain.stderr_db:.2f}"
+    return f"{gain.db:+.2f}{stderr}"
+
+
+def level(decibels: float) -> str:
+    """An SQNR in words.
+
+    >>> level(2.994), level(120.0), level(-100.0)
+    ('2.99 dB', 'exact (120 dB or more)', 'NaN or Inf')
+    """
+    if decibels >= MOST_DB:
+        return f"exact ({MOST_DB:.0f} dB or more)"
+    return "NaN or Inf" if decibels <= LEAST_DB else f"{decibels:.2f} dB"
+
+
+def _changed(change: Change, width: int | None) -> list[str]:
+    figures = f"{written_gain(change.gain):>15}  {written_gain(change.total):>14}  "
+    name = printable(change.layer)
+    if width is not None:
+        name = shorten(name, max(_LEAST_NAME_WIDTH, width - len(_INDENT)))
+    what = change.what
+    if change.in_16_bits is not None and change.params is not None:
+        what += f" (16 bits: {change.in_16_bits.db:+.2f} dB)"
+    return [figures + name, _INDENT + "  " + what]
+
+
+def _named(operator: BoardOperator, width: int | None, used: int) -> str:
+    op = f" ({printable(operator.op)})" if operator.op else ""
+    name = printable(operator.layer)
+    if width is not None:
+        name = shorten(name, max(_LEAST_NAME_WIDTH, width - used - len(op)))
+    return f"{name}{op}"
