@@ -1,0 +1,243 @@
+"""A float TFLite graph, rewritten so that each of its gates can be opened. Runs nothing."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.sources.tflite.gates import Gate, Gates, Switch
+from qdebug.sources.tflite.graph import Graph
+from qdebug.sources.tflite.model import Model
+from qdebug.sources.tflite.rewrite import Read, Shape, opened, packed
+
+# How far values are stretched from code 0: a half by 1e-4 steps, more than float32 loses in 128 steps;
+# code 128 by 0.03 steps, which rounds no other mean of codes differently.
+_STRETCH = 2.0**-12
+
+
+@dataclass(frozen=True, eq=False)
+class Switched:
+    """The rewritten graph: a flatbuffer, and the new inputs of its first graph, by tensor.
+
+    Attributes:
+        flatbuffer: the whole model.
+        flags: switch -> a scalar BOOL input: whether it quantizes.
+        weights: (float operator, position) -> the input for the constant that is read there.
+        outputs: output of the float graph -> the tensor that holds it.
+    """
+
+    flatbuffer: bytes
+    flags: Mapping[frozenset[int], int]
+    weights: Mapping[Read, int]
+    outputs: Mapping[int, int]
+
+
+def switched(
+    model: Model,
+    graph: Graph,
+    gates: Gates,
+    params: Mapping[str, QuantParams | None],
+    outputs: Iterable[int],
+    shapes: Mapping[int, Shape],
+    constants: Mapping[int, NDArray[Any]],
+    fixed: Mapping[Read, NDArray[Any]],
+) -> Switched:
+    """The float graph with its gates.
+
+    Args:
+        model: the model that the graph is from.
+        graph: the operators to keep.
+        gates: of this graph.
+        params: layer -> how it is quantized; None for exact.
+        outputs: the graph's outputs to compute.
+        shapes: the shapes of the graph's inputs.
+        constants: tensors that become constants.
+        fixed: constants of operators without a switch, as they are quantized.
+
+    Raises:
+        QdebugError: the flatbuffer would be larger than the format allows.
+    """
+    return _Writer(model, gates, params).written(graph, outputs, shapes, constants, fixed)
+
+
+class _Writer:
+    """Copies of a model and its graph, written operator by operator."""
+
+    def __init__(
+        self, model: Model, gates: Gates, params: Mapping[str, QuantParams | None]
+    ) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self._schema = schema
+        self._model, self._gates, self._params = model, gates, params
+        self._objects, self._subgraph = opened(model)
+        self._codes: dict[str, int] = {}
+        self._operators: list[Any] = []
+        self._flags: dict[frozenset[int], int] = {}
+        self._behind: dict[int, int] = {}  # value -> the tensor behind the gate of its operator
+        self._rounded: dict[tuple[int, str], int] = {}
+        self._chosen: dict[tuple[frozenset[int], int, int], int] = {}
+
+    def written(
+        self,
+        graph: Graph,
+        outputs: Iterable[int],
+        shapes: Mapping[int, Shape],
+        constants: Mapping[int, NDArray[Any]],
+        fixed: Mapping[Read, NDArray[Any]],
+    ) -> Switched:
+        """The whole graph."""
+        tensors = self._subgraph.tensors
+        for index, shape in shapes.items():
+            tensors[index] = self._like(index, shape)
+        for index, values in constants.items():
+            tensors[index] = self._constant(index, values)
+        weights: dict[Read, int] = {}
+        for tensor in graph.inputs:
+            self._close(tensor)
+        for kept in graph.operators:
+            if kept.outputs and constants.keys() >= set(kept.outputs):
+                continue
+            operator = copy.copy(self._subgraph.operators[kept.index])
+            operator.inputs = list(kept.inputs)
+            for position, tensor in enumerate(kept.inputs):
+                read = kept.index, position
+                if read in fixed:
+                    operator.inputs[position] = self._add(self._constant(tensor, fixed[read]))
+                elif read in self._gates.weights:
+                    shape = graph.tensors[self._gates.weights[read].partner].shape
+                    weights[read] = self._add(self._like(tensor, shape, computed=True))
+                    operator.inputs[position] = weights[read]
+                elif read in self._gates.reads:
+                    operator.inputs[position] = self._gated(tensor, self._gates.reads[read])
+                else:
+                    operator.inputs[position] = self._behind.get(tensor, tensor)
+            self._operators.append(operator)
+            for tensor in kept.outputs:
+                self._close(tensor)
+        found = {tensor: self._end(tensor) for tensor in outputs}
+        self._subgraph.outputs = list(dict.fromkeys(found.values()))
+        self._subgraph.operators = _needed(self._operators, self._subgraph.outputs)
+        self._subgraph.inputs = [*graph.inputs, *self._flags.values(), *weights.values()]
+        flatbuffer = packed(self._model, self._objects, self._subgraph)
+        return Switched(flatbuffer, self._flags, weights, found)
+
+    # --- gates ---
+
+    def _close(self, tensor: int) -> None:
+        """Put the gate behind a value's operator."""
+        gate = self._gates.made.get(tensor)
+        if gate:
+            self._behind[tensor] = self._gated(tensor, gate)
+
+    def _end(self, tensor: int) -> int:
+        gate = self._gates.ends.get(tensor)
+        return self._gated(tensor, gate) if gate else self._behind.get(tensor, tensor)
+
+    def _gated(self, tensor: int, gate: Gate) -> int:
+        """The tensor behind a gate."""
+        behind = self._behind.get(tensor, tensor)
+        taken = tensor if gate.takes_raw else behind
+        left = tensor if gate.leaves_raw else behind
+        params = self._params[gate.layer]
+        rounded = taken if params is None else self._quantized(taken, gate, params)
+        return self._choice(gate.switch, rounded, left)
+
+    def _quantized(self, tensor: int, gate: Gate, params: QuantParams) -> int:
+        """QUANTIZE and DEQUANTIZE."""
+        if (tensor, gate.layer) not in self._rounded:
+            codes = self._like(tensor)
+            codes.type = getattr(self._schema.TensorType, params.dtype.upper())
+            codes.quantization = self._schema.QuantizationParametersT()
+            codes.quantization.scale = params.scale.tolist()
+            codes.quantization.zeroPoint = params.zero_point.tolist()
+            codes.quantization.quantizedDimension = params.axis or 0
+            middle, floats = self._add(codes), self._add(self._like(tensor))
+            nudged = self._nudged(tensor, params) if gate.from_code_zero else tensor
+            self._append("QUANTIZE", [nudged], middle)
+            self._append("DEQUANTIZE", [middle], floats)
+            self._rounded[tensor, gate.layer] = floats
+        return self._rounded[tensor, gate.layer]
+
+    def _nudged(self, tensor: int, params: QuantParams) -> int:
+        """The value, stretched a little from code 0, so that halves are rounded away from it."""
+        middle = -float(params.zero_point[0] * params.scale[0])  # what code 0 stands for
+        stretched, moved = self._add(self._like(tensor)), self._add(self._like(tensor))
+        self._append("MUL", [tensor, self._scalar(1 + _STRETCH)], stretched)
+        self._append("ADD", [stretched, self._scalar(-_STRETCH * middle)], moved)
+        return moved
+
+    def _scalar(self, value: float) -> int:
+        like = next(iter(self._gates.made))
+        return self._add(self._constant(like, np.array(value, np.float32)))
+
+    def _choice(self, switch: Switch, quantized: int, left: int) -> int:
+        """SELECT_V2, where there is a choice."""
+        if switch is None or quantized == left:
+            return quantized
+        if not switch:
+            return left
+        if (switch, quantized, left) not in self._chosen:
+            if switch not in self._flags:
+                flag = self._schema.TensorT()
+                flag.shape, flag.type = [], self._schema.TensorType.BOOL
+                flag.name, flag.buffer = f"qdebug/switch{len(self._flags)}", 0
+                self._flags[switch] = self._add(flag)
+            output = self._add(self._like(left))
+            self._append("SELECT_V2", [self._flags[switch], quantized, left], output)
+            self._chosen[switch, quantized, left] = output
+        return self._chosen[switch, quantized, left]
+
+    # --- flatbuffer objects ---
+
+    def _like(self, index: int, shape: Shape | None = None, computed: bool = False) -> Any:
+        """A tensor like another, without its data; `computed` also without its type."""
+        tensor = copy.copy(self._subgraph.tensors[index])
+        if shape is not None:
+            tensor.shape, tensor.shapeSignature = list(shape), None
+        if computed:
+            tensor.type = self._schema.TensorType.FLOAT32
+        if shape is None or computed:
+            tensor.buffer, tensor.quantization, tensor.isVariable = 0, None, False
+        return tensor
+
+    def _constant(self, index: int, values: NDArray[Any]) -> Any:
+        tensor = self._like(index, values.shape)
+        tensor.type = getattr(self._schema.TensorType, values.dtype.name.upper())
+        tensor.quantization, tensor.buffer = None, len(self._objects.buffers)
+        buffer = self._schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self._objects.buffers.append(buffer)
+        return tensor
+
+    def _add(self, tensor: Any) -> int:
+        self._subgraph.tensors.append(tensor)
+        return len(self._subgraph.tensors) - 1
+
+    def _append(self, op: str, inputs: list[int], output: int) -> None:
+        """Append an operator without options."""
+        if op not in self._codes:
+            number = getattr(self._schema.BuiltinOperator, op)
+            code = self._schema.OperatorCodeT()
+            code.builtinCode, code.version = number, 1
+            code.deprecatedBuiltinCode = min(number, 127)
+            self._codes[op] = len(self._objects.operatorCodes)
+            self._objects.operatorCodes.append(code)
+        operator = self._schema.OperatorT()
+        operator.opcodeIndex = self._codes[op]
+        operator.inputs, operator.outputs = inputs, [output]
+        self._operators.append(operator)
+
+
+def _needed(operators: list[Any], outputs: Iterable[int]) -> list[Any]:
+    """The operators that the outputs depend on, and those that only have an effect."""
+    wanted, kept = set(outputs), []
+    for operator in reversed(operators):
+        if not len(operator.outputs) or wanted.intersection(operator.outputs):
+            wanted.update(operator.inputs)
+            kept.append(operator)
+    return kept[::-1]
