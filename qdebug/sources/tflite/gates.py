@@ -302,7 +302,7 @@ class _Planner:
             self._unread[constant] = "its quantization cannot be computed on floats; it is float"
         elif ours.shape != theirs.shape or constant_values(self._floats, partner) is None:
             self._unread[constant] = "the float model has no such constant; the board uses its own"
-        elif theirs.quantization is None:
+        else:
             self.gates.weights[operator.index, position] = Weight(
                 self._names[constant], constant, partner, switch
             )

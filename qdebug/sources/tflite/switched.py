@@ -14,9 +14,9 @@ from qdebug.sources.tflite.graph import Graph
 from qdebug.sources.tflite.model import Model
 from qdebug.sources.tflite.rewrite import Read, Shape, opened, packed
 
-# How far values are stretched from code 0: a half by 1e-4 steps, more than float32 loses in 128 steps;
-# code 128 by 0.03 steps, which rounds no other mean of codes differently.
-_STRETCH = 2.0**-12
+# How far halves are moved from code 0, in steps: more than float32 loses in 128 steps (1e-5), less
+# than the distance of other means of some thousand codes.
+_NUDGE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,11 +164,17 @@ class _Writer:
         return self._rounded[tensor, gate.layer]
 
     def _nudged(self, tensor: int, params: QuantParams) -> int:
-        """The value, stretched a little from code 0, so that halves are rounded away from it."""
-        middle = -float(params.zero_point[0] * params.scale[0])  # what code 0 stands for
-        stretched, moved = self._add(self._like(tensor)), self._add(self._like(tensor))
-        self._append("MUL", [tensor, self._scalar(1 + _STRETCH)], stretched)
-        self._append("ADD", [stretched, self._scalar(-_STRETCH * middle)], moved)
+        """The value, moved a little from code 0, so that halves are rounded away from it."""
+        scale, zero_point = float(params.scale[0]), float(params.zero_point[0])
+        codes, side, nudge, moved = (self._add(self._like(tensor)) for _ in range(4))
+        self._append("MUL", [tensor, self._scalar(1 / scale)], codes)
+        self._append("ADD", [codes, self._scalar(zero_point)], side)
+        options = self._schema.AddOptionsT()
+        options.fusedActivationFunction = self._schema.ActivationFunctionType.RELU_N1_TO_1
+        self._operators[-1].builtinOptions = options
+        self._operators[-1].builtinOptionsType = self._schema.BuiltinOptions.AddOptions
+        self._append("MUL", [side, self._scalar(_NUDGE * scale)], nudge)
+        self._append("ADD", [tensor, nudge], moved)
         return moved
 
     def _scalar(self, value: float) -> int:
