@@ -53,6 +53,8 @@ class Gate:
         takes_raw: the raw value is quantized.
         leaves_raw: the raw value passes while the gate is open.
         from_code_zero: halves are rounded away from code 0 instead of from 0.0.
+        relaxed: while one of these is in float, `own` quantizes instead of `layer`.
+        own: key in `Gates.params`; empty for none.
     """
 
     layer: str
@@ -60,6 +62,8 @@ class Gate:
     takes_raw: bool = True
     leaves_raw: bool = True
     from_code_zero: bool = False
+    relaxed: frozenset[int] = frozenset()
+    own: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Gates:
 
     Attributes:
         operators: what can be left in float, in the order of execution.
+        places: operator of the float graph -> its place in `operators`.
         params: layer -> how it is quantized.
         made: tensor of the float graph -> the gate behind its operator.
         reads: (float operator, position among its inputs) -> the gate before it.
@@ -87,6 +92,7 @@ class Gates:
     """
 
     operators: list[BoardOperator] = field(default_factory=list)
+    places: dict[int, int] = field(default_factory=dict)
     params: dict[str, QuantParams] = field(default_factory=dict)
     made: dict[int, Gate] = field(default_factory=dict)
     reads: dict[Read, Gate] = field(default_factory=dict)
@@ -159,8 +165,10 @@ class _Planner:
             self.gates.fixed.append((layer, reason))
             return None
         nodes = nodes_of(operator, self._partners, self._floats)
+        place = len(self.gates.operators)
         self.gates.operators.append(BoardOperator(layer, nodes, operator.op))
-        return frozenset({len(self.gates.operators) - 1})
+        self.gates.places[self._partners[operator.index].index] = place
+        return frozenset({place})
 
     def _layer(self, operator: Operator) -> str:
         """The report's name of an operator: its quantized output, its weight, any output."""

@@ -19,11 +19,15 @@ from qdebug.sources.tflite.model import read_model
 from qdebug.sources.tflite.pairing import constant_values
 from qdebug.sources.tflite.references import given_inputs, input_specs, quantized_inputs
 from qdebug.sources.tflite.run import Kernels, Runner
+from qdebug.sources.tflite.shared_scales import mean_ranges, relaxed, with_own_ranges
 from qdebug.sources.tflite.switched import Switched, switched
 from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins
 
 # Boards with changed parameters that are kept: a search tries a few in turn.
 _KEPT = 4
+
+# Samples that are enough to know the ranges of values that share a scale.
+_FOR_RANGES = 32
 
 Changes = Mapping[str, QuantParams | None]
 
@@ -96,12 +100,14 @@ class TfliteBoard:
         self._gates = gates_of(twins, self._floats.graph)
         self._ends = _paired_outputs(twins, self._floats, self._quantized)
         self._check()
+        self._weights = _Weights(twins, self._gates)
+        self._layers = self._gates.params.keys() | self._weights.layers.keys()
+        self._gates = self._with_own_ranges()
         self.operators: Sequence[BoardOperator] = tuple(self._gates.operators)
         self.neighbours: Sequence[frozenset[int]] = self._gates.neighbours(self._floats.graph)
         self.fixed: Sequence[tuple[str, str]] = tuple(self._gates.fixed)
         named = dict(zip(twins.float_graph.outputs, twins.float_graph.output_names, strict=True))
         self.outputs: Sequence[str] = tuple(named[tensor] for tensor in self._ends)
-        self._weights = _Weights(twins, self._gates)
         self._machines: dict[Any, _Machine] = {}
         self._machine({})
 
@@ -200,13 +206,31 @@ class TfliteBoard:
 
     # --- the switched graph ---
 
+    def _with_own_ranges(self) -> Gates:
+        """The gates, with the ranges of values that share a scale, from some of the samples."""
+        graph = self._floats.graph
+        groups = relaxed(self._gates, graph)
+        if not groups:
+            return self._gates
+        extremes = []
+        for sample in range(min(self.num_samples, _FOR_RANGES)):
+            self._floats.runner.run(self._float_inputs(sample), self._reset)
+            values = {tensor: self._floats.runner.value(tensor) for tensor in groups}
+            extremes.append(
+                {
+                    tensor: (float(value.min()), float(value.max()))
+                    for tensor, value in values.items()
+                    if value is not None and value.size and np.isfinite(value).all()
+                }
+            )
+        return with_own_ranges(self._gates, graph, groups, mean_ranges(extremes))
+
     def _machine(self, changes: Changes) -> "_Machine":
         """The interpreter with these changes, built where it is not kept."""
         params: dict[str, QuantParams | None] = dict(self._gates.params)
-        known = params.keys() | self._weights.layers.keys()
         for layer, change in changes.items():
-            if layer not in known:
-                raise QdebugError(f"no layer '{printable(layer)}'; {nearest(layer, known)}")
+            if layer not in self._layers:
+                raise QdebugError(f"no layer '{printable(layer)}'; {nearest(layer, self._layers)}")
             if layer in params:
                 if change is not None and not simulated(change):
                     raise QdebugError(
@@ -263,8 +287,8 @@ class _Machine:
     def set(self, left: set[int]) -> None:
         """Open the switches of the operators `left`, close the others."""
         changed: dict[int, NDArray[Any]] = {}
-        for switch, tensor in self._made.flags.items():
-            on = not switch <= left
+        for flag, tensor in self._made.flags.items():
+            on = flag.given(left)
             if self._state.get(tensor) != on:
                 changed[tensor] = np.array(on)
                 self._state[tensor] = on

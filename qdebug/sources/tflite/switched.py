@@ -1,7 +1,7 @@
 """A float TFLite graph, rewritten so that each of its gates can be opened. Runs nothing."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.sources.tflite.gates import Gate, Gates, Switch
+from qdebug.sources.tflite.gates import Gate, Gates
 from qdebug.sources.tflite.graph import Graph
 from qdebug.sources.tflite.model import Model
 from qdebug.sources.tflite.rewrite import Read, Shape, opened, packed
@@ -19,19 +19,34 @@ from qdebug.sources.tflite.rewrite import Read, Shape, opened, packed
 _NUDGE = 1e-4
 
 
+@dataclass(frozen=True)
+class Flag:
+    """When an input of a switched graph is true: while one of these operators is quantized.
+
+    With `every`, while all of them are.
+    """
+
+    operators: frozenset[int]
+    every: bool = False
+
+    def given(self, left: Set[int]) -> bool:
+        """Its value with the operators `left` in float."""
+        return self.operators.isdisjoint(left) if self.every else not self.operators <= left
+
+
 @dataclass(frozen=True, eq=False)
 class Switched:
     """The rewritten graph: a flatbuffer, and the new inputs of its first graph, by tensor.
 
     Attributes:
         flatbuffer: the whole model.
-        flags: switch -> a scalar BOOL input: whether it quantizes.
+        flags: flag -> its scalar BOOL input.
         weights: (float operator, position) -> the input for the constant that is read there.
         outputs: output of the float graph -> the tensor that holds it.
     """
 
     flatbuffer: bytes
-    flags: Mapping[frozenset[int], int]
+    flags: Mapping[Flag, int]
     weights: Mapping[Read, int]
     outputs: Mapping[int, int]
 
@@ -77,10 +92,10 @@ class _Writer:
         self._objects, self._subgraph = opened(model)
         self._codes: dict[str, int] = {}
         self._operators: list[Any] = []
-        self._flags: dict[frozenset[int], int] = {}
+        self._flags: dict[Flag, int] = {}
         self._behind: dict[int, int] = {}  # value -> the tensor behind the gate of its operator
         self._rounded: dict[tuple[int, str], int] = {}
-        self._chosen: dict[tuple[frozenset[int], int, int], int] = {}
+        self._chosen: dict[tuple[Flag, int, int], int] = {}
 
     def written(
         self,
@@ -143,13 +158,22 @@ class _Writer:
         behind = self._behind.get(tensor, tensor)
         taken = tensor if gate.takes_raw else behind
         left = tensor if gate.leaves_raw else behind
-        params = self._params[gate.layer]
-        rounded = taken if params is None else self._quantized(taken, gate, params)
-        return self._choice(gate.switch, rounded, left)
+        rounded = self._rounded_by(gate.layer, taken, gate)
+        if gate.own and self._params[gate.layer] is self._gates.params[gate.layer]:
+            own = self._rounded_by(gate.own, taken, gate)
+            rounded = self._choice(Flag(gate.relaxed, every=True), rounded, own)
+        if gate.switch is None:
+            return rounded
+        return self._choice(Flag(gate.switch), rounded, left) if gate.switch else left
 
-    def _quantized(self, tensor: int, gate: Gate, params: QuantParams) -> int:
+    def _rounded_by(self, layer: str, tensor: int, gate: Gate) -> int:
+        """The value, quantized by the parameters of a layer."""
+        params = self._params[layer]
+        return tensor if params is None else self._quantized(tensor, layer, params, gate)
+
+    def _quantized(self, tensor: int, layer: str, params: QuantParams, gate: Gate) -> int:
         """QUANTIZE and DEQUANTIZE."""
-        if (tensor, gate.layer) not in self._rounded:
+        if (tensor, layer) not in self._rounded:
             codes = self._like(tensor)
             codes.type = getattr(self._schema.TensorType, params.dtype.upper())
             codes.quantization = self._schema.QuantizationParametersT()
@@ -160,8 +184,8 @@ class _Writer:
             nudged = self._nudged(tensor, params) if gate.from_code_zero else tensor
             self._append("QUANTIZE", [nudged], middle)
             self._append("DEQUANTIZE", [middle], floats)
-            self._rounded[tensor, gate.layer] = floats
-        return self._rounded[tensor, gate.layer]
+            self._rounded[tensor, layer] = floats
+        return self._rounded[tensor, layer]
 
     def _nudged(self, tensor: int, params: QuantParams) -> int:
         """The value, moved a little from code 0, so that halves are rounded away from it."""
@@ -181,22 +205,20 @@ class _Writer:
         like = next(iter(self._gates.made))
         return self._add(self._constant(like, np.array(value, np.float32)))
 
-    def _choice(self, switch: Switch, quantized: int, left: int) -> int:
+    def _choice(self, flag: Flag, quantized: int, left: int) -> int:
         """SELECT_V2, where there is a choice."""
-        if switch is None or quantized == left:
+        if quantized == left:
             return quantized
-        if not switch:
-            return left
-        if (switch, quantized, left) not in self._chosen:
-            if switch not in self._flags:
-                flag = self._schema.TensorT()
-                flag.shape, flag.type = [], self._schema.TensorType.BOOL
-                flag.name, flag.buffer = f"qdebug/switch{len(self._flags)}", 0
-                self._flags[switch] = self._add(flag)
+        if (flag, quantized, left) not in self._chosen:
+            if flag not in self._flags:
+                tensor = self._schema.TensorT()
+                tensor.shape, tensor.type = [], self._schema.TensorType.BOOL
+                tensor.name, tensor.buffer = f"qdebug/switch{len(self._flags)}", 0
+                self._flags[flag] = self._add(tensor)
             output = self._add(self._like(left))
-            self._append("SELECT_V2", [self._flags[switch], quantized, left], output)
-            self._chosen[switch, quantized, left] = output
-        return self._chosen[switch, quantized, left]
+            self._append("SELECT_V2", [self._flags[flag], quantized, left], output)
+            self._chosen[flag, quantized, left] = output
+        return self._chosen[flag, quantized, left]
 
     # --- flatbuffer objects ---
 

@@ -1,0 +1,125 @@
+"""Shared scales: what quantizes a value once the neighbour that set its scale is left in float.
+
+Follows ai-edge-quantizer. A MAX_POOL_2D has the scale of its input, a CONCATENATION gives its
+inputs its own, a SOFTMAX has the scale that its kernel needs. Where such an operator is left in
+float, its neighbours are quantized by the values' own range, which the quantized model does not
+hold. It is taken from the samples, as the mean of their extremes, because ai-edge-quantizer takes a
+moving average.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from qdebug.arithmetic.affine import QuantParams, QuantScheme, params_from_range
+from qdebug.sources.tflite.gates import Gate, Gates, Switch
+from qdebug.sources.tflite.graph import Graph, Operator
+
+_AS_INPUT = frozenset(
+    """RESHAPE AVERAGE_POOL_2D SLICE TRANSPOSE STRIDED_SLICE SPLIT PAD MIRROR_PAD SPACE_TO_DEPTH
+    MAX_POOL_2D RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR GATHER_ND UNPACK BROADCAST_TO GATHER
+    REDUCE_MIN""".split()  # noqa: SIM905
+)
+_AS_OUTPUT = frozenset(
+    """SELECT SELECT_V2 DYNAMIC_UPDATE_SLICE CONCATENATION PADV2 MAXIMUM PACK""".split()  # noqa: SIM905
+)
+_FIXED = frozenset(("SOFTMAX", "LOGISTIC", "TANH"))
+
+# Only a range that is narrower by this factor counts: the samples are not those of the calibration.
+_NARROWER = 0.9
+
+
+def relaxed(gates: Gates, floats: Graph) -> dict[int, frozenset[int]]:
+    """Value of the float graph -> operators: while one is in float, the value has its own range.
+
+    Operators are places in `Gates.operators`. Values of which this is never so are left out.
+    """
+    places = gates.places
+    readers: dict[int, list[tuple[Operator, int]]] = {}
+    for operator in floats.operators:
+        for position, tensor in enumerate(operator.inputs):
+            if (operator.index, position) in gates.reads:
+                readers.setdefault(tensor, []).append((operator, position))
+    found: dict[int, frozenset[int]] = {}
+    for tensor in dict.fromkeys([*gates.made, *readers]):
+        maker = floats.producer.get(tensor)
+        operators = _upstream(tensor, floats, places)
+        if maker and maker.op not in _AS_INPUT | _FIXED and tensor in gates.made:
+            layer = gates.made[tensor].layer
+            operators |= {
+                places[reader.index]
+                for reader, position in readers.get(tensor, ())
+                if reader.op in _AS_OUTPUT and reader.index in places
+                if gates.reads[reader.index, position].layer == layer
+            }
+        if operators:
+            found[tensor] = frozenset(operators)
+    return found
+
+
+def _upstream(tensor: int, floats: Graph, places: Mapping[int, int]) -> set[int]:
+    """The operators that hand a scale down to a value."""
+    found: set[int] = set()
+    maker = floats.producer.get(tensor)
+    while maker and maker.index in places and maker.op in _AS_INPUT | _FIXED:
+        found.add(places[maker.index])
+        inputs = [read for read in maker.inputs if floats.is_computed(read)]
+        if maker.op in _FIXED or not inputs:
+            break
+        maker = floats.producer.get(inputs[0])
+    return found
+
+
+def own_params(params: QuantParams, low: float, high: float) -> QuantParams | None:
+    """Parameters for this range, of the type of `params`; None if they would be about the same."""
+    scheme = QuantScheme(params.dtype, symmetric=params.dtype == "int16")
+    own = params_from_range(low, high, scheme)
+    return own if own.scale[0] < _NARROWER * params.scale[0] else None
+
+
+def with_own_ranges(
+    gates: Gates,
+    floats: Graph,
+    groups: Mapping[int, frozenset[int]],
+    ranges: Mapping[int, tuple[float, float]],
+) -> Gates:
+    """The gates, those of the values in `groups` with a second set of parameters.
+
+    `groups` are those of `relaxed`, `ranges` value -> its least and largest float.
+    """
+    operators = {operator.index: operator for operator in floats.operators}
+    params = dict(gates.params)
+
+    def eased(tensor: int, gate: Gate, but: Switch = frozenset()) -> Gate:
+        group = groups.get(tensor, frozenset()) - (but or frozenset())
+        if not group or tensor not in ranges:
+            return gate
+        own = own_params(gates.params[gate.layer], *ranges[tensor])
+        if own is None:
+            return gate
+        name = f"{gate.layer}\0own range"  # no layer has such a name
+        params[name] = own
+        return replace(gate, own=name, relaxed=group)
+
+    # The gate of an operator in float is open.
+    made = {tensor: eased(tensor, gate, gate.switch) for tensor, gate in gates.made.items()}
+    reads = {}
+    for read, gate in gates.reads.items():
+        operator, tensor = operators[read[0]], operators[read[0]].inputs[read[1]]
+        shares = tensor in made and made[tensor].layer == gate.layer
+        free = shares or operator.op not in _AS_OUTPUT
+        reads[read] = eased(tensor, gate) if free else gate
+    return replace(gates, made=made, reads=reads, params=params)
+
+
+def mean_ranges(
+    extremes: Iterable[Mapping[int, tuple[float, float]]],
+) -> dict[int, tuple[float, float]]:
+    """Value -> the mean of its extremes, from those of each sample."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    for sample in extremes:
+        for tensor, ends in sample.items():
+            found.setdefault(tensor, []).append(ends)
+    return {
+        tensor: (sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends))
+        for tensor, ends in found.items()
+    }
