@@ -133,6 +133,9 @@ class _Planner:
         for operator in self._quantized.operators:
             if operator.op not in (*PASSING, VERIFY) and self._touched(operator):
                 self._switch[operator.index] = self._place(operator)
+            elif operator.op in _CALLS and twins.quantized.others:
+                reason = f"its operator {operator.op} runs other graphs; they are float here"
+                self.gates.fixed.append((self._layer(operator), reason))
         for tensor in self._computed():
             self._add_made(tensor)
         partner_of = {theirs.index: ours for ours, theirs in self._partners.items()}
@@ -185,7 +188,7 @@ class _Planner:
         if partner.index not in self._runs:
             return f"its operator {operator.op} needs a custom operator that LiteRT lacks"
         if operator.op in _CALLS:
-            return f"its operator {operator.op} runs other graphs"
+            return f"its operator {operator.op} runs other graphs; they are float here"
         if operator.op in _RECURRENT:
             return f"its operator {operator.op} keeps a state in codes of its own"
         computed = (*filter(self._quantized.is_computed, operator.inputs), *operator.outputs)

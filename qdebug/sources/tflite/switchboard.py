@@ -71,7 +71,7 @@ def board(
 
 
 class TfliteBoard:
-    """A `Board` of a pair of TFLite models. It holds all samples in memory.
+    """A `Board` of a pair of TFLite models. It holds all samples in memory, and is for one thread.
 
     Attributes:
         operators, neighbours, fixed, outputs: as `Board` says.
@@ -190,7 +190,7 @@ class TfliteBoard:
             raise QdebugError(
                 f"{printable(self._twins.floats.path)}: the runtime keeps no value of an output"
             )
-        return value
+        return value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
 
     def _check(self) -> None:
         """Check that there is something to switch, and an output to measure it at."""
