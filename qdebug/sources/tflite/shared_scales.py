@@ -3,14 +3,15 @@
 Follows ai-edge-quantizer. A MAX_POOL_2D has the scale of its input, a CONCATENATION gives its
 inputs its own, a SOFTMAX has the scale that its kernel needs. Where such an operator is left in
 float, its neighbours are quantized by the values' own range, which the quantized model does not
-hold. It is taken from the samples, as the mean of their extremes, because ai-edge-quantizer takes a
-moving average.
+hold. It is estimated from the samples: the mean of their extremes or the widest of them, whichever
+comes closer to the recorded ranges of the other values.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean, median
 
-from qdebug.arithmetic.affine import QuantParams, QuantScheme, params_from_range
+from qdebug.arithmetic.affine import QuantScheme, params_from_range
 from qdebug.sources.tflite.gates import Gate, Gates, Switch
 from qdebug.sources.tflite.graph import Graph, Operator
 
@@ -23,6 +24,9 @@ _AS_OUTPUT = frozenset(
     """SELECT SELECT_V2 DYNAMIC_UPDATE_SLICE CONCATENATION PADV2 MAXIMUM PACK""".split()  # noqa: SIM905
 )
 _FIXED = frozenset(("SOFTMAX", "LOGISTIC", "TANH"))
+
+# Least and largest float of a value, each (samples,).
+Ends = tuple[Sequence[float], Sequence[float]]
 
 # Only a range that is narrower by this factor counts: the samples are not those of the calibration.
 _NARROWER = 0.9
@@ -69,35 +73,31 @@ def _upstream(tensor: int, floats: Graph, places: Mapping[int, int]) -> set[int]
     return found
 
 
-def own_params(params: QuantParams, low: float, high: float) -> QuantParams | None:
-    """Parameters for this range, of the type of `params`; None if they would be about the same."""
-    scheme = QuantScheme(params.dtype, symmetric=params.dtype == "int16")
-    own = params_from_range(low, high, scheme)
-    return own if own.scale[0] < _NARROWER * params.scale[0] else None
-
-
 def with_own_ranges(
     gates: Gates,
     floats: Graph,
     groups: Mapping[int, frozenset[int]],
-    ranges: Mapping[int, tuple[float, float]],
+    extremes: Mapping[int, Ends],
 ) -> Gates:
     """The gates, those of the values in `groups` with a second set of parameters.
 
-    `groups` are those of `relaxed`, `ranges` value -> its least and largest float.
+    `groups` are those of `relaxed`, `extremes` value -> its least and largest float in each sample.
     """
+    ranges = _ranges(gates, groups, extremes)
     operators = {operator.index: operator for operator in floats.operators}
-    params = dict(gates.params)
+    found = dict(gates.params)
 
     def eased(tensor: int, gate: Gate, but: Switch = frozenset()) -> Gate:
         group = groups.get(tensor, frozenset()) - (but or frozenset())
         if not group or tensor not in ranges:
             return gate
-        own = own_params(gates.params[gate.layer], *ranges[tensor])
-        if own is None:
+        params = gates.params[gate.layer]
+        scheme = QuantScheme(params.dtype, symmetric=params.dtype == "int16")
+        own = params_from_range(*ranges[tensor], scheme)
+        if own.scale[0] > _NARROWER * params.scale[0]:
             return gate
         name = f"{gate.layer}\0own range"  # no layer has such a name
-        params[name] = own
+        found[name] = own
         return replace(gate, own=name, relaxed=group)
 
     # The gate of an operator in float is open.
@@ -108,18 +108,27 @@ def with_own_ranges(
         shares = tensor in made and made[tensor].layer == gate.layer
         free = shares or operator.op not in _AS_OUTPUT
         reads[read] = eased(tensor, gate) if free else gate
-    return replace(gates, made=made, reads=reads, params=params)
+    return replace(gates, made=made, reads=reads, params=found)
 
 
-def mean_ranges(
-    extremes: Iterable[Mapping[int, tuple[float, float]]],
+def _ranges(
+    gates: Gates, groups: Mapping[int, frozenset[int]], extremes: Mapping[int, Ends]
 ) -> dict[int, tuple[float, float]]:
-    """Value -> the mean of its extremes, from those of each sample."""
-    found: dict[int, list[tuple[float, float]]] = {}
-    for sample in extremes:
-        for tensor, ends in sample.items():
-            found.setdefault(tensor, []).append(ends)
-    return {
-        tensor: (sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends))
-        for tensor, ends in found.items()
-    }
+    """Value -> its range, from the samples' extremes as the recorded ranges of others are."""
+    mean = {t: (fmean(low), fmean(high)) for t, (low, high) in extremes.items()}
+    widest = {t: (min(low), max(high)) for t, (low, high) in extremes.items()}
+    return min(mean, widest, key=lambda ranges: _distance(gates, groups, ranges))
+
+
+def _distance(
+    gates: Gates, groups: Mapping[int, frozenset[int]], ranges: Mapping[int, tuple[float, float]]
+) -> float:
+    """How far ranges are from the recorded ones of values that share no scale: a median factor."""
+    factors = []
+    for tensor, gate in gates.made.items():
+        low, high = ranges.get(tensor, (0.0, 0.0))
+        params, width = gates.params[gate.layer], max(high, 0.0) - min(low, 0.0)
+        if tensor not in groups and width > 0 and params.dtype != "int16":
+            recorded = float(params.scale[0]) * (params.qmax - params.qmin)
+            factors.append(max(recorded / width, width / recorded))
+    return median(factors) if factors else 1.0

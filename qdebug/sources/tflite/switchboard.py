@@ -19,15 +19,12 @@ from qdebug.sources.tflite.model import read_model
 from qdebug.sources.tflite.pairing import constant_values
 from qdebug.sources.tflite.references import given_inputs, input_specs, quantized_inputs
 from qdebug.sources.tflite.run import Kernels, Runner
-from qdebug.sources.tflite.shared_scales import mean_ranges, relaxed, with_own_ranges
+from qdebug.sources.tflite.shared_scales import relaxed, with_own_ranges
 from qdebug.sources.tflite.switched import Switched, switched
 from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins
 
 # Boards with changed parameters that are kept: a search tries a few in turn.
 _KEPT = 4
-
-# Samples that are enough to know the ranges of values that share a scale.
-_FOR_RANGES = 32
 
 Changes = Mapping[str, QuantParams | None]
 
@@ -207,23 +204,21 @@ class TfliteBoard:
     # --- the switched graph ---
 
     def _with_own_ranges(self) -> Gates:
-        """The gates, with the ranges of values that share a scale, from some of the samples."""
+        """The gates, with the ranges of values that share a scale, from a run of all samples."""
         graph = self._floats.graph
         groups = relaxed(self._gates, graph)
         if not groups:
             return self._gates
-        extremes = []
-        for sample in range(min(self.num_samples, _FOR_RANGES)):
+        extremes: dict[int, tuple[list[float], list[float]]] = {}
+        for sample in range(self.num_samples):
             self._floats.runner.run(self._float_inputs(sample), self._reset)
-            values = {tensor: self._floats.runner.value(tensor) for tensor in groups}
-            extremes.append(
-                {
-                    tensor: (float(value.min()), float(value.max()))
-                    for tensor, value in values.items()
-                    if value is not None and value.size and np.isfinite(value).all()
-                }
-            )
-        return with_own_ranges(self._gates, graph, groups, mean_ranges(extremes))
+            for tensor in groups.keys() | self._gates.made.keys():
+                value = self._floats.runner.value(tensor)
+                if value is not None and value.size and np.isfinite(value).all():
+                    low, high = extremes.setdefault(tensor, ([], []))
+                    low.append(float(value.min()))
+                    high.append(float(value.max()))
+        return with_own_ranges(self._gates, graph, groups, extremes)
 
     def _machine(self, changes: Changes) -> "_Machine":
         """The interpreter with these changes, built where it is not kept."""
