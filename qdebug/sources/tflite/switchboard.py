@@ -15,6 +15,7 @@ from qdebug.sources.tflite.build import Built, build, float_constants
 from qdebug.sources.tflite.gates import Gates, Weight, gates_of, simulated
 from qdebug.sources.tflite.graph import FLOATS
 from qdebug.sources.tflite.layers import constants, params_of, unique_names
+from qdebug.sources.tflite.lifted import lifted
 from qdebug.sources.tflite.model import read_model
 from qdebug.sources.tflite.pairing import constant_values
 from qdebug.sources.tflite.references import given_inputs, input_specs, quantized_inputs
@@ -88,7 +89,7 @@ class TfliteBoard:
             QdebugError: the runtime cannot run a model, or nothing can be switched.
         """
         self.notes = notes
-        self._twins, self._samples = twins, samples
+        self._twins, self._samples, self._kernels = twins, samples, kernels
         self._given = given_inputs(twins)
         tensors = (*twins.quantized_graph.tensors, *twins.float_graph.tensors)
         self._reset = any(tensor.variable for tensor in tensors)
@@ -257,9 +258,10 @@ class TfliteBoard:
             {index: values.shape for index, values in inputs.items()},
             self._floats.constants,
             fixed,
+            self._twins.quantized,
+            lifted(self._twins, self._floats.graph, self._gates, changes.keys()),
         )
-        # XNNPACK takes no convolution whose weights are not constant.
-        runner = Runner(model.path, made.flatbuffer, "builtin", keep=False)
+        runner = Runner(model.path, made.flatbuffer, self._kernels, keep=False)
         return _Machine(runner, made, self._gates, weights, changes)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.sources.tflite.gates import Gate, Gates
-from qdebug.sources.tflite.graph import Graph
+from qdebug.sources.tflite.graph import Graph, Operator
 from qdebug.sources.tflite.model import Model
 from qdebug.sources.tflite.rewrite import Read, Shape, opened, packed
 
@@ -60,6 +60,8 @@ def switched(
     shapes: Mapping[int, Shape],
     constants: Mapping[int, NDArray[Any]],
     fixed: Mapping[Read, NDArray[Any]],
+    quantized: Model,
+    lifts: Mapping[int, Operator],
 ) -> Switched:
     """The float graph with its gates.
 
@@ -72,29 +74,40 @@ def switched(
         shapes: the shapes of the graph's inputs.
         constants: tensors that become constants.
         fixed: constants of operators without a switch, as they are quantized.
+        quantized: the quantized model.
+        lifts: float operator -> the operator of the quantized model that runs beside it.
 
     Raises:
         QdebugError: the flatbuffer would be larger than the format allows.
     """
-    return _Writer(model, gates, params).written(graph, outputs, shapes, constants, fixed)
+    writer = _Writer(model, gates, params, quantized, lifts)
+    return writer.written(graph, outputs, shapes, constants, fixed)
 
 
 class _Writer:
     """Copies of a model and its graph, written operator by operator."""
 
     def __init__(
-        self, model: Model, gates: Gates, params: Mapping[str, QuantParams | None]
+        self,
+        model: Model,
+        gates: Gates,
+        params: Mapping[str, QuantParams | None],
+        quantized: Model,
+        lifts: Mapping[int, Operator],
     ) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
         self._schema = schema
         self._model, self._gates, self._params = model, gates, params
         self._objects, self._subgraph = opened(model)
+        self._lifts, self._lifted = lifts, _Lifted(quantized, self._objects, self._subgraph)
         self._codes: dict[str, int] = {}
+        self._given: frozenset[int] = frozenset()
         self._operators: list[Any] = []
         self._flags: dict[Flag, int] = {}
         self._behind: dict[int, int] = {}  # value -> the tensor behind the gate of its operator
-        self._rounded: dict[tuple[int, str], int] = {}
+        self._raw: dict[int, int] = {}  # value of a lifted operator -> the same tensor
+        self._rounded: dict[tuple[int, str], tuple[int, int]] = {}  # -> codes, floats
         self._chosen: dict[tuple[Flag, int, int], int] = {}
 
     def written(
@@ -112,6 +125,7 @@ class _Writer:
         for index, values in constants.items():
             tensors[index] = self._constant(index, values)
         weights: dict[Read, int] = {}
+        self._given = frozenset(graph.inputs)
         for tensor in graph.inputs:
             self._close(tensor)
         for kept in graph.operators:
@@ -119,6 +133,9 @@ class _Writer:
                 continue
             operator = copy.copy(self._subgraph.operators[kept.index])
             operator.inputs = list(kept.inputs)
+            if kept.index in self._lifts:
+                self._lift(kept, operator)
+                continue
             for position, tensor in enumerate(kept.inputs):
                 read = kept.index, position
                 if read in fixed:
@@ -155,9 +172,9 @@ class _Writer:
 
     def _gated(self, tensor: int, gate: Gate) -> int:
         """The tensor behind a gate."""
-        behind = self._behind.get(tensor, tensor)
-        taken = tensor if gate.takes_raw else behind
-        left = tensor if gate.leaves_raw else behind
+        behind, raw = self._behind.get(tensor, tensor), self._raw.get(tensor, tensor)
+        taken = raw if gate.takes_raw else behind
+        left = raw if gate.leaves_raw else behind
         rounded = self._rounded_by(gate.layer, taken, gate)
         if gate.own and self._params[gate.layer] is self._gates.params[gate.layer]:
             own = self._rounded_by(gate.own, taken, gate)
@@ -169,10 +186,12 @@ class _Writer:
     def _rounded_by(self, layer: str, tensor: int, gate: Gate) -> int:
         """The value, quantized by the parameters of a layer."""
         params = self._params[layer]
-        return tensor if params is None else self._quantized(tensor, layer, params, gate)
+        return tensor if params is None else self._quantized(tensor, layer, params, gate)[1]
 
-    def _quantized(self, tensor: int, layer: str, params: QuantParams, gate: Gate) -> int:
-        """QUANTIZE and DEQUANTIZE."""
+    def _quantized(
+        self, tensor: int, layer: str, params: QuantParams, gate: Gate
+    ) -> tuple[int, int]:
+        """QUANTIZE and DEQUANTIZE: the codes and the floats that they stand for."""
         if (tensor, layer) not in self._rounded:
             codes = self._like(tensor)
             codes.type = getattr(self._schema.TensorType, params.dtype.upper())
@@ -184,7 +203,7 @@ class _Writer:
             nudged = self._nudged(tensor, params) if gate.from_code_zero else tensor
             self._append("QUANTIZE", [nudged], middle)
             self._append("DEQUANTIZE", [middle], floats)
-            self._rounded[tensor, layer] = floats
+            self._rounded[tensor, layer] = middle, floats
         return self._rounded[tensor, layer]
 
     def _nudged(self, tensor: int, params: QuantParams) -> int:
@@ -219,6 +238,38 @@ class _Writer:
             self._append("SELECT_V2", [self._flags[flag], quantized, left], output)
             self._chosen[flag, quantized, left] = output
         return self._chosen[flag, quantized, left]
+
+    def _lift(self, kept: Operator, operator: Any) -> None:
+        """A float operator, its partner of the quantized model, and the choice between the two.
+
+        Between two such operators, the values of the codes are quantized again without a change.
+        """
+        twin = self._lifts[kept.index]
+        reads: list[int] = []
+        for position, tensor in enumerate(kept.inputs):
+            gate, codes = self._gates.reads.get((kept.index, position)), twin.inputs[position]
+            if gate:
+                behind = self._behind.get(tensor, tensor)
+                # A graph's input is float for operators in float.
+                operator.inputs[position] = tensor if tensor in self._given else behind
+                taken = operator.inputs[position] if gate.takes_raw else behind
+                params = self._params[gate.layer]
+                assert params is not None
+                reads.append(self._quantized(taken, gate.layer, params, gate)[0])
+            else:
+                reads.append(self._lifted.constant(codes) if codes >= 0 else codes)
+                if codes >= 0 and reads[-1] < 0:
+                    reads[-1] = tensor
+        self._operators.append(operator)
+        outputs = [self._lifted.tensor(tensor) for tensor in twin.outputs]
+        self._operators.append(self._lifted.operator(twin, reads, outputs))
+        for tensor, codes in zip(kept.outputs, outputs, strict=True):
+            gate = self._gates.made[tensor]
+            floats = self._add(self._like(tensor))
+            self._append("DEQUANTIZE", [codes], floats)
+            switch = gate.switch
+            chosen = floats if switch is None else self._choice(Flag(switch), floats, tensor)
+            self._behind[tensor] = self._raw[tensor] = chosen
 
     # --- flatbuffer objects ---
 
@@ -259,6 +310,47 @@ class _Writer:
         operator.opcodeIndex = self._codes[op]
         operator.inputs, operator.outputs = inputs, [output]
         self._operators.append(operator)
+
+
+class _Lifted:
+    """What is copied from the quantized model into another one's objects."""
+
+    def __init__(self, quantized: Model, objects: Any, subgraph: Any) -> None:
+        self._from, self._graph = quantized._objects, quantized._objects.subgraphs[quantized._place]
+        self._into, self._subgraph = objects, subgraph
+        self._codes: dict[int, int] = {}
+        self._constants: dict[int, int] = {}
+
+    def operator(self, twin: Operator, inputs: list[int], outputs: list[int]) -> Any:
+        """The operator, with other tensors."""
+        operator = copy.copy(self._graph.operators[twin.index])
+        code = operator.opcodeIndex
+        if code not in self._codes:
+            self._codes[code] = len(self._into.operatorCodes)
+            self._into.operatorCodes.append(self._from.operatorCodes[code])
+        operator.opcodeIndex = self._codes[code]
+        operator.inputs, operator.outputs = inputs, outputs
+        return operator
+
+    def tensor(self, index: int) -> int:
+        """A computed tensor."""
+        tensor = copy.copy(self._graph.tensors[index])
+        tensor.buffer = 0
+        self._subgraph.tensors.append(tensor)
+        return len(self._subgraph.tensors) - 1
+
+    def constant(self, index: int) -> int:
+        """A constant; -1 if it is none."""
+        data = self._from.buffers[self._graph.tensors[index].buffer]
+        if data.data is None or not len(data.data):
+            return -1
+        if index not in self._constants:
+            tensor = copy.copy(self._graph.tensors[index])
+            tensor.buffer = len(self._into.buffers)
+            self._into.buffers.append(data)
+            self._subgraph.tensors.append(tensor)
+            self._constants[index] = len(self._subgraph.tensors) - 1
+        return self._constants[index]
 
 
 def _needed(operators: list[Any], outputs: Iterable[int]) -> list[Any]:
