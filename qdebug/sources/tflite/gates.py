@@ -21,8 +21,6 @@ Switch = frozenset[int] | None
 
 # Codes that QUANTIZE and DEQUANTIZE compute.
 SIMULATED = ("int8", "uint8", "int16")
-# Operators that read quantized constants exactly, without quantizing their other inputs.
-_LOOKUPS = ("GATHER", "EMBEDDING_LOOKUP")
 # Operators whose integer kernels average the codes of one scale: a mean of n codes often lies right
 # between two codes, and these kernels round it away from code 0.
 _AVERAGES = ("AVERAGE_POOL_2D",)
@@ -191,14 +189,6 @@ class _Planner:
             return f"its operator {operator.op} runs other graphs; they are float here"
         if operator.op in _RECURRENT:
             return f"its operator {operator.op} keeps a state in codes of its own"
-        computed = (*filter(self._quantized.is_computed, operator.inputs), *operator.outputs)
-        direct = any(
-            self._quantized.is_constant(tensor) and self._quantized.is_quantized(tensor)
-            for tensor in operator.inputs
-        )
-        in_codes = any(map(self._quantized.is_quantized, computed))
-        if direct and not in_codes and operator.op not in _LOOKUPS:
-            return f"its operator {operator.op} is quantized dynamically, while it runs"
         if not nodes_of(operator, self._partners, self._floats):
             return "its tensor has no name in the float model, so a converter cannot be told of it"
         return ""

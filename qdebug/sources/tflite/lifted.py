@@ -6,7 +6,7 @@ are computed in float arithmetic on rounded values, which differs in a few codes
 
 from collections.abc import Set
 
-from qdebug.sources.tflite.gates import Gates
+from qdebug.sources.tflite.gates import Gate, Gates
 from qdebug.sources.tflite.graph import Graph, Operator
 from qdebug.sources.tflite.layers import unique_names
 from qdebug.sources.tflite.twins import Twins
@@ -15,39 +15,43 @@ from qdebug.sources.tflite.twins import Twins
 def lifted(twins: Twins, floats: Graph, gates: Gates, changed: Set[str]) -> dict[int, Operator]:
     """Operator of the float graph -> its partner, where the partner can run in the same graph.
 
-    All its float inputs and outputs must be codes of layers with one set of parameters, none of
-    them `changed`.
+    What it reads and writes must be what its partner does: codes of a layer, none of them
+    `changed`, or floats.
     """
     quantized, names = twins.quantized_graph, unique_names(twins.quantized_graph)
     own = {operator.index: operator for operator in quantized.operators}
     partners = {theirs.index: own[ours] for ours, theirs in twins.pairing.operators.items()}
 
-    def is_whole(operator: Operator, twin: Operator) -> bool:
+    def agree(gate: Gate | None, tensor: int, codes: int) -> bool:
+        """Whether a value of the float graph, behind its gate, is one of the quantized graph."""
+        if gate:
+            return gate.layer == names[codes] and gate.layer not in changed
+        ours, theirs = quantized.tensors[codes], floats.tensors[tensor]
+        return ours.type == theirs.type and ours.quantization is None
+
+    def fits(operator: Operator, twin: Operator) -> bool:
         if twin.custom or len(operator.inputs) != len(twin.inputs):
             return False
-        for output, codes in zip(operator.outputs, twin.outputs, strict=True):
-            gate = gates.made.get(output)
-            if not gate or gate.layer != names[codes] or gate.own or gate.layer in changed:
-                return False
         for position, (tensor, codes) in enumerate(zip(operator.inputs, twin.inputs, strict=True)):
-            gate = gates.reads.get((operator.index, position))
-            if gate:
-                if gate.layer != names[codes] or gate.own or gate.layer in changed:
-                    return False
-            elif codes >= 0 and quantized.is_constant(codes):
-                if names[codes] in changed:
-                    return False
-            elif (
-                codes >= 0
-                and (tensor < 0 or quantized.tensors[codes].type != floats.tensors[tensor].type)
-            ) or (codes >= 0 and floats.tensors[tensor].type == "FLOAT32"):
+            if min(tensor, codes) < 0 and tensor == codes:
+                continue
+            if min(tensor, codes) < 0 or quantized.tensors[codes].variable:
                 return False
-        return not any(quantized.tensors[t].variable for t in twin.inputs if t >= 0)
+            if names[codes] in changed:
+                return False
+            # A constant behind DEQUANTIZE would have to be lifted with it.
+            constant = floats.is_constant(floats.root[tensor])
+            if constant != quantized.is_constant(codes):
+                return False
+            if not quantized.is_constant(codes) and not agree(
+                gates.reads.get((operator.index, position)), tensor, codes
+            ):
+                return False
+        outputs = zip(operator.outputs, twin.outputs, strict=True)
+        return all(agree(gates.made.get(tensor), tensor, codes) for tensor, codes in outputs)
 
     return {
         operator.index: partners[operator.index]
         for operator in floats.operators
-        if operator.index in gates.places
-        and operator.index in partners
-        and is_whole(operator, partners[operator.index])
+        if operator.index in gates.places and fits(operator, partners[operator.index])
     }

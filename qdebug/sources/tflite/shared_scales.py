@@ -3,12 +3,13 @@
 Follows ai-edge-quantizer. A MAX_POOL_2D has the scale of its input, a CONCATENATION gives its
 inputs its own, a SOFTMAX has the scale that its kernel needs. Where such an operator is left in
 float, its neighbours are quantized by the values' own range, which the quantized model does not
-hold. It is estimated from the samples: the mean of their extremes or the widest of them, whichever
-comes closer to the recorded ranges of the other values.
+hold. It is estimated from the samples, in the way that comes closest to the recorded ranges of the
+other values.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean, median
 
 from qdebug.arithmetic.affine import QuantScheme, params_from_range
@@ -28,6 +29,12 @@ _FIXED = frozenset(("SOFTMAX", "LOGISTIC", "TANH"))
 # Least and largest float of a value, each (samples,).
 Ends = tuple[Sequence[float], Sequence[float]]
 
+_End = Callable[[Sequence[float]], float]
+
+# The weight of what came before in ai-edge-quantizer's moving average.
+_SMOOTHING = 0.95
+# Ranges of the same calibration differ by less than this factor.
+_SAME = 1.001
 # Only a range that is narrower by this factor counts: the samples are not those of the calibration.
 _NARROWER = 0.9
 
@@ -114,10 +121,33 @@ def with_own_ranges(
 def _ranges(
     gates: Gates, groups: Mapping[int, frozenset[int]], extremes: Mapping[int, Ends]
 ) -> dict[int, tuple[float, float]]:
-    """Value -> its range, from the samples' extremes as the recorded ranges of others are."""
-    mean = {t: (fmean(low), fmean(high)) for t, (low, high) in extremes.items()}
-    widest = {t: (min(low), max(high)) for t, (low, high) in extremes.items()}
-    return min(mean, widest, key=lambda ranges: _distance(gates, groups, ranges))
+    """Value -> its range, from the samples' extremes as the recorded ranges of others are.
+
+    Where the samples are those of the calibration, or begin with them, a moving average over them
+    gives the recorded ranges again, and these ones, too.
+    """
+
+    def ranges(of_low: _End, of_high: _End) -> dict[int, tuple[float, float]]:
+        return {tensor: (of_low(low), of_high(high)) for tensor, (low, high) in extremes.items()}
+
+    def distance(ranges: Mapping[int, tuple[float, float]]) -> float:
+        return _distance(gates, groups, ranges)
+
+    count = max((len(low) for low, _ in extremes.values()), default=0)
+    for samples in range(1, count + 1):
+        end = partial(_moving_average, samples=samples)
+        calibrated = ranges(end, end)
+        if distance(calibrated) < _SAME:
+            return calibrated
+    return min(ranges(fmean, fmean), ranges(min, max), key=distance)
+
+
+def _moving_average(ends: Sequence[float], samples: int) -> float:
+    """ai-edge-quantizer's, over the first samples."""
+    average = ends[0]
+    for end in ends[1:samples]:
+        average = _SMOOTHING * average + (1 - _SMOOTHING) * end
+    return average
 
 
 def _distance(

@@ -244,10 +244,8 @@ class TfliteBoard:
     def _new_machine(self, params: Changes, changes: Changes) -> "_Machine":
         model, weights = self._twins.floats, self._weights
         inputs = self._float_inputs(0)
-        fixed = {
-            read: weights.rounded(weight, changes)
-            for read, weight in self._gates.weights.items()
-            if weight.switch is None
+        rounded = {
+            read: weights.rounded(weight, changes) for read, weight in self._gates.weights.items()
         }
         made = switched(
             model,
@@ -257,7 +255,7 @@ class TfliteBoard:
             self._ends,
             {index: values.shape for index, values in inputs.items()},
             self._floats.constants,
-            fixed,
+            rounded,
             self._twins.quantized,
             lifted(self._twins, self._floats.graph, self._gates, changes.keys()),
         )

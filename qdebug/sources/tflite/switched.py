@@ -59,7 +59,7 @@ def switched(
     outputs: Iterable[int],
     shapes: Mapping[int, Shape],
     constants: Mapping[int, NDArray[Any]],
-    fixed: Mapping[Read, NDArray[Any]],
+    rounded: Mapping[Read, NDArray[Any]],
     quantized: Model,
     lifts: Mapping[int, Operator],
 ) -> Switched:
@@ -73,7 +73,7 @@ def switched(
         outputs: the graph's outputs to compute.
         shapes: the shapes of the graph's inputs.
         constants: tensors that become constants.
-        fixed: constants of operators without a switch, as they are quantized.
+        rounded: the gates' constants, as they are quantized; float32.
         quantized: the quantized model.
         lifts: float operator -> the operator of the quantized model that runs beside it.
 
@@ -81,7 +81,7 @@ def switched(
         QdebugError: the flatbuffer would be larger than the format allows.
     """
     writer = _Writer(model, gates, params, quantized, lifts)
-    return writer.written(graph, outputs, shapes, constants, fixed)
+    return writer.written(graph, outputs, shapes, constants, rounded)
 
 
 class _Writer:
@@ -103,6 +103,7 @@ class _Writer:
         self._lifts, self._lifted = lifts, _Lifted(quantized, self._objects, self._subgraph)
         self._codes: dict[str, int] = {}
         self._given: frozenset[int] = frozenset()
+        self._rounded_weights: Mapping[Read, NDArray[Any]] = {}
         self._operators: list[Any] = []
         self._flags: dict[Flag, int] = {}
         self._behind: dict[int, int] = {}  # value -> the tensor behind the gate of its operator
@@ -116,9 +117,10 @@ class _Writer:
         outputs: Iterable[int],
         shapes: Mapping[int, Shape],
         constants: Mapping[int, NDArray[Any]],
-        fixed: Mapping[Read, NDArray[Any]],
+        rounded: Mapping[Read, NDArray[Any]],
     ) -> Switched:
         """The whole graph."""
+        self._rounded_weights = rounded
         tensors = self._subgraph.tensors
         for index, shape in shapes.items():
             tensors[index] = self._like(index, shape)
@@ -138,10 +140,11 @@ class _Writer:
                 continue
             for position, tensor in enumerate(kept.inputs):
                 read = kept.index, position
-                if read in fixed:
-                    operator.inputs[position] = self._add(self._constant(tensor, fixed[read]))
-                elif read in self._gates.weights:
-                    shape = graph.tensors[self._gates.weights[read].partner].shape
+                weight = self._gates.weights.get(read)
+                if weight and weight.switch is None:
+                    operator.inputs[position] = self._add(self._constant(tensor, rounded[read]))
+                elif weight:
+                    shape = graph.tensors[weight.partner].shape
                     weights[read] = self._add(self._like(tensor, shape, computed=True))
                     operator.inputs[position] = weights[read]
                 elif read in self._gates.reads:
@@ -172,16 +175,27 @@ class _Writer:
 
     def _gated(self, tensor: int, gate: Gate) -> int:
         """The tensor behind a gate."""
-        behind, raw = self._behind.get(tensor, tensor), self._raw.get(tensor, tensor)
-        taken = raw if gate.takes_raw else behind
-        left = raw if gate.leaves_raw else behind
-        rounded = self._rounded_by(gate.layer, taken, gate)
-        if gate.own and self._params[gate.layer] is self._gates.params[gate.layer]:
-            own = self._rounded_by(gate.own, taken, gate)
-            rounded = self._choice(Flag(gate.relaxed, every=True), rounded, own)
+        left = self._taken(tensor, gate.leaves_raw)
         if gate.switch is None:
+            return self._closed(tensor, gate)
+        return (
+            self._choice(Flag(gate.switch), self._closed(tensor, gate), left)
+            if gate.switch
+            else left
+        )
+
+    def _closed(self, tensor: int, gate: Gate) -> int:
+        """The tensor behind a gate while it quantizes."""
+        taken = self._taken(tensor, gate.takes_raw)
+        rounded = self._rounded_by(gate.layer, taken, gate)
+        if not gate.own or self._params[gate.layer] is not self._gates.params[gate.layer]:
             return rounded
-        return self._choice(Flag(gate.switch), rounded, left) if gate.switch else left
+        own = self._rounded_by(gate.own, taken, gate)
+        return self._choice(Flag(gate.relaxed, every=True), rounded, own)
+
+    def _taken(self, tensor: int, raw: bool) -> int:
+        """One of a value's two forms."""
+        return (self._raw if raw else self._behind).get(tensor, tensor)
 
     def _rounded_by(self, layer: str, tensor: int, gate: Gate) -> int:
         """The value, quantized by the parameters of a layer."""
@@ -244,32 +258,68 @@ class _Writer:
 
         Between two such operators, the values of the codes are quantized again without a change.
         """
-        twin = self._lifts[kept.index]
-        reads: list[int] = []
+        twin, reads = self._lifts[kept.index], list(kept.inputs)
+        eased = self._eased(kept, operator)
         for position, tensor in enumerate(kept.inputs):
             gate, codes = self._gates.reads.get((kept.index, position)), twin.inputs[position]
-            if gate:
-                behind = self._behind.get(tensor, tensor)
-                # A graph's input is float for operators in float.
-                operator.inputs[position] = tensor if tensor in self._given else behind
-                taken = operator.inputs[position] if gate.takes_raw else behind
+            constant = self._lifted.constant(codes) if codes >= 0 else None
+            # A graph's input is float for operators in float.
+            given = tensor in self._given
+            operator.inputs[position] = tensor if given else self._behind.get(tensor, tensor)
+            if constant is not None:
+                reads[position] = constant
+            elif gate:
                 params = self._params[gate.layer]
                 assert params is not None
-                reads.append(self._quantized(taken, gate.layer, params, gate)[0])
+                taken = self._taken(tensor, gate.takes_raw)
+                reads[position] = self._quantized(taken, gate.layer, params, gate)[0]
             else:
-                reads.append(self._lifted.constant(codes) if codes >= 0 else codes)
-                if codes >= 0 and reads[-1] < 0:
-                    reads[-1] = tensor
+                reads[position] = self._behind.get(tensor, tensor)
         self._operators.append(operator)
         outputs = [self._lifted.tensor(tensor) for tensor in twin.outputs]
         self._operators.append(self._lifted.operator(twin, reads, outputs))
+        place = frozenset({self._gates.places[kept.index]})
         for tensor, codes in zip(kept.outputs, outputs, strict=True):
-            gate = self._gates.made[tensor]
-            floats = self._add(self._like(tensor))
-            self._append("DEQUANTIZE", [codes], floats)
-            switch = gate.switch
-            chosen = floats if switch is None else self._choice(Flag(switch), floats, tensor)
+            floats = codes
+            if tensor in self._gates.made:
+                floats = self._add(self._like(tensor))
+                self._append("DEQUANTIZE", [codes], floats)
+            if tensor in eased:
+                floats = self._choice(eased[tensor][0], floats, eased[tensor][1])
+            chosen = self._choice(Flag(place), floats, tensor)
             self._behind[tensor] = self._raw[tensor] = chosen
+
+    def _eased(self, kept: Operator, operator: Any) -> dict[int, tuple[Flag, int]]:
+        """The outputs of an operator where a value around it has its own range, and when not.
+
+        They are computed in float arithmetic, because the operator's own bias and kernel are for
+        the recorded scales.
+        """
+        reads = {
+            position: self._gates.reads[kept.index, position]
+            for position in range(len(kept.inputs))
+            if (kept.index, position) in self._gates.reads
+        }
+        made = [self._gates.made[t] for t in kept.outputs if t in self._gates.made]
+        groups = [gate.relaxed for gate in (*reads.values(), *made) if gate.own]
+        if not groups:
+            return {}
+        flag = Flag(frozenset[int]().union(*groups), every=True)
+        copied = copy.copy(operator)
+        copied.inputs = [self._behind.get(tensor, tensor) for tensor in kept.inputs]
+        for position, gate in reads.items():
+            copied.inputs[position] = self._closed(kept.inputs[position], gate)
+        for position, tensor in enumerate(kept.inputs):
+            if (kept.index, position) in self._rounded_weights:
+                values = self._rounded_weights[kept.index, position]
+                copied.inputs[position] = self._add(self._constant(tensor, values))
+        copied.outputs = [self._add(self._like(tensor)) for tensor in kept.outputs]
+        self._operators.append(copied)
+        found = {}
+        for tensor, floats in zip(kept.outputs, copied.outputs, strict=True):
+            behind = self._gates.made.get(tensor)
+            found[tensor] = flag, self._closed(floats, behind) if behind else floats
+        return found
 
     # --- flatbuffer objects ---
 
@@ -339,11 +389,11 @@ class _Lifted:
         self._subgraph.tensors.append(tensor)
         return len(self._subgraph.tensors) - 1
 
-    def constant(self, index: int) -> int:
-        """A constant; -1 if it is none."""
+    def constant(self, index: int) -> int | None:
+        """A constant; None if the tensor is computed."""
         data = self._from.buffers[self._graph.tensors[index].buffer]
         if data.data is None or not len(data.data):
-            return -1
+            return None
         if index not in self._constants:
             tensor = copy.copy(self._graph.tensors[index])
             tensor.buffer = len(self._into.buffers)

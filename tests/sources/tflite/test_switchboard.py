@@ -92,6 +92,16 @@ def test_lengths_that_the_model_leaves_open():
     assert compared(models, models.quantized_outputs, models.run)[0] > 100
 
 
+def test_operators_that_are_quantized_while_they_run():
+    files = [str(DATA / f"dense_{kind}.tflite") for kind in ("float", "dynamic")]
+    samples = np.random.default_rng(4).normal(size=(5, 16)).astype(np.float32)
+    models = board(files, samples)
+    assert {operator.op for operator in models.operators} == {"FULLY_CONNECTED"}
+    assert left_out(models, everything(models))[0] > 100
+    assert left_out(models)[0] < 60
+    assert compared(models, models.quantized_outputs, models.run)[0] > 100
+
+
 def test_a_signature_is_chosen_by_name():
     files = [str(DATA / f"signatures_{kind}.tflite") for kind in ("float", "int8")]
     inputs = np.random.default_rng(3).normal(size=(4, 4)).astype(np.float32)
@@ -260,11 +270,13 @@ def test_what_has_no_switches_is_refused(tmp_path):
     message = refused(DATA / "branches_debug.tflite")
     assert "found one model in TFLite's debug mode, expected a float and a quantized one" in message
     assert "found no inputs, expected samples" in refused(FLOAT, INT8, inputs=None)
-    samples = tmp_path / "x.npy"
-    np.save(samples, np.zeros((2, 16), np.float32))
-    message = refused(DATA / "dense_float.tflite", DATA / "dense_dynamic.tflite", inputs=samples)
-    assert "found no operator to switch to float" in message
-    assert "quantized dynamically" in message
+    named = edited(FLOAT, tmp_path / "unnamed.tflite", without_names)
+    assert "found no operator to switch to float, expected a quantized one" in refused(named, INT8)
+
+
+def without_names(model):
+    for tensor in model.subgraphs[0].tensors:
+        tensor.name = ""
 
 
 def test_operators_without_a_partner_stay_quantized(tmp_path):
@@ -289,9 +301,9 @@ def test_operators_without_a_partner_stay_quantized(tmp_path):
 class Converter:
     """A float model, quantized by ai-edge-quantizer again and again."""
 
-    def __init__(self, folder, floats, samples):
+    def __init__(self, folder, floats, samples, recipe="static_wi8_ai8"):
         self.quantizer = pytest.importorskip("ai_edge_quantizer.quantizer")
-        self.recipe = pytest.importorskip("ai_edge_quantizer.recipe")
+        self._base = getattr(pytest.importorskip("ai_edge_quantizer.recipe"), recipe)()
         self.floats = floats
         ((signature, _),) = interpreter(floats).get_signature_list().items()
         # One batch of all samples: over several, ai-edge-quantizer takes a moving average.
@@ -302,7 +314,7 @@ class Converter:
 
     def without(self, operators):
         """The model with these operators in float, and with it the values that only they touch."""
-        recipe = list(self.recipe.static_wi8_ai8())
+        recipe = list(self._base)
         for operator in operators:
             scope = re.escape("".join(f"{name};" for name in operator.nodes))
             entry = {"regex": rf"\A{scope}\Z", "operation": "*", "algorithm_key": "no_quantize"}
@@ -320,7 +332,7 @@ class Converter:
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
-            if self._ranges is None:
+            if self._ranges is None and made.need_calibration:
                 self._ranges = made.calibrate(self._calibration, num_threads=1)
             ranges = copy.deepcopy(self._ranges)
             return bytes(made.quantize(ranges, enable_progress_report=False).quantized_model)
@@ -332,6 +344,20 @@ def requantized(models, converter, left, folder):
     path.write_bytes(converter.without([models.operators[at] for at in left]))
     again = board([str(converter.floats), str(path)], folder / "inputs.npz")
     return compared(models, models.float_outputs, again.quantized_outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["dynamic_wi8_afp32", "weight_only_wi8_afp32"])
+def test_weights_alone_are_switched_too(tmp_path, recipe):
+    samples = {"image": np.load(INPUTS)["image"].astype(np.float32)}
+    np.savez(tmp_path / "inputs.npz", **samples)
+    converter = Converter(tmp_path, FLOAT, samples, recipe)
+    models = board([str(FLOAT), str(converter.quantized)], tmp_path / "inputs.npz")
+    assert len(models.operators) == 5
+    assert compared(models, models.quantized_outputs, models.run)[0] > 100
+    for left in ([0], [4], [1, 3]):
+        (theirs,) = requantized(models, converter, left, tmp_path)
+        assert left_out(models, left)[0] == pytest.approx(theirs, abs=0.01)
 
 
 @pytest.mark.slow
