@@ -18,12 +18,13 @@ from qdebug.sources.tflite.run import Kernels, Runner
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """An interpreter, its operators, its constants, and its new inputs (`fresh`)."""
+    """An interpreter, its kernels, operators and constants, and its new inputs (`fresh`)."""
 
     runner: Runner
     graph: Graph
     constants: Mapping[int, NDArray[Any]]
     fresh: Mapping[tuple[int, int], int]
+    kernels: Kernels
 
 
 def build(
@@ -90,13 +91,14 @@ def _build(
         if tensor not in constants and graph.tensors[tensor].dtype is not None
     )
     if kernels == "default" and any(runner.value(tensor) is None for tensor in computed):
-        runner = Runner(model.path, flatbuffer, "builtin")
+        kernels = "builtin"
+        runner = Runner(model.path, flatbuffer, kernels)
         note = (
             f"{printable(model.path)}: the sizes of some tensors are known only during a run; "
             "the builtin kernels are used, without the XNNPACK delegate"
         )
         notes += [note] if note not in notes else []
-    return Built(runner, graph, constants, fresh)
+    return Built(runner, graph, constants, fresh, kernels)
 
 
 def float_constants(graph: Graph) -> dict[int, NDArray[np.float32]]:

@@ -6,28 +6,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import QuantParams, dequantize, quantize
+from qdebug.arithmetic.affine import QuantParams, dequantize
 from qdebug.errors import QdebugError
 from qdebug.names import nearest, printable
 from qdebug.run.board import BoardOperator, Outputs
 from qdebug.sources.inputs import Inputs, read_samples
 from qdebug.sources.tflite.build import Built, build, float_constants
-from qdebug.sources.tflite.gates import Gates, Weight, gates_of, simulated
-from qdebug.sources.tflite.graph import FLOATS
+from qdebug.sources.tflite.gates import Gates, gates_of, simulated
+from qdebug.sources.tflite.graph import FLOATS, Operator
 from qdebug.sources.tflite.layers import constants, params_of, unique_names
 from qdebug.sources.tflite.lifted import lifted
+from qdebug.sources.tflite.machine import Changes, Machine, Weights
 from qdebug.sources.tflite.model import read_model
-from qdebug.sources.tflite.pairing import constant_values
 from qdebug.sources.tflite.references import given_inputs, input_specs, quantized_inputs
 from qdebug.sources.tflite.run import Kernels, Runner
 from qdebug.sources.tflite.shared_scales import relaxed, with_own_ranges
-from qdebug.sources.tflite.switched import Switched, switched
+from qdebug.sources.tflite.switched import switched
 from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins
 
 # Boards with changed parameters that are kept: a search tries a few in turn.
 _KEPT = 4
-
-Changes = Mapping[str, QuantParams | None]
 
 
 def board(
@@ -44,8 +42,7 @@ def board(
         names: the two files.
         inputs: the samples, a file (.npz or .npy) or arrays.
         samples: how many samples to take, from the first; None for all.
-        kernels: the runtime's kernels that run the models; the board itself runs without XNNPACK,
-            which takes no weights that change from run to run.
+        kernels: the runtime's kernels that run the models and the board.
         signature: the signature to run, if a model has several.
 
     Raises:
@@ -98,7 +95,7 @@ class TfliteBoard:
         self._gates = gates_of(twins, self._floats.graph)
         self._ends = _paired_outputs(twins, self._floats, self._quantized)
         self._check()
-        self._weights = _Weights(twins, self._gates)
+        self._weights = Weights(twins, self._gates)
         self._layers = self._gates.params.keys() | self._weights.layers.keys()
         self._gates = self._with_own_ranges()
         self.operators: Sequence[BoardOperator] = tuple(self._gates.operators)
@@ -106,7 +103,7 @@ class TfliteBoard:
         self.fixed: Sequence[tuple[str, str]] = tuple(self._gates.fixed)
         named = dict(zip(twins.float_graph.outputs, twins.float_graph.output_names, strict=True))
         self.outputs: Sequence[str] = tuple(named[tensor] for tensor in self._ends)
-        self._machines: dict[Any, _Machine] = {}
+        self._machines: dict[Any, Machine] = {}
         self._machine({})
 
     @property
@@ -221,7 +218,7 @@ class TfliteBoard:
                     high.append(float(value.max()))
         return with_own_ranges(self._gates, graph, groups, extremes)
 
-    def _machine(self, changes: Changes) -> "_Machine":
+    def _machine(self, changes: Changes) -> Machine:
         """The interpreter with these changes, built where it is not kept."""
         params: dict[str, QuantParams | None] = dict(self._gates.params)
         for layer, change in changes.items():
@@ -241,95 +238,39 @@ class TfliteBoard:
             self._machines[key] = self._new_machine(params, changes)
         return self._machines[key]
 
-    def _new_machine(self, params: Changes, changes: Changes) -> "_Machine":
+    def _new_machine(self, params: Changes, changes: Changes) -> Machine:
         model, weights = self._twins.floats, self._weights
         inputs = self._float_inputs(0)
         rounded = {
             read: weights.rounded(weight, changes) for read, weight in self._gates.weights.items()
         }
-        made = switched(
-            model,
-            self._floats.graph,
-            self._gates,
-            params,
-            self._ends,
-            {index: values.shape for index, values in inputs.items()},
-            self._floats.constants,
-            rounded,
-            self._twins.quantized,
-            lifted(self._twins, self._floats.graph, self._gates, changes.keys()),
-        )
-        runner = Runner(model.path, made.flatbuffer, self._kernels, keep=False)
-        return _Machine(runner, made, self._gates, weights, changes)
 
+        def machine(lifts: Mapping[int, Operator], kernels: Kernels) -> Machine:
+            made = switched(
+                model,
+                self._floats.graph,
+                self._gates,
+                params,
+                self._ends,
+                {index: values.shape for index, values in inputs.items()},
+                self._floats.constants,
+                rounded,
+                self._twins.quantized,
+                lifts,
+            )
+            runner = Runner(model.path, made.flatbuffer, kernels, keep=False)
+            return Machine(runner, made, self._gates, weights, changes)
 
-class _Machine:
-    """The interpreter of a switched graph, and the state of its switches."""
-
-    def __init__(
-        self,
-        runner: Runner,
-        made: Switched,
-        gates: Gates,
-        weights: "_Weights",
-        changes: Changes,
-    ) -> None:
-        self.runner, self.outputs = runner, made.outputs
-        self._made, self._gates = made, gates
-        self._weights, self._changes = weights, changes
-        self._state: dict[int, bool] = {}
-
-    def set(self, left: set[int]) -> None:
-        """Open the switches of the operators `left`, close the others."""
-        changed: dict[int, NDArray[Any]] = {}
-        for flag, tensor in self._made.flags.items():
-            on = flag.given(left)
-            if self._state.get(tensor) != on:
-                changed[tensor] = np.array(on)
-                self._state[tensor] = on
-        for read, tensor in self._made.weights.items():
-            weight = self._gates.weights[read]
-            assert weight.switch is not None
-            on = not weight.switch <= left
-            if self._state.get(tensor) != on:
-                weights = self._weights
-                changed[tensor] = (
-                    weights.rounded(weight, self._changes) if on else weights.exact(weight)
-                )
-                self._state[tensor] = on
-        self.runner.set(changed)
-
-
-class _Weights:
-    """The constants of a pair: as the float model has them, and as they are quantized."""
-
-    def __init__(self, twins: Twins, gates: Gates) -> None:
-        self._quantized, self._floats = twins.quantized_graph, twins.float_graph
-        self.layers = {weight.layer: weight for weight in gates.weights.values()}
-        self._exact: dict[int, NDArray[Any]] = {}
-        self._rounded: dict[str, NDArray[Any]] = {}
-
-    def exact(self, weight: Weight) -> NDArray[Any]:
-        """The float model's values, float32."""
-        if weight.partner not in self._exact:
-            values = constant_values(self._floats, weight.partner)
-            assert values is not None
-            self._exact[weight.partner] = values.astype(np.float32)
-        return self._exact[weight.partner]
-
-    def rounded(self, weight: Weight, changes: Changes) -> NDArray[Any]:
-        """The values that the quantized model's codes stand for, or those of a change; float32."""
-        if weight.layer in changes:
-            params = changes[weight.layer]
-            exact = self.exact(weight)
-            if params is None:
-                return exact
-            return dequantize(quantize(exact, params), params).astype(np.float32)
-        if weight.layer not in self._rounded:
-            values = constant_values(self._quantized, weight.tensor)
-            assert values is not None
-            self._rounded[weight.layer] = values.astype(np.float32)
-        return self._rounded[weight.layer]
+        lifts = lifted(self._twins, self._floats.graph, self._gates, changes.keys())
+        # Sizes that are known only during a run keep XNNPACK out: see `build`.
+        found = {self._floats.kernels, self._quantized.kernels}
+        kernels = self._kernels if found == {self._kernels} else "builtin"
+        try:
+            return machine(lifts, kernels)
+        except QdebugError:
+            if not lifts:
+                raise
+            return machine({}, "builtin")
 
 
 def _paired_outputs(twins: Twins, floats: Built, quantized: Built) -> dict[int, int]:

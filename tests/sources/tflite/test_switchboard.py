@@ -81,8 +81,12 @@ def test_all_switches_closed_are_the_quantized_model():
 def test_branches_and_all_types_of_codes(tmp_path, quantized):
     models = branches(tmp_path, f"branches_{quantized}")
     assert models.outputs == ("output_1", "output_0")
-    assert min(left_out(models, everything(models))) > 100
-    assert min(compared(models, models.quantized_outputs, models.run)) > 70
+    for sample in range(models.num_samples):
+        left = models.run(sample, everything(models))
+        for ours, theirs in zip(left, models.float_outputs(sample), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        for ours, theirs in zip(models.run(sample), models.quantized_outputs(sample), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_lengths_that_the_model_leaves_open():
@@ -383,4 +387,5 @@ def test_leaving_operators_gives_what_quantizing_again_gives(tmp_path, name):
         for ours, theirs in zip(
             predicted, requantized(models, converter, left, tmp_path), strict=True
         ):
-            assert ours == pytest.approx(theirs, abs=0.3, rel=0.05), left
+            # Exact but for ranges that the quantized model does not hold: TANH, in branches.
+            assert ours == pytest.approx(theirs, abs=0.1 if name == "digits" else 0.3), left
