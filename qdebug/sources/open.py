@@ -214,16 +214,15 @@ def open_board(names: Sequence[str], options: Options = Options()) -> "Board":
         from qdebug.sources.onnx import switchboard as of_onnx
 
         return of_onnx.board(names, options.inputs, samples=options.samples)
-    from qdebug.sources.tflite import switchboard as of_tflite  # type: ignore
+    from qdebug.sources.tflite import switchboard as of_tflite
 
-    board: Board = of_tflite.board(
+    return of_tflite.board(
         names,
         options.inputs,
         samples=options.samples,
         kernels=options.kernels or "default",
         signature=options.signature,
     )
-    return board
 
 
 def saved_report(name: str) -> Report:

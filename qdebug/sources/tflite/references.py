@@ -16,11 +16,10 @@ from qdebug.errors import FieldError, QdebugError
 from qdebug.measure.layer import Layer
 from qdebug.names import printable
 from qdebug.sources.inputs import InputSpec
-from qdebug.sources.tflite.graph import FLOATS, PACKED_BITS, PASSING, Graph
+from qdebug.sources.tflite.build import build, float_constants
+from qdebug.sources.tflite.graph import FLOATS, PACKED_BITS, PASSING, Graph, Tensor
 from qdebug.sources.tflite.layers import Broken, Skipped, nodes_of, params_of
-from qdebug.sources.tflite.model import Model
-from qdebug.sources.tflite.pairing import constant_values
-from qdebug.sources.tflite.rewrite import Read, Shape, rewritten
+from qdebug.sources.tflite.rewrite import Read
 from qdebug.sources.tflite.run import Kernels, Runner
 from qdebug.sources.tflite.twins import Twins
 
@@ -58,7 +57,7 @@ def input_specs(twins: Twins) -> list[InputSpec]:
         QdebugError: an input of one model has no partner in the other, or does not take numbers.
     """
     quantized, floats = twins.quantized_graph, twins.float_graph
-    given = _given(twins)
+    given = given_inputs(twins)
     for graph, model, other, paired in (
         (quantized, twins.quantized, twins.floats, given.keys()),
         (floats, twins.floats, twins.quantized, {floats.inputs[at] for at in given.values()}),
@@ -86,7 +85,7 @@ def input_specs(twins: Twins) -> list[InputSpec]:
     return [spec for _, spec in sorted(specs, key=lambda entry: entry[0])]
 
 
-def _given(twins: Twins) -> dict[int, int]:
+def given_inputs(twins: Twins) -> dict[int, int]:
     """Each input of the quantized graph -> the position of its partner among the float graph's."""
     floats = twins.float_graph
     positions = {floats.root[tensor]: position for position, tensor in enumerate(floats.inputs)}
@@ -99,6 +98,21 @@ def _given(twins: Twins) -> dict[int, int]:
         for tensor, partner in partners.items()
         if partner is not None and partner in positions
     }
+
+
+def quantized_inputs(
+    tensors: Sequence[Tensor], given: Mapping[int, int], inputs: Sequence[NDArray[Any]]
+) -> dict[int, NDArray[Any]]:
+    """The inputs as a quantized model of these `tensors` takes them; `given` as `given_inputs`."""
+    taken = {}
+    for index, position in given.items():
+        tensor, values = tensors[index], inputs[position]
+        if tensor.quantization is not None:
+            taken[index] = np.asarray(quantize(values, params_of(tensor)))
+        else:
+            assert tensor.dtype is not None
+            taken[index] = values.astype(tensor.dtype, copy=False)
+    return taken
 
 
 class Runs:
@@ -117,7 +131,7 @@ class Runs:
         Raises:
             QdebugError: the runtime cannot run one of the models.
         """
-        self.given = _given(twins)
+        self.given = given_inputs(twins)
         self.float_graph = twins.float_graph
         self.notes: list[str] = []
         self._lock = Lock()
@@ -132,83 +146,37 @@ class Runs:
         self._floats: Runner | None = None
         self._fed: dict[int, int] = {}
         ran = twins.float_graph if twins.in_one else twins.quantized_graph
-        codes = self._quantized_inputs(inputs)
-        built = self._build(twins.quantized, ran, kernels, codes)
+        codes = quantized_inputs(self._tensors, self.given, inputs)
+        built = build(twins.quantized, ran, kernels, codes, reset=self._reset, notes=self.notes)
         self._quantized, self.quantized_graph = built.runner, built.graph
         if not twins.in_one:
             given = dict(zip(self._inputs, inputs, strict=True))
-            constants = _float_constants(twins.float_graph)
-            built = self._build(twins.floats, twins.float_graph, kernels, given, constants)
+            built = build(
+                twins.floats,
+                twins.float_graph,
+                kernels,
+                given,
+                reset=self._reset,
+                notes=self.notes,
+                constants=float_constants(twins.float_graph),
+            )
             self._floats, self.float_graph = built.runner, built.graph
             cuts = _cuts(twins)
             self._run(self._quantized, 0, lambda: codes)
             fed = {tensor: self._meaning(tensor).shape for tensor in set(cuts.values())}
-            local = self._build(
-                twins.floats, built.graph, kernels, given, built.constants, cuts, fed
+            local = build(
+                twins.floats,
+                built.graph,
+                kernels,
+                given,
+                reset=self._reset,
+                notes=self.notes,
+                constants=built.constants,
+                cuts=cuts,
+                fed=fed,
             )
             self._local = local.runner
             self._fed = {index: tensor for (_, tensor), index in local.fresh.items()}
-
-    def _build(
-        self,
-        model: Model,
-        graph: Graph,
-        kernels: Kernels,
-        inputs: Mapping[int, NDArray[Any]],
-        constants: Mapping[int, NDArray[Any]] | None = None,
-        cuts: Mapping[Read, int] | None = None,
-        fed: Mapping[int, Shape] | None = None,
-    ) -> "_Built":
-        """An interpreter for the graph, without the custom operators that LiteRT lacks."""
-        try:
-            return self._build_whole(model, graph, kernels, inputs, constants or {}, cuts, fed)
-        except QdebugError:
-            custom = {operator.index for operator in graph.operators if operator.custom}
-            kept = graph.without(graph.after(custom))
-            if not custom or not kept.operators:
-                raise
-            return self._build_whole(model, kept, kernels, inputs, constants or {}, cuts, fed)
-
-    def _build_whole(
-        self,
-        model: Model,
-        graph: Graph,
-        kernels: Kernels,
-        inputs: Mapping[int, NDArray[Any]],
-        constants: Mapping[int, NDArray[Any]],
-        cuts: Mapping[Read, int] | None,
-        fed: Mapping[int, Shape] | None,
-    ) -> "_Built":
-        """An interpreter for the graph, with all tensors that depend only on sizes made constant.
-
-        A memory arena that grows during a run moves, but the XNNPACK delegate (LiteRT 2.3) keeps
-        reading its inputs at the old address. All sizes must therefore be known before the run. A
-        graph in which some are not is run without delegates.
-        """
-        shapes = {index: values.shape for index, values in inputs.items()}
-        constants = dict(constants)
-        if graph.sizes - constants.keys():
-            flatbuffer, _ = rewritten(model, graph, shapes, constants)
-            sizing = Runner(model.path, flatbuffer, "builtin")
-            sizing.run(inputs, self._reset)
-            sizes = {tensor: sizing.value(tensor) for tensor in graph.sizes}
-            constants |= {tensor: size for tensor, size in sizes.items() if size is not None}
-        flatbuffer, fresh = rewritten(model, graph, shapes, constants, cuts, fed)
-        runner = Runner(model.path, flatbuffer, kernels)
-        computed = (
-            tensor
-            for operator in graph.operators
-            for tensor in operator.outputs
-            if tensor not in constants and graph.tensors[tensor].dtype is not None
-        )
-        if kernels == "default" and any(runner.value(tensor) is None for tensor in computed):
-            runner = Runner(model.path, flatbuffer, "builtin")
-            note = (
-                f"{printable(model.path)}: the sizes of some tensors are known only during a run; "
-                "the builtin kernels are used, without the XNNPACK delegate"
-            )
-            self.notes += [note] if note not in self.notes else []
-        return _Built(runner, graph, constants, fresh)
 
     def values(
         self, number: int, inputs: Sequence[NDArray[Any]], activations: Sequence[Activation]
@@ -221,7 +189,9 @@ class Runs:
             QdebugError: a run fails.
         """
         with self._lock:
-            self._run(self._quantized, number, lambda: self._quantized_inputs(inputs))
+            self._run(
+                self._quantized, number, lambda: quantized_inputs(self._tensors, self.given, inputs)
+            )
             given = dict(zip(self._inputs, inputs, strict=True))
             if self._local and any(activation.local is not None for activation in activations):
                 self._run(self._local, number, lambda: given | self._cut())
@@ -242,7 +212,9 @@ class Runs:
         if self._floats is None:  # one model in debug mode has no float run of its own
             return {}
         with self._lock:
-            self._run(self._quantized, number, lambda: self._quantized_inputs(inputs))
+            self._run(
+                self._quantized, number, lambda: quantized_inputs(self._tensors, self.given, inputs)
+            )
             given = dict(zip(self._inputs, inputs, strict=True))
             self._run(self._floats, number, lambda: given)
             found = {}
@@ -290,18 +262,6 @@ class Runs:
                 )
         return Value(floats, codes, model)
 
-    def _quantized_inputs(self, inputs: Sequence[NDArray[Any]]) -> dict[int, NDArray[Any]]:
-        """The inputs as the quantized model takes them."""
-        taken = {}
-        for index, position in self.given.items():
-            tensor, values = self._tensors[index], inputs[position]
-            if tensor.quantization is not None:
-                taken[index] = np.asarray(quantize(values, params_of(tensor)))
-            else:
-                assert tensor.dtype is not None
-                taken[index] = values.astype(tensor.dtype, copy=False)
-        return taken
-
     def _meaning(self, index: int) -> NDArray[Any]:
         """The floats of a tensor of the quantized run, dequantized if it holds codes."""
         value = self._quantized.value(index)
@@ -311,31 +271,6 @@ class Runs:
         if tensor.quantization is None:
             return value
         return dequantize(value, params_of(tensor)).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class _Built:
-    """An interpreter, its operators, its constants, and its new inputs (`fresh`)."""
-
-    runner: Runner
-    graph: Graph
-    constants: Mapping[int, NDArray[Any]]
-    fresh: Mapping[tuple[int, int], int]
-
-
-def _float_constants(graph: Graph) -> dict[int, NDArray[np.float32]]:
-    """The quantized weights that operators of a float model read, dequantized."""
-    read = {
-        tensor
-        for operator in graph.operators
-        if operator.op not in PASSING
-        for tensor in operator.inputs
-        if graph.is_constant(tensor) and graph.is_quantized(tensor)
-    }
-    values = {tensor: constant_values(graph, tensor) for tensor in read}
-    return {
-        tensor: floats.astype(np.float32) for tensor, floats in values.items() if floats is not None
-    }
 
 
 def _outputs(quantized: Graph, floats: Graph) -> dict[str, tuple[int, int]]:

@@ -48,16 +48,10 @@ def rewritten(
     Raises:
         QdebugError: the flatbuffer would be larger than the format allows.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     constants, cuts, fed = constants or {}, cuts or {}, fed or {}
-    objects = copy.copy(model._objects)
-    objects.buffers = list(objects.buffers)
-    objects.signatureDefs, objects.metadata = None, None
-    objects.subgraphs = list(objects.subgraphs)
-    subgraph = copy.copy(objects.subgraphs[model._place])
-    subgraph.tensors = list(subgraph.tensors)
+    objects, subgraph = opened(model)
 
     def shaped(index: int, shape: Shape) -> Any:
         tensor = copy.copy(subgraph.tensors[index])
@@ -97,9 +91,31 @@ def rewritten(
     subgraph.operators = operators
     subgraph.inputs = [*graph.inputs, *fresh.values()]
     subgraph.outputs = list(dict.fromkeys(outputs))
+    return packed(model, objects, subgraph), fresh
+
+
+def opened(model: Model) -> tuple[Any, Any]:
+    """Copies of the model and of its chosen graph, to be changed and then `packed`."""
+    objects = copy.copy(model._objects)
+    objects.buffers = list(objects.buffers)
+    objects.operatorCodes = list(objects.operatorCodes or [])
+    objects.signatureDefs, objects.metadata = None, None
+    objects.subgraphs = list(objects.subgraphs)
+    subgraph = copy.copy(objects.subgraphs[model._place])
+    subgraph.tensors = list(subgraph.tensors)
+    return objects, subgraph
+
+
+def packed(model: Model, objects: Any, subgraph: Any) -> bytes:
+    """The flatbuffer of what `opened` gave, with `subgraph` as the graph that is run.
+
+    Raises:
+        QdebugError: it would be larger than the format allows.
+    """
+    import flatbuffers
+
     objects.subgraphs[model._place] = subgraph
     _bring_forward(objects, model._place)
-
     builder = flatbuffers.Builder(len(model.content))
     try:
         builder.Finish(objects.Pack(builder), IDENTIFIER)
@@ -107,7 +123,7 @@ def rewritten(
         raise QdebugError(
             f"{printable(model.path)}: cannot be rewritten for a run: {printable(str(error))}"
         ) from None
-    return bytes(builder.Output()), fresh
+    return bytes(builder.Output())
 
 
 def _bring_forward(objects: Any, place: int) -> None:

@@ -27,8 +27,12 @@ _RESOLVERS = {
 class Runner:
     """An interpreter for one flatbuffer; every tensor's value can be read after a run."""
 
-    def __init__(self, path: str, flatbuffer: bytes, kernels: Kernels = "default") -> None:
+    def __init__(
+        self, path: str, flatbuffer: bytes, kernels: Kernels = "default", *, keep: bool = True
+    ) -> None:
         """Build the interpreter; messages name `path`.
+
+        Without `keep`, only inputs and outputs can be read after a run: their memory is not shared.
 
         Raises:
             QdebugError: the runtime cannot run this model, or is not installed.
@@ -43,7 +47,7 @@ class Runner:
             self._interpreter = litert.Interpreter(
                 model_content=flatbuffer,
                 experimental_op_resolver_type=litert.OpResolverType[_RESOLVERS[kernels]],
-                experimental_preserve_all_tensors=True,
+                experimental_preserve_all_tensors=keep,
             )
             self._interpreter.allocate_tensors()
 
@@ -56,9 +60,18 @@ class Runner:
         with self._errors("cannot be run"):
             if reset:
                 self._interpreter.reset_all_variables()
+            self.set(inputs)
+            self._interpreter.invoke()
+
+    def set(self, inputs: Mapping[int, NDArray[Any]]) -> None:
+        """Give input tensors values that stay for all later runs.
+
+        Raises:
+            QdebugError: a value does not fit.
+        """
+        with self._errors("cannot be run"):
             for index, values in inputs.items():
                 self._interpreter.set_tensor(index, values)
-            self._interpreter.invoke()
 
     def value(self, tensor: int) -> NDArray[Any] | None:
         """A copy of a tensor's value after a run; None if it has no memory.

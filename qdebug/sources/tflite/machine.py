@@ -1,0 +1,86 @@
+"""A switched TFLite graph in an interpreter: its switches, and the weights that follow them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import QuantParams, dequantize, quantize
+from qdebug.sources.tflite.gates import Gates, Weight
+from qdebug.sources.tflite.pairing import constant_values
+from qdebug.sources.tflite.run import Runner
+from qdebug.sources.tflite.switched import Switched
+from qdebug.sources.tflite.twins import Twins
+
+# Layers that are quantized with other parameters; None for exact.
+Changes = Mapping[str, QuantParams | None]
+
+
+class Machine:
+    """The interpreter of a switched graph, and the state of its switches."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        made: Switched,
+        gates: Gates,
+        weights: "Weights",
+        changes: Changes,
+    ) -> None:
+        self.runner, self.outputs = runner, made.outputs
+        self._made, self._gates = made, gates
+        self._weights, self._changes = weights, changes
+        self._state: dict[int, bool] = {}
+
+    def set(self, left: set[int]) -> None:
+        """Open the switches of the operators `left`, close the others."""
+        changed: dict[int, NDArray[Any]] = {}
+        for flag, tensor in self._made.flags.items():
+            on = flag.given(left)
+            if self._state.get(tensor) != on:
+                changed[tensor] = np.array(on)
+                self._state[tensor] = on
+        for read, tensor in self._made.weights.items():
+            weight = self._gates.weights[read]
+            assert weight.switch is not None
+            on = not weight.switch <= left
+            if self._state.get(tensor) != on:
+                weights = self._weights
+                changed[tensor] = (
+                    weights.rounded(weight, self._changes) if on else weights.exact(weight)
+                )
+                self._state[tensor] = on
+        self.runner.set(changed)
+
+
+class Weights:
+    """The constants of a pair: as the float model has them, and as they are quantized."""
+
+    def __init__(self, twins: Twins, gates: Gates) -> None:
+        self._quantized, self._floats = twins.quantized_graph, twins.float_graph
+        self.layers = {weight.layer: weight for weight in gates.weights.values()}
+        self._exact: dict[int, NDArray[Any]] = {}
+        self._rounded: dict[str, NDArray[Any]] = {}
+
+    def exact(self, weight: Weight) -> NDArray[Any]:
+        """The float model's values, float32."""
+        if weight.partner not in self._exact:
+            values = constant_values(self._floats, weight.partner)
+            assert values is not None
+            self._exact[weight.partner] = values.astype(np.float32)
+        return self._exact[weight.partner]
+
+    def rounded(self, weight: Weight, changes: Changes) -> NDArray[Any]:
+        """The values that the quantized model's codes stand for, or those of a change; float32."""
+        if weight.layer in changes:
+            params = changes[weight.layer]
+            exact = self.exact(weight)
+            if params is None:
+                return exact
+            return dequantize(quantize(exact, params), params).astype(np.float32)
+        if weight.layer not in self._rounded:
+            values = constant_values(self._quantized, weight.tensor)
+            assert values is not None
+            self._rounded[weight.layer] = values.astype(np.float32)
+        return self._rounded[weight.layer]
