@@ -66,26 +66,97 @@ def shorten(text: str, width: int) -> str:
 
 
 def shortened(names: Sequence[str], width: int) -> list[str]:
-    """The names in at most `width` characters each; different names stay different if possible.
+    """The names in at most `width` characters each; different names stay different.
+
+    They are cut where that alone keeps all different; otherwise those that look alike keep the
+    part in which they differ, or get a number. Widths below 8 may not suffice.
 
     >>> shortened(["a/block_dw/long/sub", "a/block_pw/long/sub"], 12)
     ['…dw/long/sub', '…pw/long/sub']
+    >>> ends = ("query/Add_output_0", "query/MatMul_output_0")
+    >>> names = [f"/encoder/layer.{i}/attention/self/{end}" for i in (0, 1) for end in ends]
+    >>> for name in shortened(names, 26):
+    ...     print(name)
+    …layer.0…uery/Add_output_0
+    …layer.0…y/MatMul_output_0
+    …layer.1…uery/Add_output_0
+    …layer.1…y/MatMul_output_0
     """
-    different = len(set(names))
+    different = list(dict.fromkeys(names))
     # Both ends; mostly the end; the end alone; the beginning alone.
     for head in (None, width // 4, 0, width - 1):
-        if head is None:
-            short = [shorten(name, width) for name in names]
-        else:
-            short = [
-                name
-                if len(name) <= width
-                else name[:head] + "…" + name[len(name) - (width - 1 - head) :]
-                for name in names
-            ]
-        if len(set(short)) == different:
-            return short
-    return [shorten(name, width) for name in names]
+        short = [_cut(name, width, head) for name in different]
+        if len(set(short)) == len(different):
+            break
+    else:
+        short = _told_apart(different, width)
+    found = dict(zip(different, short, strict=True))
+    return [found[name] for name in names]
+
+
+def _cut(name: str, width: int, head: int | None) -> str:
+    """The name with its first `head` characters and its end; with both ends if `head` is None."""
+    if head is None:
+        return shorten(name, width)
+    if len(name) <= width:
+        return name
+    return name[:head] + "…" + name[len(name) - (width - 1 - head) :]
+
+
+def _told_apart(names: Sequence[str], width: int) -> list[str]:
+    """Different names, each with the part in which it differs from those of the same end."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_cut(name, width, 0), []).append(name)
+    short: dict[str, str] = {}
+    for cut, group in alike.items():
+        short |= zip(group, [cut] if len(group) == 1 else _differing(group, width), strict=True)
+    taken: set[str] = set()
+    for name in names:
+        unique, number = short[name], 1
+        while unique in taken:
+            number += 1
+            mark = f"~{number}"
+            unique = f"{short[name][: max(width - len(mark), 1)]}{mark}"
+        taken.add(unique)
+        short[name] = unique
+    return [short[name] for name in names]
+
+
+# The part in which names differ is shown from where its word in a path begins to where it ends, if
+# that is at most this many characters away.
+_CONTEXT = 12
+
+# Least characters of the end that are shown behind it.
+_LEAST_END = 8
+
+
+def _differing(names: Sequence[str], width: int) -> list[str]:
+    """The names, each as the part in which it differs from the others, and as much of its end."""
+    start = _in_common(names)
+    end = _in_common([name[start:][::-1] for name in names])
+    first = names[0]
+    start = max(first.rfind("/", max(start - _CONTEXT, 0), start) + 1, start - _CONTEXT, 0)
+    after = first.find("/", len(first) - end, len(first) - end + _CONTEXT)
+    end = max(end - _CONTEXT, 0) if after < 0 else len(first) - after
+    parts = [name[start : len(name) - end] for name in names]
+    room = width - 2 - _LEAST_END  # for two ellipses, and the end
+    if max(map(len, parts)) > room:
+        if room < _LEAST_END or not start + end:
+            return [_cut(name, width, 0) for name in names]
+        parts = shortened(parts, room)
+    tail = min(end, width - 2 - max(map(len, parts)))
+    return [
+        f"{'…' * (start > 0)}{part.removeprefix('…')}{'…' * (tail < end)}{name[len(name) - tail :]}"
+        for name, part in zip(names, parts, strict=True)
+    ]
+
+
+def _in_common(names: Sequence[str]) -> int:
+    """How many characters all begin with."""
+    first, last = min(names), max(names)
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(last)))
 
 
 def file_stem(name: str) -> str:

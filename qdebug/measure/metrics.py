@@ -340,6 +340,7 @@ def _figures(name: str, column: Float64Array) -> list[Any]:
     """A figure of every channel; None if it does not exist."""
     finite = np.isfinite(column)
     missing = np.flatnonzero(~finite)
+    column = column + 0.0  # no -0.0
     if missing.size:
         column = np.where(finite, column, 0.0)
     values: list[Any] = (column.astype(np.int64) if name in _WHOLE else column).tolist()

@@ -159,6 +159,9 @@ _ALL = [
 ]
 COLUMNS = {column.name: column for column in _ALL}
 
+# Verdicts in the order of sorting.
+_WORST_FIRST = ("unreadable", "bad", "warn", "ok")
+
 # Figures for which more is better: sorted in ascending order, so that the worst comes first.
 _MORE_IS_BETTER = (
     "sqnr_db",
@@ -242,7 +245,8 @@ def rows(report: Report, view: View) -> list[Row]:
 def arranged(report: Report, view: View) -> Report:
     """The report with its layers in the view's order, at most `view.top` of them.
 
-    Numbers are sorted by magnitude, text alphabetically; layers without a value come last.
+    Numbers are sorted by magnitude, verdicts from bad to good and then by
+    badness, other text alphabetically; layers without a value come last.
 
     Raises:
         QdebugError: an unknown column to sort by.
@@ -257,6 +261,8 @@ def arranged(report: Report, view: View) -> Report:
                 value = math.prod(value) if column.name == "shape" else max(value)
             if value is None:
                 return True, 0
+            if column.name == "verdict" and value in _WORST_FIRST:
+                return False, (_WORST_FIRST.index(value), -layer.badness)
             if isinstance(value, str):
                 return False, value
             if column.name == "gain_db":  # a loss is no gain

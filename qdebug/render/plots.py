@@ -4,6 +4,7 @@ Distributions and figures are gathered elsewhere, block by block, so memory does
 layer.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
@@ -13,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from qdebug.errors import QdebugError
@@ -32,6 +33,13 @@ BAD = "#D55E00"  # vermilion: clipped, or above TFLite's threshold
 WASTE = "#999999"
 
 _DPI = 100
+
+# Height of a row of the overview that has a name, and of all rows, in inches.
+_ROW = 0.22
+_TALLEST = 20.0
+
+# Most powers of ten on its axis.
+_MOST_TICKS = 8
 
 
 class Picture(Figure):
@@ -181,30 +189,38 @@ def overview_figure(report: Report) -> Picture:
     if not layers:
         raise QdebugError("no layer has a finite element to draw")
     values = [metrics.rmse_scale or 0.0 for _, metrics in layers]
-    # Rows have a fixed height unless the picture would become too tall to open.
-    height = min(0.22 * len(layers), 150.0)
+    height = min(_ROW * len(layers), _TALLEST)
     figure = Picture(figsize=(10, 1.6 + height), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     rows = range(len(layers))
-    axes.barh(rows, values, color=[_VERDICTS[_verdict(layer)] for layer, _ in layers], height=0.75)
+    verdicts = [_verdict(layer) for layer, _ in layers]
+    # A bar is at least two pixels high; where bars overlap, the worse verdict is in front.
+    thickness = max(0.75, 2 / _DPI / (height / len(layers)))
+    drawn = axes.barh(rows, values, color=[_VERDICTS[v] for v in verdicts], height=thickness)
+    for bar, verdict in zip(drawn, verdicts, strict=True):
+        bar.set_zorder(1 + list(_VERDICTS).index(verdict) / 10)
     axes.axvline(REFERENCE, color=QUANTIZED, linestyle="--", linewidth=1.2)
-    if height == 0.22 * len(layers):
-        names = shortened([printable(layer.name) for layer, _ in layers], 48)
-        axes.set_yticks(rows, names, fontsize=8)
-        for label in axes.get_yticklabels():
-            label.set_parse_math(False)
-        figures = axes.secondary_yaxis("right")
-        figures.set_yticks(rows, [significant(value) for value in values], fontsize=8)
-        figures.tick_params(length=0)
+    named = _named_rows([layer for layer, _ in layers], height)
+    names = shortened([printable(layers[row][0].name) for row in named], 48)
+    axes.set_yticks(named, names, fontsize=8)
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)
+    figures = axes.secondary_yaxis("right")
+    figures.set_yticks(named, [f"{significant(values[row])} " for row in named], fontsize=8)
+    figures.tick_params(length=0)
     axes.set_ylim(len(layers) - 0.4, -0.6)
     # A single layer far above the others would squeeze them against the axis.
     middle = sorted(values)[len(values) // 2]
     if max(values) > 20 * max(middle, REFERENCE):
         axes.set_xscale("symlog", linthresh=2 * TFLITE_THRESHOLD)
+        decades = range(1 + math.floor(math.log10(max(values))))
+        axes.set_xticks([0.0, *(10.0**n for n in decades[:: 1 + len(decades) // _MOST_TICKS])])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(left=0)
     axes.margins(x=0.08)
-    axes.set_xlabel("rmse/scale")
+    unnamed = f" ({len(named)} of {len(layers)} layers named, the worst first)"
+    axes.set_xlabel("rmse/scale" + unnamed * (len(named) < len(layers)))
     for verdict, colour in _VERDICTS.items():
         axes.bar(0, 0, color=colour, label=f"verdict {verdict}")
     axes.plot([], [], "--", color=QUANTIZED, label=f"{REFERENCE:.3f}")
@@ -212,7 +228,25 @@ def overview_figure(report: Report) -> Picture:
     return figure
 
 
-# Verdict -> its colour.
+def _named_rows(layers: Sequence[LayerReport], height: float) -> list[int]:
+    """The rows that have room for a name: all, or the worst and others that keep clear of them."""
+    apart = math.ceil(_ROW * len(layers) / height - 1e-9)
+    if apart == 1:
+        return list(range(len(layers)))
+    named: set[int] = set()
+    for row in sorted(range(len(layers)), key=lambda row: _goodness(layers[row])):
+        if named.isdisjoint(range(row - apart + 1, row + apart)):
+            named.add(row)
+    return sorted(named)
+
+
+def _goodness(layer: LayerReport) -> tuple[int, float]:
+    """Sorts layers, the worst verdict and the largest figure first."""
+    assert layer.metrics is not None
+    return -list(_VERDICTS).index(_verdict(layer)), -(layer.metrics.rmse_scale or 0.0)
+
+
+# Verdict -> its colour, from good to bad.
 _VERDICTS = {"ok": FLOAT, "warn": ABOVE, "bad": BAD}
 
 

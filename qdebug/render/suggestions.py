@@ -12,7 +12,7 @@ from qdebug.advise.suggest import Suggestion, Suggestions
 from qdebug.arguments import one_of
 from qdebug.errors import QdebugError
 from qdebug.formatting import percent
-from qdebug.names import printable, shorten, shown
+from qdebug.names import printable, shortened, shown
 from qdebug.report.graph import graph_of, is_constant
 from qdebug.report.report import LayerReport, Report
 
@@ -46,11 +46,12 @@ class Form:
 def table(found: Suggestions, kept: Sequence[Suggestion], width: int | None = None) -> str:
     """The operators as a table: shares, name and reason; at most `width` columns wide."""
     lines = ["   share   removes  operator", "-" * 60]
-    for suggestion in kept:
-        op = f" ({printable(suggestion.op)})" if suggestion.op else ""
-        name = printable(suggestion.layer)
-        if width is not None:
-            name = shorten(name, max(_LEAST_NAME_WIDTH, width - len(_INDENT) - len(op)))
+    ops = [f" ({printable(suggestion.op)})" if suggestion.op else "" for suggestion in kept]
+    names = [printable(suggestion.layer) for suggestion in kept]
+    if width is not None:
+        room = width - len(_INDENT) - max(map(len, ops), default=0)
+        names = shortened(names, max(_LEAST_NAME_WIDTH, room))
+    for suggestion, name, op in zip(kept, names, ops, strict=True):
         lines.append(f"{_share(suggestion.share)}  {_share(suggestion.removes)}  {name}{op}")
         lines += _lines(printable(suggestion.reason), width, _INDENT)
     kept_removes, all_remove = (sum(s.removes for s in some) for some in (kept, found.candidates))

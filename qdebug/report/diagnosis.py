@@ -614,9 +614,14 @@ def origin(
         return None
     said = (
         f"against the float model's own run {_g(here.model_rmse_scale)} steps: "
-        f"{_g(here.inherited_rmse_scale)} inherited, {_g(here.rmse_scale)} made here (they add in "
-        "squares)"
+        f"{_g(here.inherited_rmse_scale)} inherited, {_g(here.rmse_scale)} made here"
     )
+    whole = here.model_rmse_scale * here.model_rmse_scale
+    parts = (
+        here.inherited_rmse_scale * here.inherited_rmse_scale + here.rmse_scale * here.rmse_scale
+    )
+    if abs(whole - parts) <= _ADD_WITHIN * whole:
+        said += " (they add in squares)"
     if here.inherited_rmse_scale <= here.rmse_scale:
         return said
     if feeders is None:
@@ -635,6 +640,10 @@ def origin(
 
 
 _NEARLY_DB = 3.0
+
+# Two errors are said to add in squares if that misses the square of their sum by less than this
+# share. If they are not independent, it does not hold.
+_ADD_WITHIN = 0.1
 
 
 def _g(value: float | None, digits: int = 3) -> str:

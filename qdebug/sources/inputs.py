@@ -158,6 +158,7 @@ def read_samples(inputs: Inputs, specs: Sequence[InputSpec], limit: int | None =
             raise QdebugError(
                 f"{feed.array.where}: found {feed.array.shape[0]} samples, expected as many as in "
                 f"'{printable(first.spec.name)}': {first.array.shape[0] // first.rows * feed.rows}"
+                f"{_state_hint(feed, first)}"
             )
     batch = max(feed.rows for feed in feeds)
     samples = max(feed.array.shape[0] for feed in feeds)
@@ -166,6 +167,7 @@ def read_samples(inputs: Inputs, specs: Sequence[InputSpec], limit: int | None =
         raise QdebugError(
             f"{shown}: found {samples} samples, expected "
             + (f"{batch} or more: the model's batch size" if batch > 1 else "one or more")
+            + (_state_hint(*feeds) if samples else "")
         )
     notes = []
     if samples % batch:
@@ -336,12 +338,29 @@ def _feed(array: _Array, spec: InputSpec) -> _Feed:
         length in (None, found) for length, found in zip(wanted, inner, strict=True)
     )
     if not fits:
+        hint = _state_hint(_Feed(array, spec, 1)) if spec.shape[:1] != (1,) else ""
         expected = ", ".join(["samples", *("any" if n is None else str(n) for n in spec.shape[1:])])
         raise QdebugError(
             f"{array.where}: found shape {array.shape}, expected ({expected}) for model input "
-            f"'{printable(spec.name)}'"
+            f"'{printable(spec.name)}'{hint}"
         )
     return _Feed(array, spec, (spec.shape[0] or 1) if batched else 1)
+
+
+def _state_hint(*feeds: _Feed) -> str:
+    """The end of an error message: how to give an input whose first axis is not the batch.
+
+    Empty if the first axis of all these inputs has any length, as a batch has.
+    """
+    for feed in feeds:
+        shape = feed.spec.shape
+        if shape and shape[0] is not None and len(feed.array.shape) == len(shape):
+            whole = ", ".join(["samples", *("any" if n is None else str(n) for n in shape)])
+            return (
+                f"; if the first axis of '{printable(feed.spec.name)}' is not the batch, as in a "
+                f"state, give it as ({whole})"
+            )
+    return ""
 
 
 def _converted(values: NDArray[Any], feed: _Feed, run: int) -> NDArray[Any]:

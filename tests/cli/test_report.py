@@ -131,6 +131,11 @@ def test_the_worst_comes_first(saved: Path, qdebug: Run) -> None:
 
     for column, sign in [("rmse_scale", -1), ("sqnr_db", 1)]:
         assert sorted_by(column) == sorted(sorted_by(column), key=lambda v, s=sign: s * v)
+    verdicts = qdebug(*("report", saved, "--sort", "verdict", "--columns", "verdict"), "--wide")
+    order = ("unreadable", "bad", "warn", "ok")
+    found = [order.index(line) for line in verdicts.output.split() if line in order]
+    assert found == sorted(found)
+    assert len(set(found)) == 3
     errors = [abs(value) for value in sorted_by("mean_error_scale")]
     assert errors == sorted(errors, reverse=True)
     top = qdebug("report", saved, "--sort", "rmse_scale", "--top", "1", "--format", "csv").output

@@ -145,6 +145,14 @@ def test_no_elements_give_no_figures_and_merge_as_nothing() -> None:
     )
 
 
+def test_no_figure_is_minus_zero() -> None:
+    params = QuantParams.of(0.5, 0)
+    x = np.array([[[0.0, -0.0, 0.5, -0.5]]])
+    found = layer_metrics(measure(Block(x, np.array([[[0, 0, 1, -1]]], np.int8)), params), params)
+    for name, value in asdict(found).items():
+        assert value is None or value or str(value) in ("0", "0.0"), name
+
+
 def test_truncation_everywhere_reads_half_a_step_and_one_over_root_three() -> None:
     x = np.random.default_rng(0).uniform(0, 100, 400_000)
     params = QuantParams.of(0.5, 0, "int16")

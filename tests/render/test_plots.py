@@ -1,5 +1,6 @@
 """Pictures show the figures of the report and every element of the layer."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,38 @@ def test_overview_has_a_bar_for_each_layer_in_the_colour_of_its_verdict() -> Non
 
 
 @pytest.mark.slow
-def test_an_overview_of_thousands_of_layers_can_still_be_opened() -> None:
-    said = Diagnosis("ok", "ok", "", "")
-    layers = [made(f"layer{i}", rmse_scale=0.3, diagnosis=said) for i in range(2000)]
+@pytest.mark.parametrize("count", [91, 415, 3000])
+def test_an_overview_of_many_layers_fits_a_screen_or_two_and_names_the_worst(count: int) -> None:
+    fine, bad = Diagnosis("ok", "ok", "", ""), Diagnosis("bad", "clipping", "", "")
+    layers = [made(f"layer{i}", rmse_scale=0.3, diagnosis=fine) for i in range(count)]
+    layers[40] = made("bad", rmse_scale=0.8, diagnosis=bad)
+    layers[41] = made("worse", rmse_scale=0.9, diagnosis=bad)
+    layers[42] = made("coarse", rmse_scale=0.2, diagnosis=Diagnosis("warn", "coarse-scale", "", ""))
     figure, drawn = overview(Report([], layers))
-    assert len(drawn) == 2000
-    assert figure.bbox.height <= 16_000  # pixels
+    assert len(drawn) == count
+    assert figure.bbox.height <= 2_200  # pixels
+    figure.draw_without_rendering()
+    axes, values = figure.axes[0], figure.axes[0].child_axes[0]
+    for each in (axes, values):
+        boxes = [text.get_window_extent() for text in each.get_yticklabels()]
+        assert all(above.y0 >= below.y1 for above, below in itertools.pairwise(boxes))
+        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert "worse" in names
+    assert len(names) < count
+    assert f"({len(names)} of {count} layers named" in axes.get_xlabel()
+    # Where bars overlap, the worse is in front.
+    assert drawn[41].get_zorder() > drawn[42].get_zorder() > drawn[0].get_zorder()
+
+
+@pytest.mark.slow
+def test_ticks_of_an_overview_keep_clear_of_each_other_and_numbers_are_whole() -> None:
+    layers = [made(f"layer{i}", rmse_scale=0.3) for i in range(9)]
+    layers.append(made("far off", rmse_scale=2.123456e27))
+    figure, _ = overview(Report([], layers))
+    figure.draw_without_rendering()
+    axes, values = figure.axes[0], figure.axes[0].child_axes[0]
+    boxes = [text.get_window_extent() for text in axes.get_xticklabels()]
+    assert len(boxes) > 3
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in values.get_yticklabels())

@@ -1,6 +1,7 @@
 """The diagnosis names planted faults, and nothing where nothing is wrong."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,12 @@ def test_inherited_error_is_traced_to_the_layer_where_it_began() -> None:
         origin(metrics, names, 4)
     )
     assert origin(metrics, names, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("whole", "add"), [(5.0, True), (5.2, True), (4.8, True), (6.0, False), (4.0, False)]
+)
+def test_errors_are_said_to_add_in_squares_only_where_they_do(whole: float, add: bool) -> None:
+    """3 and 4 make 5; a part that cancels or amplifies the other makes something else."""
+    metrics = replace(figures(20, 4.0, 3.0), model_rmse_scale=whole)
+    assert ("add in squares" in str(origin([metrics], ["a"], 0))) == add

@@ -241,3 +241,33 @@ def test_memory_does_not_grow_with_the_samples(tmp_path, name):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 100_000  # bytes; the samples are 1,000,000 more
+
+
+STATE = InputSpec("h", (2, None, 4), F32)
+RATE = InputSpec("sr", (), I32)
+
+
+def test_a_state_takes_one_axis_more_and_a_number_takes_one(tmp_path):
+    states = np.arange(5 * 8, dtype=np.float32).reshape(5, 2, 1, 4)
+    path = npz(tmp_path / "d.npz", image=image(), h=states, sr=np.full(5, 16000))
+    for number, (_, h, sr) in enumerate(read_samples(path, [IMAGE, STATE, RATE])):
+        np.testing.assert_array_equal(h, states[number])
+        assert (sr.shape, int(sr)) == ((), 16000)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4), (2, 5, 4), (10, 1, 3)])
+def test_the_error_says_how_a_state_is_given(tmp_path, shape):
+    path = tmp_path / "d.npz"
+    npz(path, image=image(), h=np.zeros(shape, np.float32))
+    assert refused(path, [IMAGE, STATE]).endswith(
+        "; if the first axis of 'h' is not the batch, as in a state, give it as "
+        "(samples, 2, any, 4)"
+    )
+
+
+def test_an_input_that_is_as_long_as_its_samples_gets_no_such_hint(tmp_path):
+    path = tmp_path / "d.npz"
+    npz(path, ids=np.zeros((2, 3), np.int32))
+    assert "state" not in refused(path, [IDS])
+    npz(path, image=np.zeros((5, 2, 4), np.float32))
+    assert "state" not in refused(path, [IMAGE])

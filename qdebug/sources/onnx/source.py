@@ -178,17 +178,24 @@ class OnnxModels:
         self.skipped += [*_in_subgraphs(quantized.graph), *_unread(quantized.graph)]
         names: set[str] = set()
         matches = []
+        lonely = 0  # weights without a partner
         for tensor in quantized_tensors(quantized):
             partner = partner_of.get(quantized.origin.get(tensor.codes, tensor.codes))
             reason = _unusable(tensor)
             if not reason and not tensor.floats and partner is None:
                 reason = f"nothing in {shown} is its partner"
+                lonely += tensor.is_constant
             if reason:
                 self.skipped.append((tensor.tensor, reason))
                 continue
             name = _unique(partner.tensor if partner else tensor.tensor, names)
             names.add(name)
             matches.append(Match(name, tensor, partner, _nodes(tensor, partner_of)))
+        if not matches and lonely:
+            raise QdebugError(
+                f"{printable(quantized.graph.path)}: not the network of {shown}: none of its "
+                f"{lonely} quantized weights has a partner there"
+            )
         if not matches:
             raise QdebugError(self._nothing())
         return matches

@@ -65,6 +65,14 @@ def test_another_structure_is_another_network(opened, tmp_path):
         assert "not the network of" in message(opened, name, tmp_path / "other.onnx")
 
 
+def test_another_structure_is_another_network_for_a_dynamic_model_too(opened, tmp_path):
+    nodes = [NODE("Sigmoid", ["x"], ["h"]), NODE("Tanh", ["h"], ["out"])]
+    onnx.save(made(nodes, {"x": ["N", 3, 8, 8]}, {"out": None}, []), tmp_path / "other.onnx")
+    said = message(opened, "dynamic", tmp_path / "other.onnx")
+    assert "dynamic.onnx: not the network of" in said
+    assert said.endswith("none of its 4 quantized weights has a partner there")
+
+
 def test_one_wrong_weight_is_for_the_report_to_show(models, opened, tmp_path):
     model = onnx.load(models / "qdq-int8.onnx")
     (codes,) = (t for t in model.graph.initializer if t.name == "w2_quantized")
