@@ -13,8 +13,9 @@ from qdebug.advise.tuning import Change, collected, tuned
 from qdebug.report.report import Measured
 from qdebug.run.board import Board, BoardOperator, TunableBoard
 
-# Samples that all moves are tried on first.
-_FEW = 4
+# Samples that all moves are tried on first: fewer for large models, to keep to so many runs.
+_FEW, _LEAST_FEW = 4, 2
+_SCREENING_RUNS = 1200
 
 # With fewer samples than this, none are held out.
 _SPLIT_FROM = 8
@@ -171,7 +172,8 @@ class _Search:
         split = len(samples) >= _SPLIT_FROM
         self._chosen_on = samples[::2] if split else samples
         self._held_out = samples[1::2] if split else samples
-        self._few = self._chosen_on[:: max(1, len(self._chosen_on) // _FEW)][:_FEW]
+        few = min(max(_SCREENING_RUNS // len(self._moves), _LEAST_FEW), _FEW)
+        self._few = self._chosen_on[:: max(1, len(self._chosen_on) // few)][:few]
         looks = (_LOOKS + _NEAR_LOOKS) * len(self._few) + _FINALISTS * len(samples)
         looks += (_TUNED_MOVES + 10) * len(self._few)
         self.meter.planned = (2 * self._count + len(self._moves)) * len(self._few) + looks * min(
@@ -181,6 +183,7 @@ class _Search:
         self._all_off = self.meter.errors(range(self._count))
         self.meter.limit(time_limit)
         self._estimates: dict[frozenset[int], Gain] = {}
+        self._best_single: frozenset[int] | None = None
 
     def found(self) -> Found:
         """The best set of operators within the limits and the time."""
@@ -204,15 +207,13 @@ class _Search:
             self.meter.compared(self._board.quantized_outputs(sample), sample)
             for sample in self.meter.samples
         ]
-        singles = [m for m in self._estimates if len(m) == 1]
-        best = min(singles, key=self._promise, default=None)
         return Found(
             outputs=self._board.outputs,
             own_db=self.meter.decibels(np.array(own)),
             all_on_db=self.meter.decibels(self._before),
             all_off_db=self.meter.decibels(self._all_off),
             steps=self._steps(steps),
-            best_single=None if best is None else self._move(best),
+            best_single=None if self._best_single is None else self._move(self._best_single),
             larger=self._larger(steps),
             fixed=self._board.fixed,
             changes=changes,
@@ -236,6 +237,7 @@ class _Search:
         best = sorted((m for m in self._moves if len(m) == 1), key=self._promise)
         for move in best[: max(_LOOKS, 2 * min(self._limits.top or 0, self._count))]:
             self._estimates[move] = self._gain_of(move, frozenset(), self._chosen_on)
+        self._best_single = min(best, key=self._promise)
 
     def _walk(self, steps: list[frozenset[int]]) -> None:
         """Take the best move, again and again, until a limit is reached or none helps."""
@@ -271,7 +273,7 @@ class _Search:
         )
 
     def _next(self, left: frozenset[int], last: frozenset[int]) -> frozenset[int] | None:
-        """The operators to leave in float next; None if no move gains more than chance."""
+        """The operators to leave in float next; None if no move gains anything."""
         room = self._most - len(left)
         rest: dict[frozenset[int], frozenset[int]] = {}  # new operators -> their move
         for move in sorted(self._estimates, key=self._promise):

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.advise.meter import Errors, Gain, Meter, OutOfTimeError
+from qdebug.advise.meter import Gain, Meter, OutOfTimeError
 from qdebug.arithmetic.affine import QuantParams, QuantScheme, middle_code, params_from_range
 from qdebug.arithmetic.ranges import RangeFrom, fitted
 from qdebug.errors import FieldError
 from qdebug.formatting import significant
 from qdebug.run.board import BoardLayer, TunableBoard
 
-# Layers that are tried, and changed at most.
-_TRIED, _CHANGED = 24, 8
+# Layers that are ranked, those of them that are tried, and those that are changed at most. Layers
+# in a row that may be tried in vain.
+_RANKED, _TRIED, _CHANGED, _PATIENCE = 24, 12, 6, 3
+
+# Of the ways to quantize a layer, those that are tried on more than few samples.
+_FINALISTS = 2
 
 # Floats of a layer that ranges are fitted to, beside its least and largest.
 _KEPT = 1 << 17
@@ -82,42 +86,50 @@ def tuned(
     """
     board = meter.board
     assert isinstance(board, TunableBoard)
-    layers = [layer for layer in board.layers if layer.operators & set(places)][:_TRIED]
+    layers = [layer for layer in board.layers if layer.operators & set(places)][:_RANKED]
     floats = _floats(board, layers)
     layers = [layer for layer in layers if layer.name in floats]
     made: dict[str, QuantParams | None] = {}
-    before = meter.errors()
-    now = before
-    while layers and len(made) < _CHANGED:
+    before = now = meter.errors()
+    held = list(held_out)
 
-        def gain(
-            layer: BoardLayer, params: QuantParams | None, samples: Sequence[int], now: Errors = now
-        ) -> Gain:
-            after = meter.errors((), made | {layer.name: params}, samples)
-            return meter.gain(now[list(samples)], after, samples)
+    def gain(layer: BoardLayer, params: QuantParams | None, samples: Sequence[int]) -> Gain:
+        """On top of the changes made."""
+        after = meter.errors((), made | {layer.name: params}, samples)
+        return meter.gain(now[list(samples)], after, samples)
 
-        ranked = sorted(layers, key=lambda layer: -gain(layer, None, few).db)
-        worst = ranked[0]
-        layers.remove(worst)
-        exact = gain(worst, None, chosen_on)
-        ways: list[tuple[str, QuantParams | None]] = [*_ways(worst, floats[worst.name])]
-        gains = [gain(worst, params, chosen_on) for _, params in ways]
-        takes_16_bits = worst.kind == "activation" and not _lost_in_16_bits(floats[worst.name])
-        if takes_16_bits and max((g.db for g in gains), default=0.0) < _NEARLY * exact.db:
-            ways, gains = [(_BITS, None)], [exact]
-        best = max(range(len(ways)), key=lambda way: gains[way].db, default=None)
-        if best is None or gains[best].db <= 0:
-            if exact.db <= 0:
-                return
+    waiting: list[BoardLayer] | None = None
+    vain = 0
+    while len(made) < _CHANGED and vain < _PATIENCE:
+        if waiting is None:
+            exact = {layer.name: gain(layer, None, few).db for layer in layers}
+            layers = sorted(layers, key=lambda layer: -exact[layer.name])[:_TRIED]
+            waiting = [layer for layer in layers if exact[layer.name] > 0]
+        if not waiting:
+            return
+        worst = waiting.pop(0)
+        ways = sorted(
+            _ways(worst, floats[worst.name]), key=lambda way: -gain(worst, way[1], few).db
+        )
+        tried: list[tuple[Gain, str, QuantParams | None]] = [
+            (gain(worst, params, chosen_on), what, params) for what, params in ways[:_FINALISTS]
+        ]
+        in_16_bits = None
+        if worst.kind == "activation" and not _lost_in_16_bits(floats[worst.name]):
+            in_16_bits = gain(worst, None, chosen_on)
+            if all(g.db < _NEARLY * in_16_bits.db for g, *_ in tried):
+                tried = [(in_16_bits, _BITS, None)]
+        vain += 1
+        if not tried:
             continue
-        what, params = ways[best]
+        _, what, params = max(tried, key=lambda way: way[0].db)
         after = meter.errors((), made | {worst.name: params})
-        held = list(held_out)
-        if not meter.gain(now[held], after[held], held_out).is_real:
-            continue
-        step, total = meter.gain(now, after), meter.gain(before, after)
-        made[worst.name], now = params, after
-        yield Change(worst.name, what, params, step, total, exact if takes_16_bits else None)
+        if meter.gain(now[held], after[held], held_out).is_real:
+            step, total = meter.gain(now, after), meter.gain(before, after)
+            made[worst.name], now = params, after
+            layers.remove(worst)
+            waiting, vain = None, 0
+            yield Change(worst.name, what, params, step, total, in_16_bits)
 
 
 def _floats(board: TunableBoard, layers: Sequence[BoardLayer]) -> dict[str, NDArray[np.float64]]:

@@ -13,8 +13,10 @@ _LEAST_NAME_WIDTH = 24
 _WIDTH = 100  # of the text below the table, if no terminal sets the width
 _INDENT = " " * 33
 
-# The switches reproduce the quantized model if their SQNR differs by less.
+# The switches reproduce the quantized model if their SQNR differs by less, and the float model if
+# all of them off give at least this.
 _SAME_DB = 0.5
+_FLOAT_DB = 60.0
 
 
 def table(found: Found, width: int | None = None) -> str:
@@ -59,6 +61,11 @@ def notes(found: Found) -> list[str]:
     if abs(found.all_on_db - found.own_db) > _SAME_DB:
         result.append(
             "the switches do not reproduce the quantized model: the gains are estimates of another"
+        )
+    if found.all_off_db < _FLOAT_DB and not found.fixed:
+        result.append(
+            "the switches do not reproduce the float model: was another one quantized, or was "
+            "batch normalization folded in one of the models only?"
         )
     if found.fixed:
         names = ", ".join(f"'{shown(name)}'" for name, _ in found.fixed[:3])

@@ -63,6 +63,11 @@ class _Switch:
         """Whether it is a weight or a bias."""
         return not self.flag
 
+    @property
+    def is_bias(self) -> bool:
+        """Whether it is a bias, which is quantized wherever its operator is."""
+        return self.match.tensor.kind == "bias"
+
 
 def board(names: Sequence[str], inputs: Inputs, *, samples: int | None = None) -> "OnnxBoard":
     """The switchboard of a float and a quantized .onnx.
@@ -89,7 +94,6 @@ class OnnxBoard:
             QdebugError: nothing can be switched, or the runtime does not accept the graph.
         """
         assert models.samples is not None
-        self._models = models
         self._floating, self._quantized = models.floating, models.quantized
         self._samples = list(models.samples)
         self._feeds = Feeds(
@@ -99,8 +103,8 @@ class OnnxBoard:
         found = _Switches(models, partner_of)
         self._switches = found.switches
         self.fixed: Sequence[tuple[str, str]] = found.fixed
-        if not self._switches:
-            name, reason = found.fixed[0] if found.fixed else ("", "no tensor is quantized")
+        if not found.groups:
+            name, reason = found.fixed[0] if found.fixed else ("", "no operator touches a switch")
             which = f"'{shown(name)}': " if name else ""
             raise QdebugError(
                 f"{printable(self._quantized.graph.path)}: nothing can be switched to float: "
@@ -112,7 +116,7 @@ class OnnxBoard:
             operator: place for place, group in enumerate(self._groups) for operator in group
         }
         always = self._converter.marked()
-        self._by_rule = {s for s in self._switches if _mark(s) in always and not _is_bias(s)}
+        self._by_rule = {s for s in self._switches if s.origin in always and not s.is_bias}
         self._sessions_for: dict[tuple[str, ...], Session] = {}
         self._on: dict[frozenset[int], frozenset[_Switch]] = {}
         self._values = _Values(self._switches, found.floats, self._quantized.graph)
@@ -289,7 +293,7 @@ class OnnxBoard:
                 switch
                 for switch in self._switches
                 if (
-                    _mark(switch) in marked
+                    switch.origin in marked
                     if switch in self._by_rule
                     else not switch.touching or not switch.touching <= operators
                 )
@@ -332,14 +336,6 @@ def _channel_axis(switch: _Switch) -> int | None:
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}.get(operator.op)
 
 
-def _mark(switch: _Switch) -> str:
-    return switch.origin
-
-
-def _is_bias(switch: _Switch) -> bool:
-    return switch.match.tensor.kind == "bias"
-
-
 class _Switches:
     """Finds what can be switched, and the operators that decide about it."""
 
@@ -357,7 +353,7 @@ class _Switches:
         always = self.converter.marked()
         decides = set(self.converter.operators)
         for switch in self.switches:
-            if switch.origin not in always or _is_bias(switch):
+            if switch.origin not in always or switch.is_bias:
                 decides |= switch.touching
         after: dict[Operator, tuple[Operator, ...]] = {
             partner.operator: tuple(reversed(partner.absorbed))
