@@ -28,7 +28,7 @@ class Machine:
         weights: "Weights",
         changes: Changes,
     ) -> None:
-        self.runner, self.outputs = runner, made.outputs
+        self.runner, self.outputs, self.codes = runner, made.outputs, made.codes
         self._made, self._gates = made, gates
         self._weights, self._changes = weights, changes
         self._state: dict[int, bool] = {}

@@ -155,7 +155,7 @@ class TfliteBoard:
         """
         machine = self._machine(changes or {})
         machine.set(set(left))
-        machine.runner.run(self._float_inputs(sample), self._reset)
+        machine.runner.run(self._float_inputs(sample) | self._codes(machine, sample), self._reset)
         return [self._value(machine.runner, machine.outputs[tensor]) for tensor in self._ends]
 
     # --- models ---
@@ -178,6 +178,13 @@ class TfliteBoard:
     def _quantized_inputs(self, sample: int) -> dict[int, NDArray[Any]]:
         tensors = self._twins.quantized_graph.tensors
         return quantized_inputs(tensors, self._given, self._samples[sample])
+
+    def _codes(self, machine: Machine, sample: int) -> dict[int, NDArray[Any]]:
+        """The codes that a machine takes beside the float inputs."""
+        inputs = self._twins.float_graph.inputs
+        ours = {inputs[position]: tensor for tensor, position in self._given.items()}
+        codes = self._quantized_inputs(sample)
+        return {index: codes[ours[tensor]] for tensor, index in machine.codes.items()}
 
     def _value(self, runner: Runner, tensor: int) -> NDArray[Any]:
         value = runner.value(tensor)

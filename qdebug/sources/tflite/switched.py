@@ -45,12 +45,15 @@ class Switched:
         flatbuffer: the whole model.
         flags: flag -> its scalar BOOL input.
         weights: (float operator, position) -> the input for the constant that is read there.
+        codes: input of the float graph -> the input for its codes, where the quantized model has
+            such an input.
         outputs: output of the float graph -> the tensor that holds it.
     """
 
     flatbuffer: bytes
     flags: Mapping[Flag, int]
     weights: Mapping[Read, int]
+    codes: Mapping[int, int]
     outputs: Mapping[int, int]
 
 
@@ -107,6 +110,8 @@ class _Writer:
         # The two forms of a value, where they are not the tensor itself: see `Gate`.
         self._raw: dict[int, int] = {}
         self._behind: dict[int, int] = {}
+        # The tensor behind a lifted operator -> while which flag is set, it is codes of a layer.
+        self._sources: dict[int, tuple[Flag, str, int]] = {}
         self._rounded: dict[tuple[int, str], tuple[int, int]] = {}  # -> codes, floats
         self._chosen: dict[tuple[Flag, int, int], int] = {}
 
@@ -123,6 +128,7 @@ class _Writer:
             draft.tensors[index] = draft.shaped(index, shape)
         for index, values in constants.items():
             draft.tensors[index] = draft.constant(index, values)
+        given = {tensor: self._given(tensor) for tensor in self._graph.inputs}
         for tensor in self._graph.inputs:
             self._close(tensor)
         for operator in self._graph.operators:
@@ -145,9 +151,11 @@ class _Writer:
             for tensor in operator.outputs:
                 self._close(tensor)
         found = {tensor: self._end(tensor) for tensor in outputs}
-        inputs = [*self._graph.inputs, *self._flags.values(), *weights.values()]
+        codes = {tensor: index for tensor, index in given.items() if index is not None}
+        fresh = [*self._flags.values(), *weights.values(), *codes.values()]
+        inputs = [*self._graph.inputs, *fresh]
         flatbuffer = draft.packed(inputs, dict.fromkeys(found.values()))
-        return Switched(flatbuffer, self._flags, weights, found)
+        return Switched(flatbuffer, self._flags, weights, codes, found)
 
     def _read(self, read: Read, tensor: int) -> int:
         """What an operator reads at this position, its weights quantized."""
@@ -155,6 +163,19 @@ class _Writer:
             return self._draft.add(self._draft.constant(tensor, self._weights[read]))
         gate = self._gates.reads.get(read)
         return self._gated(tensor, gate) if gate else self._taken(tensor)
+
+    def _given(self, tensor: int) -> int | None:
+        """The codes of a graph's input as an input of their own, if they are given to the model."""
+        gate = self._gates.made.get(tensor)
+        params = self._params[gate.layer] if gate else None
+        if gate is None or params is None or params is not self._gates.params[gate.layer]:
+            return None
+        codes = self._draft.add(self._draft.codes(tensor, params))
+        floats = self._draft.append(
+            "DEQUANTIZE", [codes], self._draft.add(self._draft.like(tensor))
+        )
+        self._rounded[tensor, gate.layer] = codes, floats
+        return codes
 
     # --- gates ---
 
@@ -197,6 +218,11 @@ class _Writer:
             draft = self._draft
             nudged = self._nudged(taken, params) if gate.from_code_zero else taken
             codes = draft.append("QUANTIZE", [nudged], draft.add(draft.codes(taken, params)))
+            flag, source, there = self._sources.get(taken, (None, "", -1))
+            if flag and source != layer:  # the kernel that reads codes rounds in its own way
+                again = draft.append("QUANTIZE", [there], draft.add(draft.codes(taken, params)))
+                chosen = draft.add(draft.codes(taken, params))
+                codes = draft.append("SELECT_V2", [self._flag(flag), again, codes], chosen)
             floats = draft.append("DEQUANTIZE", [codes], draft.add(draft.like(taken)))
             self._rounded[taken, layer] = codes, floats
         return self._rounded[taken, layer]
@@ -216,12 +242,15 @@ class _Writer:
         if quantized == left:
             return left
         if (flag, quantized, left) not in self._chosen:
-            if flag not in self._flags:
-                self._flags[flag] = self._draft.flag()
             output = self._draft.add(self._draft.like(left))
-            reads = [self._flags[flag], quantized, left]
+            reads = [self._flag(flag), quantized, left]
             self._chosen[flag, quantized, left] = self._draft.append("SELECT_V2", reads, output)
         return self._chosen[flag, quantized, left]
+
+    def _flag(self, flag: Flag) -> int:
+        if flag not in self._flags:
+            self._flags[flag] = self._draft.flag()
+        return self._flags[flag]
 
     # --- lifted operators ---
 
@@ -256,7 +285,10 @@ class _Writer:
             if tensor in eased:
                 strict, own = eased[tensor]
                 floats = self._choice(strict, floats, own)
-            self._behind[tensor] = self._raw[tensor] = self._choice(flag, floats, tensor)
+            chosen = self._choice(flag, floats, tensor)
+            self._behind[tensor] = self._raw[tensor] = chosen
+            if tensor in self._gates.made and tensor not in eased:
+                self._sources[chosen] = flag, self._gates.made[tensor].layer, codes
 
     def _eased(self, operator: Operator) -> dict[int, tuple[Flag, int]]:
         """An operator's outputs for the case that a value around it has its own range.

@@ -383,9 +383,10 @@ def test_leaving_operators_gives_what_quantizing_again_gives(tmp_path, name):
     sets += [sorted(draw.choice(count, size, replace=False)) for size in (2, 3, 5)]
     sets += [[at] for at, o in enumerate(models.operators) if o.op in ("CONCATENATION", "TANH")]
     for left in sets:
-        predicted = left_out(models, left)
-        for ours, theirs in zip(
-            predicted, requantized(models, converter, left, tmp_path), strict=True
-        ):
-            # Exact but for ranges that the quantized model does not hold: TANH, in branches.
-            assert ours == pytest.approx(theirs, abs=0.1 if name == "digits" else 0.3), left
+        # Leaving the pool or TANH changes ranges, and the new ones are not in the quantized model.
+        kinds = {models.operators[at].op for at in left}
+        exact = name == "digits" and "AVERAGE_POOL_2D" not in kinds
+        expected = requantized(models, converter, left, tmp_path)
+        for ours, theirs in zip(left_out(models, left), expected, strict=True):
+            near = {"abs": 0.01} if exact else {"abs": 0.3, "rel": 0.05}
+            assert ours == pytest.approx(theirs, **near), left
