@@ -294,8 +294,8 @@ class Report(core.Report):
             calibration: samples for the ranges of activations; without them, those of the report.
 
         Returns:
-            The outputs' SQNR against the float model, in dB, ``before`` and ``after``, on the
-            report's samples.
+            The model, and the figures of its outputs against the float model's, ``before`` and
+            ``after``, on the report's samples.
 
         Raises:
             QdebugError: as `suggest_for`; the report is not fresh from two models; the converter is

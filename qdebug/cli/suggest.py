@@ -1,6 +1,5 @@
 """``qdebug suggest``: the layers to leave in float, in the form a converter takes."""
 
-import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from qdebug.cli import options
 from qdebug.cli.progress import progress
 from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
 from qdebug.errors import QdebugError
+from qdebug.measure.outputs import OutputMetrics
 from qdebug.measure.requantized import Requantized
 from qdebug.names import printable, shown
 from qdebug.output import check_writable, whole_file
@@ -236,17 +236,19 @@ def _check_apply(
 
 def _gain(made: Requantized, new_model: Path, left: int) -> str:
     """What the new model gains, a line for each output."""
-    samples = f"{made.samples} sample{'s' * (made.samples != 1)}"
     lines = [f"{printable(str(new_model))}: {left} operator{'s' * (left != 1)} in float"]
-    lines += [
-        f"output '{shown(output)}': SQNR {_decibels(before)} before, "
-        f"{_decibels(made.after[output])} after, on {samples}"
-        for output, before in made.before.items()
-    ]
+    for before, after in zip(made.before, made.after, strict=True):
+        samples = f"{before.num_samples} sample{'s' * (before.num_samples != 1)}"
+        lines.append(
+            f"output '{shown(before.name)}': SQNR {_decibels(before)} before, "
+            f"{_decibels(after)} after, on {samples}"
+        )
     return "\n".join(lines)
 
 
-def _decibels(value: float | None) -> str:
-    if value is None:
-        return "unknown"
-    return "exact" if math.isinf(value) else f"{value:.2f} dB"
+def _decibels(output: OutputMetrics) -> str:
+    if output.non_finite:
+        return f"unknown ({output.non_finite} NaN or infinite)"
+    if output.sqnr_db is None:
+        return "unknown" if output.rmse else "exact"
+    return f"{output.sqnr_db:.2f} dB"

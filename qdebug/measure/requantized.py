@@ -1,11 +1,12 @@
 """Requantized: a model quantized again, and the error of its outputs before and after."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from qdebug.measure.outputs import OutputMetrics, OutputRuns, output_metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,48 +15,26 @@ class Requantized:
 
     Attributes:
         model: the file's bytes.
-        before: each output of the float model -> its SQNR in the given quantized model, in dB;
-            infinite if it is exact, None if there is no signal or it is not finite.
-        after: the same for the new model, on the same samples.
-        samples: the number of samples.
+        before: the outputs of the given quantized model, against those of the float model.
+        after: the outputs of the new model, on the same samples.
     """
 
     model: bytes
-    before: Mapping[str, float | None]
-    after: Mapping[str, float | None]
-    samples: int
+    before: Sequence[OutputMetrics]
+    after: Sequence[OutputMetrics]
 
 
-class OutputErrors:
-    """The SQNR of a model's outputs, summed up sample by sample."""
+def outputs_of(
+    names: Sequence[str], runs: Iterable[tuple[Sequence[ArrayLike], Sequence[ArrayLike]]]
+) -> list[OutputMetrics]:
+    """The figures of outputs of these names.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        """Begin, with the outputs' names."""
-        self._signal = dict.fromkeys(names, 0.0)
-        self._error = dict.fromkeys(names, 0.0)
-
-    def add(self, reference: Sequence[ArrayLike], found: Sequence[ArrayLike]) -> None:
-        """Count one sample: each output's values in the float model, and in the other."""
-        for name, x, y in zip(self._signal, reference, found, strict=True):
-            floats = np.asarray(x, np.float64)
-            with np.errstate(all="ignore"):
-                self._signal[name] += float(np.sum(floats * floats))
-                self._error[name] += float(np.sum((np.asarray(y, np.float64) - floats) ** 2))
-
-    def sqnr_db(self) -> dict[str, float | None]:
-        """10 log10(sum x^2 / sum e^2) of each output, in dB.
-
-        Infinite without an error, None without a signal or if a value is not finite.
-        """
-        found: dict[str, float | None] = {}
-        for name, signal in self._signal.items():
-            error = self._error[name]
-            if not math.isfinite(signal) or not math.isfinite(error):
-                found[name] = None
-            elif not error:
-                found[name] = math.inf
-            elif not signal:
-                found[name] = None
-            else:
-                found[name] = 10 * (math.log10(signal) - math.log10(error))
-        return found
+    Args:
+        names: of the outputs.
+        runs: for each sample, the outputs of the float model and those of the other.
+    """
+    kept = OutputRuns()
+    for sample, (floats, found) in enumerate(runs):
+        values = zip(map(np.asarray, floats), map(np.asarray, found), strict=True)
+        kept.note(sample, dict(zip(names, values, strict=True)))
+    return [output_metrics(output) for output in kept.outputs()]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams, middle_code
 from qdebug.errors import FieldError, MissingExtraError, QdebugError
-from qdebug.measure.requantized import OutputErrors, Requantized
+from qdebug.measure.requantized import Requantized, outputs_of
 from qdebug.names import printable
 from qdebug.sources.inputs import Samples
 from qdebug.sources.onnx.graph import CODE_TYPES, Graph, one_line, read_graph
@@ -153,17 +153,20 @@ def requantized(
         _quantize(theirs, path, settings, [*settings.excluded, *left], calibration)
         content = path.read_bytes()
         again = read_graph(str(path))
-        before, after = (OutputErrors(theirs.outputs) for _ in range(2))
+        values: list[list[Sequence[NDArray[Any]]]] = []
         runs = [Session(graph, graph.outputs) for graph in (theirs, ours, again)]
         for sample in samples:
-            found = []
+            found: list[Sequence[NDArray[Any]]] = []
             for graph, session in zip((theirs, ours, again), runs, strict=True):
                 names = list(theirs.inputs if graph is not ours else ours.inputs)
                 made = session.run(dict(zip(names, sample, strict=True)), graph.outputs)
                 found.append([made[name] for name in graph.outputs])
-            before.add(found[0], found[1])
-            after.add(found[0], found[2])
-    return Requantized(content, before.sqnr_db(), after.sqnr_db(), samples.count)
+            values.append(found)
+    before, after = (
+        outputs_of(theirs.outputs, ((found[0], found[other]) for found in values))
+        for other in (1, 2)
+    )
+    return Requantized(content, before, after)
 
 
 def _quantize(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams, dequantize, quantize
 from qdebug.errors import MissingExtraError, QdebugError
-from qdebug.measure.requantized import OutputErrors, Requantized
+from qdebug.measure.requantized import Requantized, outputs_of
 from qdebug.names import printable
 from qdebug.sources.inputs import Samples
 from qdebug.sources.tflite.model import Model
@@ -81,12 +81,11 @@ def requantized(
         _Outputs("the new model", content),
     ]
     outputs = floating.graph.output_names
-    before, after = OutputErrors(outputs), OutputErrors(outputs)
-    for sample in samples:
-        reference, old, new = (run(sample) for run in runs)
-        before.add(reference, old)
-        after.add(reference, new)
-    return Requantized(content, before.sqnr_db(), after.sqnr_db(), samples.count)
+    values = [[run(sample) for run in runs] for sample in samples]
+    before, after = (
+        outputs_of(outputs, ((found[0], found[other]) for found in values)) for other in (1, 2)
+    )
+    return Requantized(content, before, after)
 
 
 def _signature(model: Model) -> tuple[str, Sequence[str]]:
@@ -131,9 +130,6 @@ class _Outputs:
         with _silent():
             self._interpreter = litert.Interpreter(
                 model_content=content,
-                experimental_op_resolver_type=(
-                    litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-                ),
             )
 
     def __call__(self, sample: Sequence[Array]) -> list[Array]:
