@@ -24,6 +24,9 @@ _PLAIN = (
     "MatMul", "Pad", "CumSum", "EmbedLayerNormalization", "Attention", "LSTM", "ArgMax", "Add",
     "Mul", "LeakyRelu", "Sigmoid", "GlobalAveragePool", "Concat", "Softmax",
 )  # fmt: skip
+# Of those, operators whose other inputs may be whole numbers, and those whose outputs are.
+_FLOATS_FIRST = ("Pad", "CumSum", "EmbedLayerNormalization", "Attention", "LSTM")
+_WHOLE_NUMBERS = ("ArgMax",)
 _KNOWN = {
     *_FOLLOWERS, *_REMOVABLE, *_WEIGHTED, *_NORMS, *_GATHERS, *_PLAIN, "Split", "Where",
 }  # fmt: skip
@@ -64,6 +67,7 @@ class Converter:
         self._net = net
         self._quantized = quantized
         self._merged = merged
+        self._stored = {tensor.name for tensor in net.graph.model.graph.initializer}
         self._version = max(
             (o.version for o in net.graph.model.opset_import if o.domain in ("", "ai.onnx")),
             default=0,
@@ -123,14 +127,19 @@ class Converter:
             yield from (*inputs[:_BIAS], *outputs)  # the bias is quantized wherever its operator is
         elif operator.op == "Split":
             yield from (first, *outputs)
+        elif operator.op in _FLOATS_FIRST:
+            yield first
+            yield from (tensor for tensor in inputs[1:] if self._is_float_constant(tensor))
+            yield from outputs
         else:
             for tensor in inputs:
                 if tensor and (
                     not self._net.graph.is_constant(tensor) or self._is_float_constant(tensor)
                 ):
                     yield tensor
-            yield from outputs
+            if operator.op not in _WHOLE_NUMBERS:
+                yield from outputs
 
     def _is_float_constant(self, tensor: str) -> bool:
-        graph = self._net.graph
-        return graph.is_constant(tensor) and graph.code_type(tensor) in _FLOATS
+        """Whether it is stored with the model; the quantizer sees no other constants."""
+        return tensor in self._stored and self._net.graph.code_type(tensor) in _FLOATS

@@ -80,6 +80,10 @@ def wide_network():
         NODE("MatMul", ["g1", "w3"], ["y"], "matmul3"),
         NODE("Gather", ["x", "first"], ["h1"], "gather", axis=1),
         NODE("Where", ["cond", "h1", "h1"], ["z"], "where"),
+        NODE("ArgMax", ["n1"], ["best"], "argmax", axis=-1),
+        NODE("Shape", ["x"], ["size"], "shape"),
+        NODE("Slice", ["size", "one", "two"], ["rows"], "row"),
+        NODE("Mul", ["rows", "two"], ["more"], "more"),  # of whole numbers
     ]
     constants = [
         constant("w1", rng.normal(size=(8, 8))),
@@ -95,6 +99,8 @@ def wide_network():
         constant("to", [9, 9, 9, 9], np.int64),
         constant("first", [1, 2], np.int64),
         constant("cond", [True], np.bool_),
+        constant("one", [1], np.int64),
+        constant("two", [2], np.int64),
     ]
     outputs = {"y": ["N", 2, 4, 3], "z": ["N", 2, 8]}
     return made(nodes, {"x": ["N", 4, 8]}, outputs, constants)
