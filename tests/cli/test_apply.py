@@ -35,7 +35,7 @@ def test_a_tflite_model_is_written_and_measured(qdebug: Run, tmp_path: Path) -> 
     before, after = map(float, re.findall(r"([\d.]+) dB (?:before|after)", gain))
     assert gain.startswith("output 'output_0': SQNR ")
     assert gain.endswith(" on 40 samples")
-    assert after > before + 1
+    assert after > before
     types = {
         t["name"]: np.dtype(t["dtype"]).name
         for t in interpreter.Interpreter(str(out)).get_tensor_details()
