@@ -117,12 +117,14 @@ class Meter:
     ) -> Errors:
         """The outputs' squared errors with operators left in float; each set is run once.
 
+        With `changes`, also empty ones, the board runs as it does for changes.
+
         Raises:
             OutOfTimeError: the time limit is reached.
             QdebugError: the runtime fails.
         """
         chosen = self.samples if samples is None else samples
-        known = {} if changes else self._known.setdefault(frozenset(left), {})
+        known = {} if changes is not None else self._known.setdefault(frozenset(left), {})
         for sample in chosen:
             if sample not in known:
                 known[sample] = self.compared(self._run(sample, left, changes), sample)
