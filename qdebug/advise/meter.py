@@ -45,15 +45,20 @@ class Gain:
     Attributes:
         db: the change; positive is better.
         stderr_db: its standard error over the samples; None for a single sample.
+        consistency: the mean of the gains on single samples, in standard errors of that mean. It
+            tells where few samples hold most of the error, and `stderr_db` is large.
     """
 
     db: float
     stderr_db: float | None
+    consistency: float = 0.0
 
     @property
     def is_real(self) -> bool:
         """Whether it is more than chance would give, and large enough to matter."""
-        return self.db > max(LEAST_GAIN_DB, CHANCE * (self.stderr_db or 0.0))
+        if self.db <= LEAST_GAIN_DB:
+            return False
+        return self.db > CHANCE * (self.stderr_db or 0.0) or self.consistency > CHANCE
 
 
 class Meter:
@@ -117,12 +122,14 @@ class Meter:
     ) -> Errors:
         """The outputs' squared errors with operators left in float; each set is run once.
 
+        With `changes`, also empty ones, the board runs as it does for changes.
+
         Raises:
             OutOfTimeError: the time limit is reached.
             QdebugError: the runtime fails.
         """
         chosen = self.samples if samples is None else samples
-        known = {} if changes else self._known.setdefault(frozenset(left), {})
+        known = {} if changes is not None else self._known.setdefault(frozenset(left), {})
         for sample in chosen:
             if sample not in known:
                 known[sample] = self.compared(self._run(sample, left, changes), sample)
@@ -171,7 +178,15 @@ class Meter:
         if count < 2:
             return Gain(db, None)
         spread = np.array([change(sample) for sample in range(count)])
-        return Gain(db, float(np.sqrt((count - 1) * np.mean(np.square(spread - spread.mean())))))
+        stderr = float(np.sqrt((count - 1) * np.mean(np.square(spread - spread.mean()))))
+        single = np.array(
+            [
+                self._decibels(a, x) - self._decibels(b, x)
+                for b, a, x in zip(before, after, signal, strict=True)
+            ]
+        )
+        of_mean = float(single.std(ddof=1)) / math.sqrt(count)
+        return Gain(db, stderr, float(single.mean()) / of_mean if of_mean else 0.0)
 
     def _decibels(self, errors: NDArray[np.float64], signal: NDArray[np.float64]) -> float:
         judged = self._judged if self._judged.any() else signal > 0

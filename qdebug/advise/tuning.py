@@ -90,7 +90,7 @@ def tuned(
     floats = _floats(board, layers)
     layers = [layer for layer in layers if layer.name in floats]
     made: dict[str, QuantParams | None] = {}
-    before = now = meter.errors()
+    before = now = meter.errors((), made)  # in the arithmetic of changes
     held = list(held_out)
 
     def gain(layer: BoardLayer, params: QuantParams | None, samples: Sequence[int]) -> Gain:
@@ -162,7 +162,8 @@ def _ways(layer: BoardLayer, floats: NDArray[np.float64]) -> Iterator[tuple[str,
         ours.dtype,
         ours.bits,
         ours.narrow_range,
-        symmetric=is_weight and bool((ours.zero_point == middle).all()),
+        # LiteRT's 16 bits of activations have no zero point.
+        symmetric=(is_weight or ours.dtype == "int16") and bool((ours.zero_point == middle).all()),
         rounding=ours.rounding,
     )
     seen = {(ours.scale.tobytes(), ours.zero_point.tobytes())}

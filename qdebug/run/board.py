@@ -80,6 +80,8 @@ class Board(Protocol):
             left: places in `operators`.
             changes: layers to quantize with other parameters; None for enough bits to count as
                 exact (16-bit activations). A layer that its own operators leave in float stays so.
+                An empty mapping changes nothing, and computes all as runs with changes do: it is
+                what they are to be compared with.
 
         Raises:
             QdebugError: the runtime fails, or a layer's codes cannot be changed so.

@@ -108,6 +108,8 @@ def test_one_sample_has_no_standard_error():
         (Gain(0.04, 0.001), False),  # too small to matter
         (Gain(-1.0, 0.1), False),
         (Gain(1.0, None), True),
+        (Gain(1.0, 0.6, 2.5), True),  # on nearly every sample
+        (Gain(0.04, 0.6, 2.5), False),
     ],
 )
 def test_a_gain_counts_beyond_chance_only(gain, real):

@@ -89,6 +89,13 @@ class Draft:
         tensor.buffer = self._buffer(np.frombuffer(np.float32(value).tobytes(), np.uint8))
         return self.add(tensor)
 
+    def dial(self) -> int:
+        """Add a scalar float32 that is given."""
+        tensor = self._schema.TensorT()
+        tensor.shape, tensor.type, tensor.buffer = [], self._schema.TensorType.FLOAT32, 0
+        tensor.name = f"qdebug/dial{len(self.tensors)}"
+        return self.add(tensor)
+
     def flag(self) -> int:
         """Add a scalar BOOL."""
         tensor = self._schema.TensorT()

@@ -4,19 +4,16 @@ Such an operator stands beside its float partner, and its own kernel computes it
 are computed in float arithmetic on rounded values, which differs in a few codes of 100 000.
 """
 
-from collections.abc import Set
-
 from qdebug.sources.tflite.gates import Gate, Gates
 from qdebug.sources.tflite.graph import Graph, Operator
 from qdebug.sources.tflite.layers import unique_names
 from qdebug.sources.tflite.twins import Twins
 
 
-def lifted(twins: Twins, floats: Graph, gates: Gates, changed: Set[str]) -> dict[int, Operator]:
+def lifted(twins: Twins, floats: Graph, gates: Gates) -> dict[int, Operator]:
     """Operator of the float graph -> its partner, where the partner can run in the same graph.
 
-    What it reads and writes must be what its partner does: codes of a layer, none of them
-    `changed`, or floats.
+    What it reads and writes must be what its partner does: codes of a layer, or floats.
     """
     quantized, names = twins.quantized_graph, unique_names(twins.quantized_graph)
     own = {operator.index: operator for operator in quantized.operators}
@@ -25,7 +22,7 @@ def lifted(twins: Twins, floats: Graph, gates: Gates, changed: Set[str]) -> dict
     def agree(gate: Gate | None, tensor: int, codes: int) -> bool:
         """Whether a value of the float graph, behind its gate, is one of the quantized graph."""
         if gate:
-            return gate.layer == names[codes] and gate.layer not in changed
+            return gate.layer == names[codes]
         ours, theirs = quantized.tensors[codes], floats.tensors[tensor]
         return ours.type == theirs.type and ours.quantization is None
 
@@ -36,8 +33,6 @@ def lifted(twins: Twins, floats: Graph, gates: Gates, changed: Set[str]) -> dict
             if min(tensor, codes) < 0 and tensor == codes:
                 continue
             if min(tensor, codes) < 0 or quantized.tensors[codes].variable:
-                return False
-            if names[codes] in changed:
                 return False
             # A constant behind DEQUANTIZE would have to be lifted with it.
             constant = floats.is_constant(floats.root[tensor])

@@ -15,22 +15,15 @@ from qdebug.sources.tflite.twins import Twins
 
 # Layers that are quantized with other parameters; None for exact.
 Changes = Mapping[str, QuantParams | None]
+NO_CHANGES: Changes = {}
 
 
 class Machine:
     """The interpreter of a switched graph, and the state of its switches."""
 
-    def __init__(
-        self,
-        runner: Runner,
-        made: Switched,
-        gates: Gates,
-        weights: "Weights",
-        changes: Changes,
-    ) -> None:
+    def __init__(self, runner: Runner, made: Switched, gates: Gates, weights: "Weights") -> None:
         self.runner, self.outputs, self.codes = runner, made.outputs, made.codes
-        self._made, self._gates = made, gates
-        self._weights, self._changes = weights, changes
+        self._made, self._gates, self._weights = made, gates, weights
         self._state: dict[int, bool] = {}
 
     def set(self, left: set[int]) -> None:
@@ -47,9 +40,7 @@ class Machine:
             on = not weight.switch <= left
             if self._state.get(tensor) != on:
                 weights = self._weights
-                changed[tensor] = (
-                    weights.rounded(weight, self._changes) if on else weights.exact(weight)
-                )
+                changed[tensor] = weights.rounded(weight) if on else weights.exact(weight)
                 self._state[tensor] = on
         self.runner.set(changed)
 
@@ -71,9 +62,9 @@ class Weights:
             self._exact[weight.partner] = values.astype(np.float32)
         return self._exact[weight.partner]
 
-    def rounded(self, weight: Weight, changes: Changes) -> NDArray[Any]:
+    def rounded(self, weight: Weight, changes: Changes = NO_CHANGES) -> NDArray[Any]:
         """The values that the quantized model's codes stand for, or those of a change; float32."""
-        if weight.layer in changes:
+        if weight.layer in changes and not self._is_own(weight, changes[weight.layer]):
             params = changes[weight.layer]
             exact = self.exact(weight)
             if params is None:
@@ -84,3 +75,13 @@ class Weights:
             assert values is not None
             self._rounded[weight.layer] = values.astype(np.float32)
         return self._rounded[weight.layer]
+
+    def _is_own(self, weight: Weight, params: QuantParams | None) -> bool:
+        """Whether these are the recorded parameters: the recorded codes need not be the nearest."""
+        own = self._quantized.tensors[weight.tensor].quantization
+        assert own is not None
+        return (
+            params is not None
+            and np.array_equal(params.scale, own.scale)
+            and np.array_equal(params.zero_point, own.zero_point)
+        )

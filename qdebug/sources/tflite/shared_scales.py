@@ -16,15 +16,15 @@ from qdebug.arithmetic.affine import QuantScheme, params_from_range
 from qdebug.sources.tflite.gates import Gate, Gates, Switch
 from qdebug.sources.tflite.graph import Graph, Operator
 
-_AS_INPUT = frozenset(
+AS_INPUT = frozenset(
     """RESHAPE AVERAGE_POOL_2D SLICE TRANSPOSE STRIDED_SLICE SPLIT PAD MIRROR_PAD SPACE_TO_DEPTH
     MAX_POOL_2D RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR GATHER_ND UNPACK BROADCAST_TO GATHER
     REDUCE_MIN""".split()  # noqa: SIM905
 )
-_AS_OUTPUT = frozenset(
+AS_OUTPUT = frozenset(
     """SELECT SELECT_V2 DYNAMIC_UPDATE_SLICE CONCATENATION PADV2 MAXIMUM PACK""".split()  # noqa: SIM905
 )
-_FIXED = frozenset(("SOFTMAX", "LOGISTIC", "TANH"))
+FIXED = frozenset(("SOFTMAX", "LOGISTIC", "TANH"))
 
 # Least and largest float of a value, each (samples,).
 Ends = tuple[Sequence[float], Sequence[float]]
@@ -54,12 +54,12 @@ def relaxed(gates: Gates, floats: Graph) -> dict[int, frozenset[int]]:
     for tensor in dict.fromkeys([*gates.made, *readers]):
         maker = floats.producer.get(tensor)
         operators = _upstream(tensor, floats, places)
-        if maker and maker.op not in _AS_INPUT | _FIXED and tensor in gates.made:
+        if maker and maker.op not in AS_INPUT | FIXED and tensor in gates.made:
             layer = gates.made[tensor].layer
             operators |= {
                 places[reader.index]
                 for reader, position in readers.get(tensor, ())
-                if reader.op in _AS_OUTPUT and reader.index in places
+                if reader.op in AS_OUTPUT and reader.index in places
                 if gates.reads[reader.index, position].layer == layer
             }
         if operators:
@@ -71,10 +71,10 @@ def _upstream(tensor: int, floats: Graph, places: Mapping[int, int]) -> set[int]
     """The operators that hand a scale down to a value."""
     found: set[int] = set()
     maker = floats.producer.get(tensor)
-    while maker and maker.index in places and maker.op in _AS_INPUT | _FIXED:
+    while maker and maker.index in places and maker.op in AS_INPUT | FIXED:
         found.add(places[maker.index])
         inputs = [read for read in maker.inputs if floats.is_computed(read)]
-        if maker.op in _FIXED or not inputs:
+        if maker.op in FIXED or not inputs:
             break
         maker = floats.producer.get(inputs[0])
     return found
@@ -113,7 +113,7 @@ def with_own_ranges(
     for read, gate in gates.reads.items():
         operator, tensor = operators[read[0]], operators[read[0]].inputs[read[1]]
         shares = tensor in made and made[tensor].layer == gate.layer
-        free = shares or operator.op not in _AS_OUTPUT
+        free = shares or operator.op not in AS_OUTPUT
         reads[read] = eased(tensor, gate) if free else gate
     return replace(gates, made=made, reads=reads, params=found)
 

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from qdebug.arithmetic.affine import QuantParams, dequantize
 from qdebug.errors import QdebugError
 from qdebug.names import nearest, printable
-from qdebug.run.board import BoardOperator, Outputs
+from qdebug.run.board import BoardLayer, BoardOperator, Outputs
 from qdebug.sources.inputs import Inputs, read_samples
 from qdebug.sources.tflite.build import Built, build, float_constants
+from qdebug.sources.tflite.dials import DialMachine
 from qdebug.sources.tflite.gates import Gates, gates_of, simulated
 from qdebug.sources.tflite.graph import FLOATS, Operator
 from qdebug.sources.tflite.layers import constants, params_of, unique_names
@@ -22,9 +23,10 @@ from qdebug.sources.tflite.references import given_inputs, input_specs, quantize
 from qdebug.sources.tflite.run import Kernels, Runner
 from qdebug.sources.tflite.shared_scales import relaxed, with_own_ranges
 from qdebug.sources.tflite.switched import switched
+from qdebug.sources.tflite.tunable import followers, tunable_layers, values_of
 from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins
 
-# Boards with changed parameters that are kept: a search tries a few in turn.
+# Interpreters for changes that are kept, one for each set of operators in float.
 _KEPT = 4
 
 
@@ -66,10 +68,10 @@ def board(
 
 
 class TfliteBoard:
-    """A `Board` of a pair of TFLite models. It holds all samples in memory, and is for one thread.
+    """A `TunableBoard` of two TFLite models. It holds all samples in memory, and is for one thread.
 
     Attributes:
-        operators, neighbours, fixed, outputs: as `Board` says.
+        operators, neighbours, fixed, outputs, layers: as `TunableBoard` says.
         notes: what the user should know about how the models are run, one line each.
     """
 
@@ -96,15 +98,20 @@ class TfliteBoard:
         self._ends = _paired_outputs(twins, self._floats, self._quantized)
         self._check()
         self._weights = Weights(twins, self._gates)
-        self._layers = self._gates.params.keys() | self._weights.layers.keys()
+        self._known = self._gates.params.keys() | self._weights.layers.keys()
         self._gates = self._with_own_ranges()
         self.operators: Sequence[BoardOperator] = tuple(self._gates.operators)
         self.neighbours: Sequence[frozenset[int]] = self._gates.neighbours(self._floats.graph)
         self.fixed: Sequence[tuple[str, str]] = tuple(self._gates.fixed)
         named = dict(zip(twins.float_graph.outputs, twins.float_graph.output_names, strict=True))
         self.outputs: Sequence[str] = tuple(named[tensor] for tensor in self._ends)
-        self._machines: dict[Any, Machine] = {}
-        self._machine({})
+        self._machine = self._switched()
+        self._dialled: dict[frozenset[int], DialMachine] = {}
+        self._followers = followers(twins.quantized_graph)
+        self._made_from = values_of(self._gates, self._floats.graph)
+        self.layers: Sequence[BoardLayer] = tunable_layers(
+            twins, self._gates, self._floats.graph, self._followers
+        )
 
     @property
     def num_samples(self) -> int:
@@ -147,16 +154,42 @@ class TfliteBoard:
         Args:
             sample: which sample to run on.
             left: places in `operators`.
-            changes: layers to quantize with other parameters; None for no rounding at all.
+            changes: layers to quantize with other parameters; None for no rounding at all. All
+                layers are then quantized in float arithmetic, also those without a change, and
+                those that share a changed layer's codes change with it.
 
         Raises:
             QdebugError: the runtime fails, or a change is of no layer of the board or cannot be
                 computed.
         """
-        machine = self._machine(changes or {})
-        machine.set(set(left))
-        machine.runner.run(self._float_inputs(sample) | self._codes(machine, sample), self._reset)
+        inputs = self._float_inputs(sample)
+        machine: Machine | DialMachine
+        if changes is None:
+            machine = self._machine
+            machine.set(set(left))
+            inputs |= self._codes(machine, sample)
+        else:
+            machine = self._dials(frozenset(left))
+            machine.set(self._checked(changes))
+        machine.runner.run(inputs, self._reset)
         return [self._value(machine.runner, machine.outputs[tensor]) for tensor in self._ends]
+
+    def floats(self, names: Collection[str], sample: int) -> Mapping[str, NDArray[Any]]:
+        """The floats of layers in a run of the float model.
+
+        Raises:
+            QdebugError: the runtime fails.
+        """
+        self._floats.runner.run(self._float_inputs(sample), self._reset)
+        found: dict[str, NDArray[Any]] = {}
+        for name in names:
+            if name in self._weights.layers:
+                found[name] = self._weights.exact(self._weights.layers[name])
+            elif name in self._made_from:
+                value = self._floats.runner.value(self._made_from[name])
+                if value is not None:
+                    found[name] = value
+        return found
 
     # --- models ---
 
@@ -225,39 +258,17 @@ class TfliteBoard:
                     high.append(float(value.max()))
         return with_own_ranges(self._gates, graph, groups, extremes)
 
-    def _machine(self, changes: Changes) -> Machine:
-        """The interpreter with these changes, built where it is not kept."""
-        params: dict[str, QuantParams | None] = dict(self._gates.params)
-        for layer, change in changes.items():
-            if layer not in self._layers:
-                raise QdebugError(f"no layer '{printable(layer)}'; {nearest(layer, self._layers)}")
-            if layer in params:
-                if change is not None and not simulated(change):
-                    raise QdebugError(
-                        f"layer '{printable(layer)}': found {change.bits} bits of {change.dtype}, "
-                        "expected int8, uint8 or int16"
-                    )
-                params[layer] = change
-        key = tuple(sorted((layer, _key(change)) for layer, change in changes.items()))
-        if key not in self._machines:
-            if len(self._machines) > _KEPT:
-                del self._machines[next(k for k in self._machines if k)]
-            self._machines[key] = self._new_machine(params, changes)
-        return self._machines[key]
-
-    def _new_machine(self, params: Changes, changes: Changes) -> Machine:
+    def _switched(self) -> Machine:
+        """The interpreter with switches."""
         model, weights = self._twins.floats, self._weights
         inputs = self._float_inputs(0)
-        rounded = {
-            read: weights.rounded(weight, changes) for read, weight in self._gates.weights.items()
-        }
+        rounded = {read: weights.rounded(weight) for read, weight in self._gates.weights.items()}
 
         def machine(lifts: Mapping[int, Operator], kernels: Kernels) -> Machine:
             made = switched(
                 model,
                 self._floats.graph,
                 self._gates,
-                params,
                 self._ends,
                 {index: values.shape for index, values in inputs.items()},
                 self._floats.constants,
@@ -266,18 +277,68 @@ class TfliteBoard:
                 lifts,
             )
             runner = Runner(model.path, made.flatbuffer, kernels, keep=False)
-            return Machine(runner, made, self._gates, weights, changes)
+            return Machine(runner, made, self._gates, weights)
 
-        lifts = lifted(self._twins, self._floats.graph, self._gates, changes.keys())
-        # Sizes that are known only during a run keep XNNPACK out: see `build`.
-        found = {self._floats.kernels, self._quantized.kernels}
-        kernels = self._kernels if found == {self._kernels} else "builtin"
+        lifts = lifted(self._twins, self._floats.graph, self._gates)
         try:
-            return machine(lifts, kernels)
+            return machine(lifts, self._runs_on)
         except QdebugError:
             if not lifts:
                 raise
             return machine({}, "builtin")
+
+    @property
+    def _runs_on(self) -> Kernels:
+        """The kernels that run a board."""
+        # Sizes that are known only during a run keep XNNPACK out: see `build`.
+        found = {self._floats.kernels, self._quantized.kernels}
+        return self._kernels if found == {self._kernels} else "builtin"
+
+    # --- changes ---
+
+    def _dials(self, left: frozenset[int]) -> DialMachine:
+        """The interpreter in which layers can be changed, built where it is not kept."""
+        if left not in self._dialled:
+            if len(self._dialled) >= _KEPT:
+                del self._dialled[next(iter(self._dialled))]
+            self._dialled[left] = DialMachine(
+                self._twins.floats,
+                self._floats.graph,
+                self._gates,
+                self._weights,
+                self._ends,
+                self._float_inputs(0),
+                self._floats.constants,
+                left,
+                self._weights.layers.keys(),
+                self._runs_on,
+            )
+        return self._dialled[left]
+
+    def _checked(self, changes: Changes) -> Changes:
+        """The changes, and with each those of the layers that share its parameters.
+
+        Raises:
+            QdebugError: a change is of no layer of the board, or cannot be computed.
+        """
+        found: dict[str, QuantParams | None] = {}
+        for layer, change in changes.items():
+            if layer not in self._known:
+                raise QdebugError(f"no layer '{printable(layer)}'; {nearest(layer, self._known)}")
+            if layer in self._gates.params and change is not None:
+                if not simulated(change):
+                    raise QdebugError(
+                        f"layer '{printable(layer)}': found {change.bits} bits of {change.dtype}, "
+                        "expected int8, uint8 or int16"
+                    )
+                if change.channels > 1:
+                    raise QdebugError(
+                        f"layer '{printable(layer)}': found {change.channels} scales, expected one"
+                    )
+            for follower in self._followers.get(layer, ()):
+                found.setdefault(follower, change)
+            found[layer] = change
+        return found
 
 
 def _paired_outputs(twins: Twins, floats: Built, quantized: Built) -> dict[int, int]:
@@ -296,17 +357,3 @@ def _paired_outputs(twins: Twins, floats: Built, quantized: Built) -> dict[int, 
         if our is not None and in_floats and floats.graph.is_computed(tensor):
             found[tensor] = our
     return found
-
-
-def _key(params: QuantParams | None) -> Any:
-    """What tells parameters apart."""
-    if params is None:
-        return ()
-    return (
-        params.scale.tobytes(),
-        params.zero_point.tobytes(),
-        params.dtype,
-        params.axis,
-        params.bits,
-        params.narrow_range,
-    )

@@ -19,7 +19,7 @@ from qdebug.sources.tflite.rewrite import Read, Shape
 
 # How far halves are moved from code 0, in steps: more than float32 loses in 128 steps (1e-5), less
 # than the distance of other means of some thousand codes.
-_NUDGE = 1e-4
+NUDGE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,6 @@ def switched(
     model: Model,
     graph: Graph,
     gates: Gates,
-    params: Mapping[str, QuantParams | None],
     outputs: Iterable[int],
     shapes: Mapping[int, Shape],
     constants: Mapping[int, NDArray[Any]],
@@ -75,7 +74,6 @@ def switched(
         model: the model that the graph is from.
         graph: the operators to keep.
         gates: of this graph.
-        params: layer -> how it is quantized; None for exact.
         outputs: the graph's outputs to compute.
         shapes: the shapes of the graph's inputs.
         constants: tensors that become constants.
@@ -86,11 +84,11 @@ def switched(
     Raises:
         QdebugError: the flatbuffer would be larger than the format allows.
     """
-    writer = _Writer(model, graph, gates, params, rounded, quantized)
+    writer = Writer(model, graph, gates, rounded, quantized)
     return writer.written(lifts, outputs, shapes, constants)
 
 
-class _Writer:
+class Writer:
     """A draft of the switched graph, written operator by operator."""
 
     def __init__(
@@ -98,15 +96,15 @@ class _Writer:
         model: Model,
         graph: Graph,
         gates: Gates,
-        params: Mapping[str, QuantParams | None],
         rounded: Mapping[Read, NDArray[Any]],
         quantized: Model,
     ) -> None:
         self._draft = Draft(model)
         self._lent = Lent(quantized, self._draft)
         self._graph, self._gates = graph, gates
-        self._params, self._weights = params, rounded
+        self._weights = rounded
         self._flags: dict[Flag, int] = {}
+        self._inputs: dict[Read, int] = {}  # of constants
         # The two forms of a value, where they are not the tensor itself: see `Gate`.
         self._raw: dict[int, int] = {}
         self._behind: dict[int, int] = {}
@@ -123,7 +121,7 @@ class _Writer:
         constants: Mapping[int, NDArray[Any]],
     ) -> Switched:
         """The whole graph."""
-        draft, weights = self._draft, dict[Read, int]()
+        draft = self._draft
         for index, shape in shapes.items():
             draft.tensors[index] = draft.shaped(index, shape)
         for index, values in constants.items():
@@ -139,23 +137,33 @@ class _Writer:
                 continue
             copied = draft.original(operator)
             for position, tensor in enumerate(operator.inputs):
-                read = operator.index, position
-                weight = self._gates.weights.get(read)
-                if weight and weight.switch is not None:
-                    shape = self._graph.tensors[weight.partner].shape
-                    weights[read] = draft.add(draft.like(tensor, shape))
-                    copied.inputs[position] = weights[read]
-                else:
-                    copied.inputs[position] = self._read(read, tensor)
+                copied.inputs[position] = self._operand((operator.index, position), tensor)
             draft.operators.append(copied)
             for tensor in operator.outputs:
                 self._close(tensor)
         found = {tensor: self._end(tensor) for tensor in outputs}
         codes = {tensor: index for tensor, index in given.items() if index is not None}
-        fresh = [*self._flags.values(), *weights.values(), *codes.values()]
+        fresh = [*self._fresh(), *self._inputs.values(), *codes.values()]
         inputs = [*self._graph.inputs, *fresh]
         flatbuffer = draft.packed(inputs, dict.fromkeys(found.values()))
-        return Switched(flatbuffer, self._flags, weights, codes, found)
+        return Switched(flatbuffer, self._flags, self._inputs, codes, found)
+
+    def _fresh(self) -> Iterable[int]:
+        """The new inputs that are neither constants nor codes."""
+        return self._flags.values()
+
+    def _operand(self, read: Read, tensor: int) -> int:
+        """What an operator reads at this position, a constant that follows a switch as an input."""
+        weight = self._gates.weights.get(read)
+        if weight and weight.switch is not None:
+            return self._input(read, tensor)
+        return self._read(read, tensor)
+
+    def _input(self, read: Read, tensor: int) -> int:
+        """An input for the constant that is read here."""
+        shape = self._graph.tensors[self._gates.weights[read].partner].shape
+        self._inputs[read] = self._draft.add(self._draft.like(tensor, shape))
+        return self._inputs[read]
 
     def _read(self, read: Read, tensor: int) -> int:
         """What an operator reads at this position, its weights quantized."""
@@ -167,10 +175,9 @@ class _Writer:
     def _given(self, tensor: int) -> int | None:
         """The codes of a graph's input as an input of their own, if they are given to the model."""
         gate = self._gates.made.get(tensor)
-        params = self._params[gate.layer] if gate else None
-        if gate is None or params is None or params is not self._gates.params[gate.layer]:
+        if gate is None:
             return None
-        codes = self._draft.add(self._draft.codes(tensor, params))
+        codes = self._draft.add(self._draft.codes(tensor, self._gates.params[gate.layer]))
         floats = self._draft.append(
             "DEQUANTIZE", [codes], self._draft.add(self._draft.like(tensor))
         )
@@ -204,16 +211,14 @@ class _Writer:
     def _closed(self, tensor: int, gate: Gate) -> int:
         """The tensor behind a gate while it quantizes."""
         rounded = self._quantized(tensor, gate, gate.layer)[1]
-        if not gate.own or self._params[gate.layer] is not self._gates.params[gate.layer]:
+        if not gate.own:
             return rounded
         own = self._quantized(tensor, gate, gate.own)[1]
         return self._choice(Flag(gate.relaxed, every=True), rounded, own)
 
     def _quantized(self, tensor: int, gate: Gate, layer: str) -> tuple[int, int]:
         """QUANTIZE and DEQUANTIZE: the codes and the floats that they stand for."""
-        taken, params = self._taken(tensor, gate.takes_raw), self._params[layer]
-        if params is None:
-            return taken, taken
+        taken, params = self._taken(tensor, gate.takes_raw), self._gates.params[layer]
         if (taken, layer) not in self._rounded:
             draft = self._draft
             nudged = self._nudged(taken, params) if gate.from_code_zero else taken
@@ -234,7 +239,7 @@ class _Writer:
         codes, side, nudge, moved = (draft.add(draft.like(tensor)) for _ in range(4))
         draft.append("MUL", [tensor, draft.scalar(1 / scale)], codes)
         draft.append("ADD", [codes, draft.scalar(zero_point)], side, clamped=True)
-        draft.append("MUL", [side, draft.scalar(_NUDGE * scale)], nudge)
+        draft.append("MUL", [side, draft.scalar(NUDGE * scale)], nudge)
         return draft.append("ADD", [tensor, nudge], moved)
 
     def _choice(self, flag: Flag, quantized: int, left: int) -> int:

@@ -177,8 +177,9 @@ def test_weights_and_bias_follow_their_operator():
     fine = {models.operators[at].layer: None for at in (dense, dense + 1)}  # to see small effects
     for sample in range(8):
         found = models.run(sample, [dense], fine)[0]
-        np.testing.assert_array_equal(found, models.run(sample, (), fine | exact)[0])
-        assert np.abs(found - models.run(sample, (), fine)[0]).max() > 0
+        closed = models.run(sample, (), fine | exact)[0]
+        np.testing.assert_allclose(found, closed, atol=1e-6)  # two float kernels
+        assert np.abs(found - models.run(sample, (), fine)[0]).max() > 5e-6
 
 
 def test_neighbours_touch_one_value(tmp_path):
