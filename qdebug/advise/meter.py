@@ -56,9 +56,13 @@ class Gain:
     @property
     def is_real(self) -> bool:
         """Whether it is more than chance would give, and large enough to matter."""
+        return self.exceeds(CHANCE)
+
+    def exceeds(self, errors: float) -> bool:
+        """Whether it matters, and is more than so many standard errors above zero."""
         if self.db <= LEAST_GAIN_DB:
             return False
-        return self.db > CHANCE * (self.stderr_db or 0.0) or self.consistency > CHANCE
+        return self.db > errors * (self.stderr_db or 0.0) or self.consistency > errors
 
 
 class Meter:

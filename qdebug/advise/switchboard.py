@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qdebug.advise.meter import LEAST_GAIN_DB, Advance, Gain, Meter, OutOfTimeError
+from qdebug.advise.meter import LEAST_GAIN_DB, Advance, Errors, Gain, Meter, OutOfTimeError
 from qdebug.advise.tuning import Change, collected, tuned
 from qdebug.report.report import Measured
 from qdebug.run.board import Board, BoardOperator, TunableBoard
@@ -17,8 +17,10 @@ from qdebug.run.board import Board, BoardOperator, TunableBoard
 _FEW, _LEAST_FEW = 4, 2
 _SCREENING_RUNS = 1200
 
-# With fewer samples than this, none are held out.
+# With fewer samples than this, none are held out. A gain that is beyond chance on all samples must
+# exceed this number of its standard errors on those that did not choose it.
 _SPLIT_FROM = 8
+_HELD_OUT_ERRORS = 1.0
 
 # In each step, moves that are tried again on few samples: the most promising, and those that touch
 # what was just left in float, because they gain most by it. Then the best are tried on more.
@@ -144,8 +146,8 @@ def search(
     cost most when quantized alone, are tried as sets of the same size; the best set is returned.
 
     The best of many noisy gains is partly luck. Therefore moves are chosen on half of the samples,
-    and count only if they gain more than chance on the other half. Moves that do so only together
-    become one step.
+    and count only if they gain more than chance on all, and some on the other half. Moves that do
+    so only together become one step.
 
     Args:
         board: the pair's switchboard.
@@ -168,7 +170,8 @@ class _Search:
         self._most = min(limits.top or self._count, self._count)
         self._moves = _moves(board, self._most)
         self.meter = Meter(board, advance=advance)
-        samples = self.meter.samples
+        self._before = self.meter.errors()
+        samples = _worst_first(self._before)
         split = len(samples) >= _SPLIT_FROM
         self._chosen_on = samples[::2] if split else samples
         self._held_out = samples[1::2] if split else samples
@@ -179,7 +182,6 @@ class _Search:
         self.meter.planned = (2 * self._count + len(self._moves)) * len(self._few) + looks * min(
             self._most, 10
         )
-        self._before = self.meter.errors()
         self._all_off = self.meter.errors(range(self._count))
         self.meter.limit(time_limit)
         self._estimates: dict[frozenset[int], Gain] = {}
@@ -250,7 +252,7 @@ class _Search:
                 return
             last, left = found, left | found
             tries += 1
-            if self._gain_of(left - sure, sure, self._held_out).is_real:
+            if self._is_real(left - sure, sure):
                 steps.append(left - sure)
                 sure, tries = left, 0
         if steps and self._is_enough(sure):
@@ -295,6 +297,11 @@ class _Search:
         best = max(looks, key=lambda new: gains[new].db / len(new), default=None)
         return None if best is None or gains[best].db <= 0 else best
 
+    def _is_real(self, new: frozenset[int], left: frozenset[int]) -> bool:
+        """Whether a gain is more than chance on all samples, and appears on those held out, too."""
+        held_out = self._gain_of(new, left, self._held_out)
+        return held_out.exceeds(_HELD_OUT_ERRORS) and self._gain_of(new, left).is_real
+
     def _promise(self, move: frozenset[int]) -> float:
         """A key that sorts the most promising move first."""
         return -self._estimates[move].db / len(move)
@@ -312,6 +319,9 @@ class _Search:
         if not size:
             return []
         singles = sorted((m for m in self._estimates if len(m) == 1), key=self._promise)
+        for move in singles[: max(_LOOKS, 2 * size)]:  # all samples know better than half of them
+            self._estimates[move] = self._gain_of(move, frozenset())
+        singles.sort(key=self._promise)
         everything = frozenset(range(self._count))
         alone = {
             move: self.meter.decibels(
@@ -329,18 +339,24 @@ class _Search:
             ours, theirs = _union(steps), _union(rival)
             if self.meter.gain(
                 self.meter.errors(ours), self.meter.errors(theirs)
-            ).db > _TIE_DB and (len(theirs) <= len(ours) or self._real_on_held_out(ours, theirs)):
+            ).db > _TIE_DB and (len(theirs) <= len(ours) or self._is_better(ours, theirs)):
                 steps = rival
         return steps
 
-    def _real_on_held_out(self, ours: frozenset[int], theirs: frozenset[int]) -> bool:
-        before, after = (self.meter.errors(s, samples=self._held_out) for s in (ours, theirs))
-        return self.meter.gain(before, after, self._held_out).is_real
+    def _is_better(self, ours: frozenset[int], theirs: frozenset[int]) -> bool:
+        """Whether another set gains more than ours, beyond chance."""
+        held_out, on_all = (
+            self.meter.gain(
+                self.meter.errors(ours, samples=on), self.meter.errors(theirs, samples=on), on
+            )
+            for on in (self._held_out, self.meter.samples)
+        )
+        return held_out.exceeds(_HELD_OUT_ERRORS) and on_all.is_real
 
     def _best_screened(self) -> list[frozenset[int]]:
         """The best move so far, if it is better than chance."""
         best = sorted((m for m in self._estimates if len(m) <= self._most), key=self._promise)[:1]
-        return [m for m in best if self._gain_of(m, frozenset(), self._held_out).is_real]
+        return [m for m in best if self._is_real(m, frozenset())]
 
     def _steps(self, path: Sequence[frozenset[int]]) -> list[Step]:
         """The path in steps that each gain more than chance, where that can be."""
@@ -378,6 +394,13 @@ class _Search:
 
     def _operators(self, places: Iterable[int]) -> list[BoardOperator]:
         return [self._board.operators[place] for place in sorted(places)]
+
+
+def _worst_first(errors: Errors) -> list[int]:
+    """The samples by their share of the error, so that every second one makes an equal half."""
+    total = errors.sum(axis=0)
+    shares = (errors / np.where(total > 0, total, 1.0)).sum(axis=1)
+    return [int(sample) for sample in np.argsort(-shares, kind="stable")]
 
 
 def _union(path: Iterable[frozenset[int]]) -> frozenset[int]:

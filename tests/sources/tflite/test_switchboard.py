@@ -175,11 +175,13 @@ def test_weights_and_bias_follow_their_operator():
     exact = dict.fromkeys(constants_of(dense))
     assert len(exact) == 2
     fine = {models.operators[at].layer: None for at in (dense, dense + 1)}  # to see small effects
+    apart = []
     for sample in range(8):
         found = models.run(sample, [dense], fine)[0]
         closed = models.run(sample, (), fine | exact)[0]
         np.testing.assert_allclose(found, closed, atol=1e-6)  # two float kernels
-        assert np.abs(found - models.run(sample, (), fine)[0]).max() > 5e-6
+        apart.append(np.abs(found - models.run(sample, (), fine)[0]).max())
+    assert max(apart) > 1e-4
 
 
 def test_neighbours_touch_one_value(tmp_path):
