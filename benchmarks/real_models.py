@@ -386,14 +386,31 @@ def quantize_onnx(folder: Path, out: Path, nodes_to_exclude: Sequence[str] = ())
     )
 
 
-def recipe_without(tensors: Sequence[str]) -> list[dict[str, Any]]:
+def recipe_without(model: Path, tensors: Sequence[str]) -> list[dict[str, Any]]:
     """ai-edge-quantizer's static int8 recipe, the operators with these outputs in float."""
+    from ai_edge_litert.tools import flatbuffer_utils
     from ai_edge_quantizer import recipe
 
-    return list(recipe.static_wi8_ai8()) + [
-        {"regex": f"^{re.escape(name)};$", "operation": "*", "algorithm_key": "no_quantize"}
-        for name in tensors
+    (graph,) = flatbuffer_utils.read_model(str(model)).subgraphs
+    left = [
+        operator
+        for operator in graph.operators
+        if any(graph.tensors[place].name.decode() in tensors for place in operator.outputs)
     ]
+    # Inputs and outputs are operators of their own for the quantizer, all inputs together.
+    ends = [
+        end
+        for end, places in (("INPUT", graph.inputs), ("OUTPUT", graph.outputs))
+        if any({*operator.inputs, *operator.outputs} & set(places) for operator in left)
+    ]
+    return (
+        list(recipe.static_wi8_ai8())
+        + [
+            {"regex": f"^{re.escape(name)};$", "operation": "*", "algorithm_key": "no_quantize"}
+            for name in tensors
+        ]
+        + [{"regex": ".*", "operation": end, "algorithm_key": "no_quantize"} for end in ends]
+    )
 
 
 def quantize_tflite(folder: Path, out: Path, recipe: Sequence[Mapping[str, Any]]) -> None:
@@ -423,7 +440,7 @@ def requantize(folder: Path, out: Path, left: Sequence[str | Mapping[str, Any]] 
         quantize_onnx(folder, out, names)
     else:
         recipe = [entry for entry in left if not isinstance(entry, str)]
-        quantize_tflite(folder, out, recipe or recipe_without(names))
+        quantize_tflite(folder, out, recipe or recipe_without(folder / "float.tflite", names))
 
 
 def load(path: Path) -> Samples:
@@ -432,8 +449,15 @@ def load(path: Path) -> Samples:
         return dict(arrays)
 
 
-def run(model: Path, samples: Mapping[str, Array]) -> Outputs:
-    """The model's float outputs, sample by sample."""
+def run(model: Path, samples: Mapping[str, Array], *, optimized: bool = True) -> Outputs:
+    """The model's float outputs, sample by sample.
+
+    Args:
+        model: .onnx or .tflite.
+        samples: its inputs.
+        optimized: as the runtimes do by default. If not, ONNX Runtime computes the graph as it is
+            written, without integer kernels.
+    """
     found: dict[str, list[Array]] = {}
     if model.suffix == ".onnx":
         import onnxruntime
@@ -441,6 +465,8 @@ def run(model: Path, samples: Mapping[str, Array]) -> Outputs:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
+        if not optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         names = [o.name for o in session.get_outputs() if o.type == "tensor(float)"]
         for sample in each(samples):
