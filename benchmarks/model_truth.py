@@ -24,11 +24,12 @@ import json
 import logging
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,11 @@ class Study:
         return self.compared("inputs", found)
 
     def command(self, *arguments: object) -> tuple[int, str, str, float]:
-        """Exit status, standard output, standard error and seconds of a qdebug command."""
+        """Exit status, standard output, standard error and CPU seconds of a qdebug command."""
         start = [sys.executable, "-m", "qdebug"]
         files = [str(self.float), str(self.int8), "--inputs", str(self.folder / "inputs.npz")]
         verb, *rest = map(str, arguments)
-        started = time.monotonic()
+        started = cpu_seconds(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [*start, verb, *files, *rest],
             capture_output=True,
@@ -132,7 +133,14 @@ class Study:
             check=False,
             env=os.environ | {"COLUMNS": "200"},
         )
-        return done.returncode, done.stdout, done.stderr, time.monotonic() - started
+        seconds = cpu_seconds(resource.RUSAGE_CHILDREN) - started
+        return done.returncode, done.stdout, done.stderr, seconds
+
+
+def cpu_seconds(who: int = resource.RUSAGE_SELF) -> float:
+    """CPU time so far; other processes do not change it."""
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
 
 
 def places(study: Study, left: Sequence[Any]) -> list[int]:
@@ -169,18 +177,27 @@ def tried(study: Study, chosen: Sequence[int]) -> dict[str, Any]:
     return {"left": left, "measured": study.again(left)}
 
 
+def predicted(study: Study, left: Sequence[Any]) -> dict[str, Any]:
+    """What the switchboard predicts for these operators."""
+    chosen = places(study, left)
+    return {
+        "layers": [study.board.operators[place].layer for place in chosen],
+        "quality": study.predicted(chosen),
+    }
+
+
 def singles(study: Study) -> dict[str, Any]:
     """The predicted quality for each operator, and what a run of the board costs."""
     board = study.board
     board.run(0)  # builds what it keeps
     board.quantized_outputs(0)
-    started = time.monotonic()
+    started = cpu_seconds()
     for sample in range(board.num_samples):
         board.quantized_outputs(sample)
-    plain = time.monotonic() - started
-    started = time.monotonic()
+    plain = cpu_seconds() - started
+    started = cpu_seconds()
     found = [study.predicted([place]) for place in range(len(board.operators))]
-    each = (time.monotonic() - started) / max(len(found), 1)
+    each = (cpu_seconds() - started) / max(len(found), 1)
     return {"predicted": found, "quantized_seconds": plain, "board_seconds": each}
 
 
@@ -210,28 +227,21 @@ def study_model(study: Study, tops: Sequence[int], draws: int) -> None:
     alone = study.fact("singles", lambda: singles(study))["predicted"]
     order = np.argsort([-mean(quality) for quality in alone], kind="stable")
     nameable = [i for i, operator in enumerate(study.board.operators) if operator.nodes]
+    sets: dict[str, Callable[[], Any]] = {}
     for top in tops:
         best = [int(i) for i in order if i in nameable][:top]
-        sets: dict[str, Callable[[], Any]] = {
-            f"unmeasured-{top}": lambda top=top: suggested(study, top),
-            f"suggest-{top}": lambda top=top: suggested(study, top, "--measure"),
-            f"singles-{top}": lambda best=best: tried(study, best),
-        }
+        sets[f"unmeasured-{top}"] = partial(suggested, study, top)
+        sets[f"suggest-{top}"] = partial(suggested, study, top, "--measure")
+        sets[f"singles-{top}"] = partial(tried, study, best)
+    for top in tops:
         draw = np.random.default_rng(top)
         for number in range(draws):
             chosen = sorted(int(i) for i in draw.choice(nameable, top, replace=False))
-            sets[f"random-{top}-{number}"] = lambda chosen=chosen: tried(study, chosen)
-        for key, find in sets.items():
-            found = study.fact(key, find)
-            if "error" not in found:
-                chosen = places(study, found["left"])
-                study.fact(
-                    f"predicted {key}",
-                    lambda chosen=chosen: {
-                        "layers": [study.board.operators[place].layer for place in chosen],
-                        "quality": study.predicted(chosen),
-                    },
-                )
+            sets[f"random-{top}-{number}"] = partial(tried, study, chosen)
+    for key, find in sets.items():
+        found = study.fact(key, find)
+        if "error" not in found:
+            study.fact(f"predicted {key}", partial(predicted, study, found["left"]))
 
 
 def gains(facts: dict[str, Any], key: str) -> dict[str, float] | None:
