@@ -240,7 +240,7 @@ class Model:
     package: str
     path: str
     samples: Callable[[Path, int], Samples]
-    counts: tuple[int, int, int] = (24, 8, 16)
+    counts: tuple[int, int, int] = (24, 16, 24)
 
     @property
     def suffix(self) -> str:
