@@ -178,8 +178,8 @@ def test_weights_and_bias_follow_their_operator():
     for sample in range(8):
         found = models.run(sample, [dense], fine)[0]
         closed = models.run(sample, (), fine | exact)[0]
-        np.testing.assert_allclose(found, closed, atol=1e-6)  # two float kernels
-        assert np.abs(found - models.run(sample, (), fine)[0]).max() > 5e-6
+        effect = np.abs(found - models.run(sample, (), fine)[0]).max()
+        assert np.abs(found - closed).max() < effect / 10  # two float kernels
 
 
 def test_neighbours_touch_one_value(tmp_path):
