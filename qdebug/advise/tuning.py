@@ -20,8 +20,8 @@ from qdebug.run.board import BoardLayer, TunableBoard
 # in a row that may be tried in vain.
 _RANKED, _TRIED, _CHANGED, _PATIENCE = 24, 12, 6, 3
 
-# A board may compute changes in an arithmetic of its own. Gains are taken within it, and say nothing
-# if its outputs differ from the quantized model's by more.
+# A board may compute changes in an arithmetic of its own. Gains are taken within it, and say
+# nothing if its outputs differ from the quantized model's by more.
 _SAME_DB = 1.0
 
 # Of the ways to quantize a layer, those that are tried on more than few samples.
