@@ -18,6 +18,7 @@ from qdebug.arithmetic.affine import (
     quantize,
 )
 from qdebug.arithmetic.ranges import fitted
+from qdebug.errors import QdebugError
 from qdebug.run.board import TunableBoard
 from qdebug.sources.tflite.source import LitertModels
 from qdebug.sources.tflite.switchboard import board
@@ -112,6 +113,28 @@ def test_every_layer_can_be_changed(tmp_path, kind):
                 assert np.isfinite(ours).all()
         assert layer.operators
         assert max(layer.operators) < len(models.operators)
+
+
+def test_layers_of_lengths_that_the_model_leaves_open():
+    files = [str(DATA / f"anysize_{kind}.tflite") for kind in ("float", "int8")]
+    models = board(files, np.random.default_rng(2).normal(size=(3, 9, 7, 1)).astype(np.float32))
+    assert {layer.kind for layer in models.layers} == {"activation", "weight"}
+    for layer in models.layers:
+        same, exact = (models.run(2, (), {layer.name: way})[0] for way in (layer.params, None))
+        np.testing.assert_array_equal(same, models.run(2, (), {})[0])
+        assert np.isfinite(exact).all()
+    exact = dict.fromkeys(layer.name for layer in models.layers)
+    assert gain(models, exact) > 10
+
+
+def test_where_no_graph_runs_nothing_can_be_changed(monkeypatch):
+    def refuse(*_):
+        raise QdebugError("no")
+
+    models = digits(samples=4)
+    monkeypatch.setattr(models, "_new_dials", refuse)
+    assert models.layers == ()
+    assert search(models, Limits(top=1)).changes == []
 
 
 # --- what is computed ---
