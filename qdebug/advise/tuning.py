@@ -20,6 +20,10 @@ from qdebug.run.board import BoardLayer, TunableBoard
 # in a row that may be tried in vain.
 _RANKED, _TRIED, _CHANGED, _PATIENCE = 24, 12, 6, 3
 
+# A board may compute changes in an arithmetic of its own. Gains are taken within it, and say
+# nothing if its outputs differ from the quantized model's by more.
+_SAME_DB = 1.0
+
 # Of the ways to quantize a layer, those that are tried on more than few samples.
 _FINALISTS = 2
 
@@ -89,8 +93,12 @@ def tuned(
     layers = [layer for layer in board.layers if layer.operators & set(places)][:_RANKED]
     floats = _floats(board, layers)
     layers = [layer for layer in layers if layer.name in floats]
+    if not layers:
+        return
     made: dict[str, QuantParams | None] = {}
     before = now = meter.errors((), made)  # in the arithmetic of changes
+    if abs(meter.gain(meter.errors(), before).db) > _SAME_DB:
+        return
     held = list(held_out)
 
     def gain(layer: BoardLayer, params: QuantParams | None, samples: Sequence[int]) -> Gain:

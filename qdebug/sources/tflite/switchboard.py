@@ -1,6 +1,7 @@
 """The switchboard of a pair of TFLite models: the float model with a switch at each operator."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class TfliteBoard:
     """A `TunableBoard` of two TFLite models. It holds all samples in memory, and is for one thread.
 
     Attributes:
-        operators, neighbours, fixed, outputs, layers: as `TunableBoard` says.
+        operators, neighbours, fixed, outputs: as `Board` says.
         notes: what the user should know about how the models are run, one line each.
     """
 
@@ -109,9 +110,15 @@ class TfliteBoard:
         self._dialled: dict[frozenset[int], DialMachine] = {}
         self._followers = followers(twins.quantized_graph)
         self._made_from = values_of(self._gates, self._floats.graph)
-        self.layers: Sequence[BoardLayer] = tunable_layers(
-            twins, self._gates, self._floats.graph, self._followers
-        )
+
+    @cached_property
+    def layers(self) -> Sequence[BoardLayer]:
+        """The layers that can be changed; none if the runtime does not run a graph for that."""
+        try:
+            self._dials(frozenset())
+        except QdebugError:
+            return ()
+        return tunable_layers(self._twins, self._gates, self._floats.graph, self._followers)
 
     @property
     def num_samples(self) -> int:
@@ -301,19 +308,25 @@ class TfliteBoard:
         if left not in self._dialled:
             if len(self._dialled) >= _KEPT:
                 del self._dialled[next(iter(self._dialled))]
-            self._dialled[left] = DialMachine(
-                self._twins.floats,
-                self._floats.graph,
-                self._gates,
-                self._weights,
-                self._ends,
-                self._float_inputs(0),
-                self._floats.constants,
-                left,
-                self._weights.layers.keys(),
-                self._runs_on,
-            )
+            try:
+                self._dialled[left] = self._new_dials(left, self._runs_on)
+            except QdebugError:
+                self._dialled[left] = self._new_dials(left, "builtin")
         return self._dialled[left]
+
+    def _new_dials(self, left: frozenset[int], kernels: Kernels) -> DialMachine:
+        return DialMachine(
+            self._twins.floats,
+            self._floats.graph,
+            self._gates,
+            self._weights,
+            self._ends,
+            self._float_inputs(0),
+            self._floats.constants,
+            left,
+            self._weights.layers.keys(),
+            kernels,
+        )
 
     def _checked(self, changes: Changes) -> Changes:
         """The changes, and with each those of the layers that share its parameters.

@@ -175,13 +175,11 @@ def test_weights_and_bias_follow_their_operator():
     exact = dict.fromkeys(constants_of(dense))
     assert len(exact) == 2
     fine = {models.operators[at].layer: None for at in (dense, dense + 1)}  # to see small effects
-    apart = []
     for sample in range(8):
         found = models.run(sample, [dense], fine)[0]
         closed = models.run(sample, (), fine | exact)[0]
-        np.testing.assert_allclose(found, closed, atol=1e-6)  # two float kernels
-        apart.append(np.abs(found - models.run(sample, (), fine)[0]).max())
-    assert max(apart) > 1e-4
+        effect = np.abs(found - models.run(sample, (), fine)[0]).max()
+        assert np.abs(found - closed).max() < effect / 10  # two float kernels
 
 
 def test_neighbours_touch_one_value(tmp_path):
