@@ -99,7 +99,18 @@ class Converter:
             if operator not in left:
                 tensors = (self._name(t) for t in self._marks(operator, marked.__contains__))
                 marked.update(t for t in tensors if t in self._quantized)
-        return marked
+        return marked | {t for operator in left for t in self._at_load(operator, marked)}
+
+    def _at_load(self, operator: Operator, marked: Collection[str]) -> Iterator[str]:
+        """The constants of an operator in float that onnxruntime quantizes when it loads a model.
+
+        Its default optimizations (weight_bias_quantization.cc) quantize the weights and the bias of
+        a Conv, ConvTranspose or Gemm in float whose input and output are quantized tensors.
+        """
+        if operator.op in _WEIGHTED and operator.outputs:
+            ends = operator.inputs[0], operator.outputs[0]
+            if all(self._name(tensor) in marked for tensor in ends):
+                yield from (t for t in operator.inputs[1:] if t in self._quantized)
 
     def _name(self, tensor: str) -> str:
         return self._merged.get(tensor, tensor)

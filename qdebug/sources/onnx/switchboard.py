@@ -189,6 +189,8 @@ class OnnxBoard:
     ) -> Outputs:
         """The outputs with the operators `left` in float, by ONNX Runtime's own rule.
 
+        Weights that it quantizes again when it loads such a model stay quantized.
+
         Args:
             sample: which sample to run on.
             left: places in `operators`.
@@ -292,10 +294,10 @@ class OnnxBoard:
             self._on[left] = frozenset(
                 switch
                 for switch in self._switches
-                if (
-                    switch.origin in marked
-                    if switch in self._by_rule
-                    else not switch.touching or not switch.touching <= operators
+                if switch.origin in marked
+                or (
+                    switch not in self._by_rule
+                    and (not switch.touching or not switch.touching <= operators)
                 )
             )
         return self._on[left]

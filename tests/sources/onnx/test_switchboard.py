@@ -1,6 +1,7 @@
 """The switchboard of ONNX models: both models, and all between, as the converter makes them."""
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from qdebug.arithmetic.affine import QuantParams
@@ -212,9 +213,14 @@ def test_outputs_are_those_of_quantizing_again(board_of, models, tmp_path, form,
         **options,
     )
     again = session(onnx.load(tmp_path / "again.onnx"))
+    # Weights that onnxruntime quantizes when it loads the model get scales of their own.
+    at_load = board.quantized(left) - quantized_in(tmp_path / "again.onnx")
+    steps = 3 / 255 if at_load else 1e-6
+    if at_load:
+        again = ort.InferenceSession(str(tmp_path / "again.onnx"))
     for sample, x in enumerate(np.load(models / "x.npy")):
         (expected,) = again.run(None, {"x": x[None]})
-        np.testing.assert_allclose(board.run(sample, left)[0], expected, atol=1e-6)
+        np.testing.assert_allclose(board.run(sample, left)[0], expected, rtol=0, atol=steps)
 
 
 def test_only_the_kinds_that_were_quantized_hold_tensors(wide):
