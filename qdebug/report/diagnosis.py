@@ -460,10 +460,10 @@ def _coarse_scale(s: Subject) -> Diagnosis | None:
         assert m.small is not None
         exact = m.sqnr_db is not None and m.sqnr_db > _DB_OF_A_BIT * s.bits + _DB_OF_A_STEP
         advice = "use 16 bits or a scale per channel, or leave the operators around it in float"
-        if exact:
+        if exact and m.float_min == -peak:
             advice = (
-                f"clip the large values that carry no information, such as a mask's {_g(peak)}, in "
-                "the float model, or leave the operators around it in float"
+                "clip the large values that carry no information, such as a mask's "
+                f"{_g(m.float_min)}, in the float model, or leave the operators around it in float"
             )
         return Diagnosis(
             "bad" if exact or m.lost >= _GONE else "warn",
