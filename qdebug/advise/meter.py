@@ -26,6 +26,9 @@ LEAST_GAIN_DB = 0.05
 # A gain within this number of standard errors of zero may be chance.
 CHANCE = 2.0
 
+# One beyond chance on all samples must exceed this number of them on those that did not choose it.
+_HELD_OUT_ERRORS = 1.0
+
 # Called with (done, total), in runs of the model.
 Advance = Callable[[int, int], None]
 
@@ -191,6 +194,18 @@ class Meter:
         )
         of_mean = float(single.std(ddof=1)) / math.sqrt(count)
         return Gain(db, stderr, float(single.mean()) / of_mean if of_mean else 0.0)
+
+    def is_real(self, before: Errors, after: Errors, held_out: Sequence[int]) -> bool:
+        """Whether `after` gains more than chance on all samples, and some on those held out.
+
+        Args:
+            before: of all samples.
+            after: of all samples.
+            held_out: samples that did not take part in choosing what `after` was measured with.
+        """
+        held = list(held_out)
+        there = self.gain(before[held], after[held], held_out)
+        return there.exceeds(_HELD_OUT_ERRORS) and self.gain(before, after).is_real
 
     def _decibels(self, errors: NDArray[np.float64], signal: NDArray[np.float64]) -> float:
         judged = self._judged if self._judged.any() else signal > 0

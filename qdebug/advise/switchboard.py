@@ -17,10 +17,8 @@ from qdebug.run.board import Board, BoardOperator, TunableBoard
 _FEW, _LEAST_FEW = 4, 2
 _SCREENING_RUNS = 1200
 
-# With fewer samples than this, none are held out. A gain that is beyond chance on all samples must
-# exceed this number of its standard errors on those that did not choose it.
+# With fewer samples than this, none are held out.
 _SPLIT_FROM = 8
-_HELD_OUT_ERRORS = 1.0
 
 # In each step, moves that are tried again on few samples: the most promising, and those that touch
 # what was just left in float, because they gain most by it. Then the best are tried on more.
@@ -299,8 +297,8 @@ class _Search:
 
     def _is_real(self, new: frozenset[int], left: frozenset[int]) -> bool:
         """Whether a gain is more than chance on all samples, and appears on those held out, too."""
-        held_out = self._gain_of(new, left, self._held_out)
-        return held_out.exceeds(_HELD_OUT_ERRORS) and self._gain_of(new, left).is_real
+        before, after = self.meter.errors(left), self.meter.errors(left | new)
+        return self.meter.is_real(before, after, self._held_out)
 
     def _promise(self, move: frozenset[int]) -> float:
         """A key that sorts the most promising move first."""
@@ -337,21 +335,12 @@ class _Search:
         """The set that gains most; a larger one only if that is more than chance."""
         for rival in rivals:
             ours, theirs = _union(steps), _union(rival)
-            if self.meter.gain(
-                self.meter.errors(ours), self.meter.errors(theirs)
-            ).db > _TIE_DB and (len(theirs) <= len(ours) or self._is_better(ours, theirs)):
+            before, after = self.meter.errors(ours), self.meter.errors(theirs)
+            if self.meter.gain(before, after).db > _TIE_DB and (
+                len(theirs) <= len(ours) or self.meter.is_real(before, after, self._held_out)
+            ):
                 steps = rival
         return steps
-
-    def _is_better(self, ours: frozenset[int], theirs: frozenset[int]) -> bool:
-        """Whether another set gains more than ours, beyond chance."""
-        held_out, on_all = (
-            self.meter.gain(
-                self.meter.errors(ours, samples=on), self.meter.errors(theirs, samples=on), on
-            )
-            for on in (self._held_out, self.meter.samples)
-        )
-        return held_out.exceeds(_HELD_OUT_ERRORS) and on_all.is_real
 
     def _best_screened(self) -> list[frozenset[int]]:
         """The best move so far, if it is better than chance."""

@@ -99,7 +99,6 @@ def tuned(
     before = now = meter.errors((), made)  # in the arithmetic of changes
     if abs(meter.gain(meter.errors(), before).db) > _SAME_DB:
         return
-    held = list(held_out)
 
     def gain(layer: BoardLayer, params: QuantParams | None, samples: Sequence[int]) -> Gain:
         """On top of the changes made."""
@@ -132,7 +131,7 @@ def tuned(
             continue
         _, what, params = max(tried, key=lambda way: way[0].db)
         after = meter.errors((), made | {worst.name: params})
-        if meter.gain(now[held], after[held], held_out).is_real:
+        if meter.is_real(now, after, held_out):
             step, total = meter.gain(now, after), meter.gain(before, after)
             made[worst.name], now = params, after
             layers.remove(worst)

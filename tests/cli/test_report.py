@@ -233,7 +233,7 @@ def test_output_goes_to_a_file_whole_or_not_at_all(
     for name, start in [
         ("r.json", "{"),
         ("r.csv", "layer,"),
-        ("r.md", "| layer"),
+        ("r.md", "| output"),
         ("r.txt", f"{DIGITS}: 20"),
     ]:
         result = qdebug("report", DIGITS, "-o", tmp_path / name)

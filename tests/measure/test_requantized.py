@@ -1,24 +1,24 @@
-"""The SQNR of a model's outputs."""
+"""The outputs of a model that was quantized again."""
 
 import math
 
 import numpy as np
 import pytest
 
-from qdebug.measure.requantized import OutputErrors
+from qdebug.measure.requantized import outputs_of
 
 
 def test_sums_run_over_samples() -> None:
     rng = np.random.default_rng(0)
     x, e = rng.normal(size=(3, 5)), rng.normal(size=(3, 5)) / 10
-    errors = OutputErrors(["y"])
-    for floats, wrong in zip(x, e, strict=True):
-        errors.add([floats], [floats + wrong])
-    expected = 10 * math.log10(np.sum(x**2) / np.sum(e**2))
-    assert errors.sqnr_db() == {"y": pytest.approx(expected)}
+    (found,) = outputs_of(["y"], (([a], [a + b]) for a, b in zip(x, e, strict=True)))
+    assert found.sqnr_db == pytest.approx(10 * math.log10(np.sum(x**2) / np.sum(e**2)))
+    assert (found.name, found.num_samples) == ("y", 3)
 
 
 def test_where_there_is_no_number() -> None:
-    errors = OutputErrors(["exact", "silent", "broken"])
-    errors.add([[1, 2], [0.0], [1.0]], [[1, 2], [1.0], [math.nan]])
-    assert errors.sqnr_db() == {"exact": math.inf, "silent": None, "broken": None}
+    floats, found = [[1.0, 2.0], [0.0], [1.0]], [[1.0, 2.0], [1.0], [math.nan]]
+    exact, silent, broken = outputs_of(["exact", "silent", "broken"], [(floats, found)])
+    assert (exact.sqnr_db, exact.rmse) == (None, 0)
+    assert (silent.sqnr_db, silent.rmse) == (None, 1)
+    assert (broken.sqnr_db, broken.non_finite) == (None, 1)
