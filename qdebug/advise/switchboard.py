@@ -244,7 +244,7 @@ class _Search:
         sure: frozenset[int] = frozenset()  # whose gain is more than chance
         left, last = sure, sure
         tries = 0
-        while len(left) < self._most and tries < _PATIENCE and not self._is_enough(left):
+        while len(left) < self._most and tries < _PATIENCE and not self._is_enough(sure):
             found = self._next(left, last)
             if found is None:
                 return
@@ -260,7 +260,7 @@ class _Search:
         """The last step without operators that the limit does not need."""
         for place in sorted(last):
             fewer = last - {place}
-            if fewer and self._is_enough(before | fewer):
+            if fewer and self._is_enough(before | fewer) and self._is_real(fewer, before):
                 last = fewer
         return last
 
