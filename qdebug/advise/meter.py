@@ -48,8 +48,7 @@ class Gain:
     Attributes:
         db: the change; positive is better.
         stderr_db: its standard error over the samples; None for a single sample.
-        consistency: the mean of the gains on single samples, in standard errors of that mean. It
-            tells where few samples hold most of the error, and `stderr_db` is large.
+        consistency: the mean of the gains on single samples, in standard errors of that mean.
     """
 
     db: float
@@ -62,10 +61,17 @@ class Gain:
         return self.exceeds(CHANCE)
 
     def exceeds(self, errors: float) -> bool:
-        """Whether it matters, and is more than so many standard errors above zero."""
+        """Whether it matters, and is more than so many standard errors above zero.
+
+        Either on single samples, or on all together. The latter does not suffice: a few samples may
+        hold most of the error, and then it says how these few change. Single samples must gain at
+        least half as many standard errors.
+        """
         if self.db <= LEAST_GAIN_DB:
             return False
-        return self.db > errors * (self.stderr_db or 0.0) or self.consistency > errors
+        if self.stderr_db is None or self.consistency > errors:
+            return True
+        return self.db > errors * self.stderr_db and self.consistency > errors / 2
 
 
 class Meter:
@@ -193,7 +199,8 @@ class Meter:
             ]
         )
         of_mean = float(single.std(ddof=1)) / math.sqrt(count)
-        return Gain(db, stderr, float(single.mean()) / of_mean if of_mean else 0.0)
+        mean = float(single.mean())
+        return Gain(db, stderr, mean / of_mean if of_mean else math.copysign(math.inf, mean))
 
     def is_real(self, before: Errors, after: Errors, held_out: Sequence[int]) -> bool:
         """Whether `after` gains more than chance on all samples, and some on those held out.

@@ -103,8 +103,9 @@ def test_one_sample_has_no_standard_error():
 @pytest.mark.parametrize(
     ("gain", "real"),
     [
-        (Gain(1.0, 0.4), True),
-        (Gain(1.0, 0.6), False),  # within two standard errors
+        (Gain(1.0, 0.4, 1.1), True),
+        (Gain(1.0, 0.4, 0.9), False),  # a few samples that hold most of the error
+        (Gain(1.0, 0.6, 1.9), False),  # within two standard errors
         (Gain(0.04, 0.001), False),  # too small to matter
         (Gain(-1.0, 0.1), False),
         (Gain(1.0, None), True),
