@@ -1,4 +1,4 @@
-"""Slices: how well each slice of a tensor along one axis is quantized, beside the whole."""
+"""Slices: how well each slice of a tensor along one axis is quantized."""
 
 from dataclasses import dataclass
 
@@ -14,18 +14,18 @@ LOW_SLICE_DB = 10.0
 
 @dataclass(frozen=True)
 class SliceMetrics:
-    """The slices of a tensor along one axis; those without a signal do not count."""
+    """The slices of a tensor along one axis, without those that are all zero."""
 
     axis: int
     """The axis, from 0."""
     num_slices: int
-    """Slices that hold a float that is not zero."""
+    """Slices that hold any float that is not zero."""
     num_low: int
-    """Of these, slices whose SQNR is below 10 dB."""
+    """Those of them with an SQNR below 10 dB."""
     least_sqnr_db: float | None
-    """The least SQNR of a slice, in dB; None if all are exact."""
+    """The lowest SQNR of any slice, in dB; None if all are exact."""
     least_slice: int | None
-    """The slice that has it: its index along the axis."""
+    """The index of that slice along the axis."""
 
 
 class SliceSums:
