@@ -119,9 +119,6 @@ def figures(
         out["lost"] = (q == z)[signal].mean()
         small = signal & (np.abs(q - z) <= 4)
         out["small"] = small.sum() / signal.sum()
-        if (e[small] ** 2).sum() > 0:
-            ratio = (x[small] ** 2).sum() / (e[small] ** 2).sum()
-            out["small_sqnr_db"] = 10 * math.log10(ratio)
     if (x**2).sum() > 0 and (d**2).sum() > 0:
         out["cosine_similarity"] = (x * d).sum() / math.sqrt((x**2).sum() * (d**2).sum())
     if x.min() < x.max() and q.min() < q.max():

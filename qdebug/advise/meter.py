@@ -1,4 +1,4 @@
-"""Meter: how well a board's outputs agree with the float model's, in dB. Searches nothing.
+"""Meter: how well a board's outputs agree with the float model's, in dB. Does no search.
 
 The figure is the signal-to-quantization-noise ratio of the outputs: 10 log10(sum x^2 / sum e^2)
 over all samples; the mean in dB if a model has several outputs.
@@ -17,7 +17,7 @@ from qdebug.errors import QdebugError
 from qdebug.names import printable
 from qdebug.run.board import Board, Outputs
 
-# An output beyond these is exact, or lost: what is left of it is float rounding, or NaN.
+# Beyond these an output is exact (only float rounding is left) or lost (NaN).
 MOST_DB, LEAST_DB = 120.0, -100.0
 
 # Gains smaller than this, in dB, are not worth an operator.
@@ -26,7 +26,7 @@ LEAST_GAIN_DB = 0.05
 # A gain within this number of standard errors of zero may be chance.
 CHANCE = 2.0
 
-# One beyond chance on all samples must exceed this number of them on those that did not choose it.
+# A gain beyond chance on all samples must also exceed this many on the samples held out.
 _HELD_OUT_ERRORS = 1.0
 
 # Called with (done, total), in runs of the model.
@@ -57,7 +57,7 @@ class Gain:
 
     @property
     def is_real(self) -> bool:
-        """Whether it is more than chance would give, and large enough to matter."""
+        """Whether it exceeds chance and is large enough to matter."""
         return self.exceeds(CHANCE)
 
     def exceeds(self, errors: float) -> bool:
@@ -107,19 +107,19 @@ class Meter:
                 if not np.isfinite(x).all():
                     raise QdebugError(
                         f"output '{printable(name)}': found NaN or Inf in the float model's own "
-                        f"run of sample {sample}, expected finite values to compare with"
+                        f"run of sample {sample}, expected finite values"
                     )
         self._signal = np.array([[_power(x) for x in xs] for xs in self._floats])
         if not self._signal.any():
             raise QdebugError("found only zeros in the float model's outputs, expected a signal")
         self._known: dict[frozenset[int], dict[int, NDArray[np.float64]]] = {}
-        # Outputs that are exact whatever is quantized say nothing about it.
+        # Outputs that quantization leaves exact say nothing about it.
         self._judged = self._signal.any(axis=0)
         own = self.errors()
         self._judged = self._judged & own.any(axis=0)
 
     def limit(self, seconds: float | None) -> None:
-        """Let `errors` raise `OutOfTimeError` after so many seconds from now; None: never."""
+        """Let `errors` raise `OutOfTimeError` this many seconds from now; None: never."""
         self._deadline = math.inf if seconds is None else time.monotonic() + seconds
 
     @property
@@ -135,7 +135,7 @@ class Meter:
     ) -> Errors:
         """The outputs' squared errors with operators left in float; each set is run once.
 
-        With `changes`, also empty ones, the board runs as it does for changes.
+        With `changes`, even an empty mapping, the board uses its arithmetic for changes.
 
         Raises:
             OutOfTimeError: the time limit is reached.
@@ -175,7 +175,7 @@ class Meter:
     def gain(self, before: Errors, after: Errors, samples: Sequence[int] | None = None) -> Gain:
         """What `after` gains over `before`; the samples are paired.
 
-        The standard error is the jackknife's: the spread of the gains with one sample left out.
+        The standard error is the jackknife estimate: each gain leaves out one sample.
         """
         signal = self._signal if samples is None else self._signal[list(samples)]
         count = len(signal)
@@ -206,9 +206,9 @@ class Meter:
         """Whether `after` gains more than chance on all samples, and some on those held out.
 
         Args:
-            before: of all samples.
-            after: of all samples.
-            held_out: samples that did not take part in choosing what `after` was measured with.
+            before: errors on all samples.
+            after: errors on all samples.
+            held_out: samples that were not used to choose what `after` measures.
         """
         held = list(held_out)
         there = self.gain(before[held], after[held], held_out)

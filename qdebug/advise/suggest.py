@@ -31,10 +31,11 @@ _LACKS_WEIGHTS = 0.01
 # If leaving an operator in float removes less than this share of its error, it only rounds.
 _ONLY_ROUNDS = 0.001
 
-# Error power that a layer inherits may exceed what its feeders bring, because an operator amplifies
-# it. On five real models (883 layers: OCR, YOLOv8, a BERT-like encoder, magika, the sample) it does
-# so by less than 3.2 dB in a sum and 22 dB in any other operator; then by 105 dB and more, where
-# the figures of the feeders do not show the error that matters (a softmax behind a mask).
+# The error power that a layer inherits may exceed what its feeders contribute, because an operator
+# amplifies it. In five real models (883 layers: OCR, YOLOv8, a BERT-like encoder, magika, the
+# sample) it does so by less than 3.2 dB in a sum and 22 dB in any other operator. The next values
+# are 105 dB and more, where the feeders' figures do not show the error that matters (a softmax
+# after a mask).
 _AMPLIFIED_DB = 30.0
 
 # Relative rounding error allowed in a sum of floats.
@@ -54,8 +55,8 @@ class Suggestion:
         layer: the report's name for its output tensor; for its weight, if only that is known.
         nodes: the float model's names for the operator; empty if the report has none.
         op: its kind, if known.
-        share: the share of the model's error that is made here, or by rounding what only this
-            operator has quantized.
+        share: the share of the model's error that is made here, or by rounding tensors that are
+            quantized for this operator alone.
         removes: the part of `share` that disappears if only this operator is left in float.
         reason: a line of figures, or the diagnosis.
     """
@@ -74,7 +75,7 @@ class Suggestions:
 
     Attributes:
         basis: the figures that the shares are computed from.
-        candidates: those operators, the one that removes most first.
+        candidates: these operators; the one that removes most comes first.
         untold: names of layers that lack the figures for this basis.
         untraced: the share of the model's error that no layer's figures account for.
     """
@@ -92,8 +93,8 @@ class _Power:
     Attributes:
         own: of all error made at its operator.
         kept: the part of `own` that stays if the operator is left in float: its output's rounding.
-        inherited: of the error that its operator's inputs bring.
-        brought: the part of `inherited_rmse_scale`^2 that `inherited` is; weights made the rest.
+        inherited: of the error in its operator's inputs.
+        brought: `inherited` as a part of `inherited_rmse_scale`^2; weights made the rest.
     """
 
     own: float
@@ -123,8 +124,8 @@ def suggestions(report: Report) -> Suggestions:
     """The operators of a report that are worth leaving in float, the most effective first.
 
     The share of an operator is the part of the model's error that it adds. There are three bases.
-    "model" is used if half of the activations have figures for it, else the one that most have
-    figures for.
+    The basis is "model" if half of the activations have figures for it, else the one that most
+    have figures for.
 
     "model" needs a run of the float model (`inherited_rmse_scale`). On the way to the output each
     layer passes on the error that it inherits and adds its own; the two are independent, so powers
@@ -135,9 +136,9 @@ def suggestions(report: Report) -> Suggestions:
     is unknown. A layer without figures passes on everything that it gets. `graph_of` says what
     feeds a layer and how much each feeder contributes.
 
-    A feeder gets at most what it contributes, amplified by `_AMPLIFIED_DB`: a layer that inherits
-    nothing and adds next to nothing is not charged with an error that is larger by orders of
-    magnitude. What no feeder accounts for is `untraced`.
+    A feeder gets at most what it contributes, amplified by `_AMPLIFIED_DB`. So a layer that
+    inherits nothing and adds next to nothing is not charged with an error that is orders of
+    magnitude larger. What no feeder accounts for is `untraced`.
 
     "local" works without such a run: each layer's noise-to-signal ratio, 10^(-sqnr_db / 10), as a
     share of their sum. Through a chain these ratios add up to that of the output.
@@ -149,9 +150,8 @@ def suggestions(report: Report) -> Suggestions:
     (`quantizer_rmse_scale`), because the next operator quantizes that tensor again. After the last
     layer of the basis "model" there is no next operator, so its whole share disappears.
 
-    ONNX Runtime keeps a tensor quantized while any node that it quantizes makes or reads it. If an
-    operator is the only one that does, all of the tensor's error counts as that operator's and
-    disappears with it (`read_alone`).
+    ONNX Runtime keeps a tensor quantized while any quantized node makes or reads it. If only one
+    does, all of the tensor's error counts as that operator's and disappears with it (`read_alone`).
 
     The weights' error is part of their operator's own, unless the reference itself was computed
     with the quantized weights (ONNX's QDQ form). Then it is part of the inherited error, which is
@@ -229,7 +229,7 @@ def _operators(report: Report) -> list[_Operator]:
 
 
 def _can_be_left(operator: _Operator, quantized: set[int]) -> bool:
-    """Whether the layer is made by an operator that is quantized, and is no mere conversion."""
+    """Whether a quantized operator, not a mere conversion, makes the layer."""
     layer = operator.layer
     if layer.op is None:
         return layer.kind is None  # a plain pair file has no `op`
@@ -239,7 +239,7 @@ def _can_be_left(operator: _Operator, quantized: set[int]) -> bool:
 def _freed(
     operators: Sequence[_Operator], shares: Sequence[float], alone: Mapping[int, int]
 ) -> dict[int, float]:
-    """The error of the tensors that are quantized for one operator only, by its place."""
+    """Operator's place -> the error of the tensors that are quantized for it alone."""
     freed: dict[int, float] = {}
     for operator, share in zip(operators, shares, strict=True):
         if operator.made is not None and operator.place in alone:
@@ -251,8 +251,8 @@ def _freed(
 def _best_basis(operators: Sequence[_Operator], graph: Graph) -> tuple[Basis, list[_Power | None]]:
     """The basis that most operators have figures for, and their powers.
 
-    Operators of which only weights are known have no run of the float model to know, so they count
-    only where there is nothing else. "model" tells so much more that half of the operators do.
+    Operators of which only weights are known cannot have a run of the float model, so they count
+    only if there is nothing else. "model" says so much more that half of the operators are enough.
     """
     found: dict[Basis, list[_Power | None]] = {
         "model": _through_the_graph(operators, graph),
@@ -379,7 +379,7 @@ def _handed_on(
 
 
 def _at_outputs(outputs: Sequence[int], graph: Graph) -> dict[int, float]:
-    """The share of the error that is at each output."""
+    """Output -> its share of the error."""
     noises = [graph.noise[place] for place in outputs]
     known = [noise for noise in noises if noise is not None]
     total = math.fsum(known)
@@ -389,7 +389,7 @@ def _at_outputs(outputs: Sequence[int], graph: Graph) -> dict[int, float]:
 
 
 def _explained(growth: float | None, power: _Power | None) -> float:
-    """The share of what a layer inherits that its feeders can have brought."""
+    """The share of a layer's inherited error that its feeders can account for."""
     brought = 1.0 if power is None else power.brought
     if growth is None or not brought:
         return 1.0
@@ -397,7 +397,7 @@ def _explained(growth: float | None, power: _Power | None) -> float:
 
 
 def _untraced(shares: Sequence[float]) -> float:
-    """What is left of the whole error; a difference within rounding is none."""
+    """What is left of the whole error; 0 if it is within rounding."""
     left = 1 - math.fsum(shares)
     return left if left > len(shares) * _ROUNDING else 0.0
 

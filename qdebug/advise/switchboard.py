@@ -1,4 +1,4 @@
-"""Switchboard: search for the operators to leave in float by running a model with them in float.
+"""Switchboard: finds the operators to leave in float by running the model with them in float.
 
 Works on any `Board`; knows no format. docs/selective.md has measurements on real models.
 """
@@ -13,27 +13,27 @@ from qdebug.advise.tuning import Change, collected, tuned
 from qdebug.report.report import Measured
 from qdebug.run.board import Board, BoardOperator, TunableBoard
 
-# Samples that all moves are tried on first: fewer for large models, to keep to so many runs.
+# Samples that all moves are tried on first: fewer for large models, to limit the runs.
 _FEW, _LEAST_FEW = 4, 2
 _SCREENING_RUNS = 1200
 
 # With fewer samples than this, none are held out.
 _SPLIT_FROM = 8
 
-# In each step, moves that are tried again on few samples: the most promising, and those that touch
-# what was just left in float, because they gain most by it. Then the best are tried on more.
+# In each step, moves that are tried again on few samples: the most promising, and those next to
+# what was just left in float, because they gain most from it. The best are tried on more samples.
 _LOOKS, _NEAR_LOOKS, _FINALISTS = 12, 12, 3
 
 # Moves that may be taken without a gain beyond chance, before the search gives up.
 _PATIENCE = 8
 
-# The layers of so many moves are tuned, beside those of the steps.
+# Moves whose layers are tuned, besides those of the steps.
 _TUNED_MOVES = 5
 
-# Operators in one move, as a share of all. Larger moves are hardly selective.
+# The largest share of all operators in one move. Larger moves are hardly selective.
 _LARGEST_SHARE = 0.5
 
-# A set found otherwise must be better by this to replace the one found step by step.
+# A rival set must be better by this to replace the set found step by step.
 _TIE_DB = 0.01
 
 
@@ -67,18 +67,18 @@ class Found:
     Attributes:
         outputs: the names of the outputs.
         own_db: SQNR of the quantized model's own outputs.
-        all_on_db: the same with every switch on quantized; it should be equal.
-        all_off_db: with every switch on float.
+        all_on_db: SQNR with every switch on quantized; should equal `own_db`.
+        all_off_db: SQNR with every switch on float.
         steps: the operators to leave in float, in the order found.
         best_single: the operator that gains most by itself; None if nothing was measured.
-        larger: operators that would gain more together, but are more than the limit allows.
-        fixed: name and reason of what has no switch.
+        larger: operators that gain more together than `steps`, but exceed the limit.
+        fixed: tensors without a switch: name and reason.
         changes: other ways to quantize layers, instead of leaving operators in float.
-        num_operators: how many could be left in float.
-        num_samples: on how many samples the gains were measured.
-        runs: of the model.
+        num_operators: how many operators can be left in float.
+        num_samples: how many samples the gains were measured on.
+        runs: how often the model was run.
         timed_out: whether the time limit ended the search.
-        enough: whether the search ended because the target or the budget is reached.
+        enough: whether the search ended because the target or the budget was reached.
     """
 
     outputs: Sequence[str]
@@ -107,9 +107,9 @@ class Limits:
     """When to stop.
 
     Attributes:
-        top: at most so many operators.
-        budget: as soon as this share of the outputs' error power is gone.
-        target_db: as soon as the outputs' SQNR is at least this.
+        top: stop at this many operators.
+        budget: stop when this share of the outputs' error power is gone.
+        target_db: stop when the outputs' SQNR is at least this.
     """
 
     top: int | None = None
@@ -118,7 +118,7 @@ class Limits:
 
 
 def alone(meter: Meter, place: int) -> Measured:
-    """What one operator gains in float, and costs alone: two runs of the board for each sample.
+    """What one operator gains in float, and costs alone: two runs of the board per sample.
 
     Raises:
         OutOfTimeError: the meter's time limit is reached.
@@ -136,21 +136,21 @@ def search(
     time_limit: float | None = None,
     advance: Advance | None = None,
 ) -> Found:
-    """The operators whose leaving in float gains most, by trying.
+    """The operators that gain most in float, found by trying.
 
-    Moves are single operators, all operators around one tensor, and all operators of one scope of
-    names. In each step the move is taken that gains most for each operator, all measured with what
-    is already in float. At the end, the operators that gain most by themselves, and those that
-    cost most when quantized alone, are tried as sets of the same size; the best set is returned.
+    Moves are single operators, all operators around one tensor, and all operators of one name
+    scope. Each step takes the move that gains most per operator, on top of the steps before. At the
+    end, two other sets of the same size are tried: the operators that gain most by themselves, and
+    those that cost most when quantized alone. The best set is returned.
 
-    The best of many noisy gains is partly luck. Therefore moves are chosen on half of the samples,
+    The best of many noisy gains is partly luck. Moves are therefore chosen on half of the samples,
     and count only if they gain more than chance on all, and some on the other half. Moves that do
     so only together become one step.
 
     Args:
         board: the pair's switchboard.
         limits: when to stop.
-        time_limit: seconds; the best so far is then returned.
+        time_limit: seconds; after this time, the best so far is returned.
         advance: called to report progress.
 
     Raises:
@@ -197,7 +197,7 @@ class _Search:
             except OutOfTimeError:
                 timed_out = True
         if timed_out and not steps:
-            self.meter.limit(None)  # what was found is measured to the end
+            self.meter.limit(None)  # finish measuring what was found
             steps = self._best_screened()
         changes: list[Change] = []
         if not timed_out and not self.meter.is_exact and isinstance(self._board, TunableBoard):
@@ -231,7 +231,7 @@ class _Search:
         return tuned(self.meter, places, self._few, self._chosen_on, self._held_out)
 
     def _screen(self) -> None:
-        """Estimate what each move gains by itself, on few samples; of the best, on more."""
+        """Estimate what each move gains by itself: on few samples; for the best moves, on more."""
         for move in self._moves:
             self._estimates[move] = self._gain_of(move, frozenset(), self._few)
         best = sorted((m for m in self._moves if len(m) == 1), key=self._promise)
@@ -241,7 +241,7 @@ class _Search:
 
     def _walk(self, steps: list[frozenset[int]]) -> None:
         """Take the best move, again and again, until a limit is reached or none helps."""
-        sure: frozenset[int] = frozenset()  # whose gain is more than chance
+        sure: frozenset[int] = frozenset()  # gains more than chance
         left, last = sure, sure
         tries = 0
         while len(left) < self._most and tries < _PATIENCE and not self._is_enough(sure):
@@ -257,7 +257,7 @@ class _Search:
             steps[-1] = self._fewest(steps[-1], sure - steps[-1])
 
     def _fewest(self, last: frozenset[int], before: frozenset[int]) -> frozenset[int]:
-        """The last step without operators that the limit does not need."""
+        """The last step, less the operators that the limit can do without."""
         for place in sorted(last):
             fewer = last - {place}
             if fewer and self._is_enough(before | fewer) and self._is_real(fewer, before):
@@ -296,7 +296,7 @@ class _Search:
         return None if best is None or gains[best].db <= 0 else best
 
     def _is_real(self, new: frozenset[int], left: frozenset[int]) -> bool:
-        """Whether a gain is more than chance on all samples, and appears on those held out, too."""
+        """Whether a gain exceeds chance on all samples, and also shows on those held out."""
         before, after = self.meter.errors(left), self.meter.errors(left | new)
         return self.meter.is_real(before, after, self._held_out)
 
@@ -312,12 +312,12 @@ class _Search:
         return self.meter.gain(before, after, samples)
 
     def _rivals(self, ours: frozenset[int]) -> list[list[frozenset[int]]]:
-        """Other sets of that size: the best by themselves, and the worst when quantized alone."""
+        """Other sets of this size: the best by themselves, and the worst when quantized alone."""
         size = max(len(ours), min(self._limits.top or 0, self._count))
         if not size:
             return []
         singles = sorted((m for m in self._estimates if len(m) == 1), key=self._promise)
-        for move in singles[: max(_LOOKS, 2 * size)]:  # all samples know better than half of them
+        for move in singles[: max(_LOOKS, 2 * size)]:  # all samples are surer than half
             self._estimates[move] = self._gain_of(move, frozenset())
         singles.sort(key=self._promise)
         everything = frozenset(range(self._count))
@@ -332,7 +332,7 @@ class _Search:
     def _best_of(
         self, steps: list[frozenset[int]], rivals: Sequence[list[frozenset[int]]]
     ) -> list[frozenset[int]]:
-        """The set that gains most; a larger one only if that is more than chance."""
+        """The set that gains most; a larger set only if it gains more than chance."""
         for rival in rivals:
             ours, theirs = _union(steps), _union(rival)
             before, after = self.meter.errors(ours), self.meter.errors(theirs)
@@ -348,7 +348,7 @@ class _Search:
         return [m for m in best if self._is_real(m, frozenset())]
 
     def _steps(self, path: Sequence[frozenset[int]]) -> list[Step]:
-        """The path in steps that each gain more than chance, where that can be."""
+        """The path in steps that each gain more than chance, where possible."""
         groups: list[frozenset[int]] = []
         sure: frozenset[int] = frozenset()
         waiting: frozenset[int] = frozenset()
@@ -386,7 +386,7 @@ class _Search:
 
 
 def _worst_first(errors: Errors) -> list[int]:
-    """The samples by their share of the error, so that every second one makes an equal half."""
+    """The samples by their share of the error: every second one makes a comparable half."""
     total = errors.sum(axis=0)
     shares = (errors / np.where(total > 0, total, 1.0)).sum(axis=1)
     return [int(sample) for sample in np.argsort(-shares, kind="stable")]
@@ -397,7 +397,7 @@ def _union(path: Iterable[frozenset[int]]) -> frozenset[int]:
 
 
 def _moves(board: Board, most: int) -> list[frozenset[int]]:
-    """Single operators, operators around one tensor, and scopes of names; each set once."""
+    """Single operators, operators around one tensor, and name scopes; each set once."""
     count = len(board.operators)
     largest = max(2, int(count * _LARGEST_SHARE))
     singles = [frozenset([place]) for place in range(count)]

@@ -1,6 +1,6 @@
-"""Tuning: other ranges, more bits, a scale for each channel, tried at the model's outputs.
+"""Tuning: other ranges, more bits, a scale per channel, measured at the model's outputs.
 
-For the layers that cost most. What helps there may be cheaper than leaving operators in float.
+Done for the layers that cost most. A change there may be cheaper than leaving operators in float.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -16,34 +16,34 @@ from qdebug.errors import FieldError
 from qdebug.formatting import significant
 from qdebug.run.board import BoardLayer, TunableBoard
 
-# Layers that are ranked, those of them that are tried, and those that are changed at most. Layers
-# in a row that may be tried in vain.
+# The most layers to rank, to try and to change; the most to try in a row without success.
 _RANKED, _TRIED, _CHANGED, _PATIENCE = 24, 12, 6, 3
 
-# A board may compute changes in an arithmetic of its own. Gains are taken within it, and say
-# nothing if its outputs differ from the quantized model's by more.
+# A board may compute changes in its own arithmetic. Gains are measured within it, and mean nothing
+# if its outputs differ from the quantized model's by more than this.
 _SAME_DB = 1.0
 
-# Of the ways to quantize a layer, those that are tried on more than few samples.
+# Ways to quantize a layer that are tried on more samples.
 _FINALISTS = 2
 
-# Floats of a layer that ranges are fitted to, beside its least and largest.
+# Floats of a layer that ranges are fitted to, besides its minimum and maximum.
 _KEPT = 1 << 17
 
 _RANGES: Sequence[RangeFrom] = ("minmax", 99.99, 99.9, 99.0, "mse")
 
-# A gap between magnitudes that separates a mask, or another outlier, from the bulk; and the shares
-# of the bulk's width that a range is extended by on the outliers' side. A softmax needs about one.
+# A gap between magnitudes (a ratio) that separates a mask, or another outlier, from the bulk; and
+# the shares of the bulk's width by which the range is extended on the outliers' side. A softmax
+# needs about one.
 _GAP = 30.0
 _EXTENSIONS = (0.0, 0.5, 1.0, 2.0)
 
-# A change that costs nothing at run time is preferred to 16 bits if it gains this share of the dB.
+# A change that is free at run time is preferred to 16 bits if it gains this share of their dB.
 _NEARLY = 0.5
 
 # 16 bits are no remedy if more than this share of the floats is still rounded to zero.
 _MOST_LOST = 0.1
 
-_AXES = "a scale for each channel"
+_AXES = "a scale per channel"
 _BITS = "16 bits"
 
 
@@ -54,9 +54,9 @@ class Change:
     Attributes:
         layer: its name in the report.
         what: the change in words.
-        params: how the layer is then quantized; None for 16 bits.
+        params: how the changed layer is quantized; None for 16 bits.
         gain: over the changes before.
-        total: with all changes so far, over the quantized model.
+        total: over the quantized model, with all changes so far.
         in_16_bits: what 16 bits would gain instead; None if they are no remedy.
     """
 
@@ -82,7 +82,7 @@ def tuned(
         places: the operators whose layers are tried.
         few: samples to rank the layers on.
         chosen_on: samples to choose the change on.
-        held_out: samples that it must gain on, too.
+        held_out: samples on which it must gain, too.
 
     Raises:
         OutOfTimeError: the meter's time limit is reached.
@@ -169,7 +169,7 @@ def _ways(layer: BoardLayer, floats: NDArray[np.float64]) -> Iterator[tuple[str,
         ours.dtype,
         ours.bits,
         ours.narrow_range,
-        # LiteRT's 16 bits of activations have no zero point.
+        # LiteRT's 16-bit activations have no zero point.
         symmetric=(is_weight or ours.dtype == "int16") and bool((ours.zero_point == middle).all()),
         rounding=ours.rounding,
     )
@@ -193,18 +193,18 @@ def _ways(layer: BoardLayer, floats: NDArray[np.float64]) -> Iterator[tuple[str,
 
 
 def _lost_in_16_bits(floats: NDArray[np.float64]) -> bool:
-    """Whether the range is too wide for 16 bits, too, as that of a mask of -3.4e38 is."""
+    """Whether the range is too wide even for 16 bits, as with a mask of -3.4e38."""
     half_step = (max(floats.max(), 0.0) - min(floats.min(), 0.0)) / (2 * 65535)
     return bool(np.mean((np.abs(floats) < half_step) & (floats != 0)) > _MOST_LOST)
 
 
 def _bulk_ranges(floats: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
-    """Ranges without the magnitudes beyond the widest gap, such as those of a mask."""
+    """Ranges that exclude the magnitudes beyond the widest gap, such as a mask's."""
     sizes = np.unique(np.abs(floats[floats != 0]))
     if sizes.size < 2:
         return
     ratios = sizes[1:] / sizes[:-1]
-    # Not among the smallest: those are nearly zero, and far apart from each other.
+    # Skip the smallest: they are nearly zero, and far apart.
     start = int(np.searchsorted(sizes, np.quantile(np.abs(floats), 0.1)))
     if start >= ratios.size:
         return
@@ -223,14 +223,14 @@ def _bulk_ranges(floats: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
 
 def _range_in_words(params: QuantParams) -> str:
     if params.channels > 1:
-        return "other ranges of its channels"
+        return "other ranges per channel"
     low, high = ((code - params.zero_point[0]) * params.scale[0] for code in
                  (params.qmin, params.qmax))  # fmt: skip
     return f"range [{significant(float(low))}, {significant(float(high))}]"
 
 
 def collected(changes: Iterator[Change]) -> tuple[list[Change], bool]:
-    """The changes found before the time limit, and whether it was reached."""
+    """The changes found within the time limit, and whether it was reached."""
     found: list[Change] = []
     try:
         found.extend(changes)

@@ -51,8 +51,8 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     Limits come from these options and from [tool.qdebug] in pyproject.toml or qdebug.toml, in this
     folder or the nearest one above. An option overrides the table; a layer's [[tool.qdebug.layer]]
     overrides both. --fail-on takes causes of the diagnosis. Without any of these, no output of the
-    model may have an SQNR below 10 dB; and unless all outputs have 20 dB or more, rmse/scale of a
-    layer must not exceed 0.7, the threshold of TFLite's own guide. Only failures are printed. Exit
+    model may have an SQNR below 10 dB. Also, unless all outputs have 20 dB or more, no layer's
+    rmse/scale may exceed 0.7, the threshold of TFLite's own guide. Only failures are printed. Exit
     status 2: something could not be read.
 
     \b

@@ -103,7 +103,7 @@ def measure_options(text: str) -> Callable[[F], F]:
             "--time-limit",
             type=click.FloatRange(min=0, min_open=True),
             metavar="SECONDS",
-            help="With --measure: stop after this time, with what was found by then.",
+            help="With --measure: stop after this time and show what was found so far.",
         )(function)
         return click.option("--measure", is_flag=True, help=text)(function)
 

@@ -55,8 +55,8 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 @click.option("--per-channel", is_flag=True, help="One row per channel, for layers with channels.")
 @click.option("--wide", is_flag=True, help="Full names and all columns on any terminal.")
 @options.measure_options(
-    "Also run the models with each operator in float, and with each one quantized alone: what that "
-    "does to the SQNR of the outputs (gain_db, alone_db)."
+    "Also run the models with each operator in float, and with each one quantized alone. Shows the "
+    "effect on the SQNR of the outputs (gain_db, alone_db)."
 )
 @options.reading_options
 @click.pass_context

@@ -35,9 +35,9 @@ from qdebug.sources.open import Options, check_board, is_live
     rounding of its output stays, because the next operator rounds it again. Operators are named
     after the tensors they produce. docs/selective.md shows how well this predicts the actual gain.
 
-    --measure does not predict. It runs the models with operators in float, alone and together, as
-    the converter would leave them, and shows what each step gains at the model's outputs, in dB of
-    SQNR, with its standard error over the samples.
+    --measure does not predict. It runs the models with operators in float, alone and together, by
+    the converter's own rules. It shows what each step gains at the model's outputs, in dB of SQNR,
+    with its standard error over the samples.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ from qdebug.sources.open import Options, check_board, is_live
     help="Only the fewest operators that remove this share (0.8 or 80%) of what all suggested "
     "ones remove; with --measure, of the error at the outputs. Default without --top: 80%.",
 )
-@options.measure_options("Run the models with operators in float, and suggest what gains most.")
+@options.measure_options("Run the models with operators in float and suggest those that gain most.")
 @click.option(
     "--target",
     metavar="DB",
@@ -80,14 +80,14 @@ from qdebug.sources.open import Options, check_board, is_live
     "new_model",
     type=click.Path(path_type=Path),
     metavar="OUT",
-    help="Write the model, quantized again with these operators in float, to OUT, through ONNX "
-    "Runtime or ai-edge-quantizer. Needs two models and --inputs.",
+    help="Quantize the model again with these operators in float, with ONNX Runtime or "
+    "ai-edge-quantizer, and write it to OUT. Needs two models and --inputs.",
 )
 @click.option(
     "--calibration",
     type=click.Path(),
     metavar="FILE",
-    help="Samples (.npz or .npy) for the ranges of --apply. Default: those of --inputs.",
+    help="Samples (.npz or .npy) that --apply takes ranges from. Default: those of --inputs.",
 )
 @click.option("--wide", is_flag=True, help="Full names on any terminal.")
 @options.reading_options
@@ -154,7 +154,7 @@ def command(
 
 @dataclass(frozen=True)
 class _Result:
-    """The text to write, what to note, the suggestions, and the report that they are for."""
+    """The text to write, the notes, the suggestions, and the report that they are for."""
 
     text: str
     notes: list[str]
@@ -183,7 +183,7 @@ def _predicted(
     if not found.candidates:
         notes.append("no operator adds more than the rounding of its output: nothing to suggest")
     if is_live(names) and reading.inputs is not None:
-        notes.append("these are predictions; --measure runs the models and is surer")
+        notes.append("these are predictions; --measure runs the models instead")
     return _Result(text, notes, kept, report)
 
 
@@ -230,7 +230,7 @@ def _check_apply(
             "and a quantized model (.tflite or .onnx)"
         )
     if reading.inputs is None:
-        raise QdebugError("--apply: found no samples, expected some to calibrate with (--inputs)")
+        raise QdebugError("--apply: found no samples, expected calibration samples (--inputs)")
     check_writable(new_model)
 
 

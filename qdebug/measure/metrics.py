@@ -94,8 +94,6 @@ class Metrics:
     """Share of the codes above Q(max x)."""
     sqnr_db: float | None
     """10 log10(sum x^2 / sum e^2), in dB."""
-    small_sqnr_db: float | None
-    """sqnr_db over the small floats alone, in dB; about 18 for floats spread over those steps."""
     cosine_similarity: float | None
     """Cosine of the angle between x and D(q): 1 for the same direction."""
     float_min: float | None
@@ -310,7 +308,6 @@ def _metrics(
             "lost": t.lost / not_zero,
             "small": t.small / not_zero,
             "sqnr_db": 10 * np.log10(x_square / e_square),
-            "small_sqnr_db": 10 * np.log10(t.small_square / t.small_error_square),
             "cosine_similarity": np.clip(cosine, -1, 1),  # rounding may exceed the range
             "float_min": t.x_min,
             "float_max": t.x_max,

@@ -13,8 +13,8 @@ from qdebug.arithmetic.affine import Float64Array
 # Below this SQNR, in dB, an output is ruined: the error has a third of the signal's amplitude.
 RUINED_DB = 10.0
 
-# What is kept of one sample, in this order. f: the float model's output, g: the quantized model's;
-# sums are over the elements where both are finite.
+# What is kept of one sample, in this order. f: the float model's output, g: the quantized model's.
+# Sums are over the elements where both are finite.
 SUMS = (
     "num_elements",
     "non_finite",  # elements where f is finite and g is not
@@ -24,7 +24,7 @@ SUMS = (
     "error_square",  # (g - f)^2
     "max_abs_error",  # largest |g - f|
     "num_rows",  # rows of scores
-    "agreeing",  # of these, rows whose largest score is at the same place in both
+    "agreeing",  # rows whose largest score is at the same place in both
 )
 
 
@@ -34,7 +34,7 @@ class Output:
 
     Attributes:
         name: as in the float model: untrusted data.
-        sums: of each sample: shape (samples, len(SUMS)).
+        sums: one row per sample, shape (samples, len(SUMS)).
     """
 
     name: str
@@ -54,9 +54,9 @@ class OutputMetrics:
     num_samples: int
     """Samples that both models were run on."""
     num_elements: int
-    """Elements of all samples that are finite in both; the figures below are over them."""
+    """Elements of all samples that are finite in both; the figures below cover these."""
     non_finite: int
-    """Elements that are finite in the float model and not in the quantized one."""
+    """Elements that are finite in the float model but not in the quantized one."""
     sqnr_db: float | None
     """10 log10(sum f^2 / sum (g - f)^2), in dB."""
     cosine_similarity: float | None
@@ -66,13 +66,13 @@ class OutputMetrics:
     max_abs_error: float | None
     """max |g - f|, in the output's unit."""
     worst_sqnr_db: float | None
-    """The least sqnr_db of a single sample, in dB."""
+    """The lowest sqnr_db of any sample, in dB."""
     worst_sample: int | None
     """The sample that has it, counted from 0."""
     top1: float | None
     """Share of the rows of scores whose largest score is at the same place in both."""
     num_rows: int
-    """Rows of scores: one for each item of a batch if an item's output has one axis."""
+    """Rows of scores: one per item of a batch if each item's output has one axis, else 0."""
 
 
 def compared(floats: ArrayLike, quantized: ArrayLike) -> Float64Array:
@@ -80,7 +80,7 @@ def compared(floats: ArrayLike, quantized: ArrayLike) -> Float64Array:
 
     Args:
         floats: the float model's output, any shape; axis 0 is the batch if there are several axes.
-        quantized: the quantized model's, as floats, of the same shape.
+        quantized: the quantized model's output as floats, of the same shape.
 
     >>> sums = dict(zip(SUMS, compared([[1.0, 2.0]], [[1.0, 1.5]])))
     >>> float(sums["error_square"]), int(sums["agreeing"])
@@ -141,14 +141,14 @@ def output_metrics(output: Output) -> OutputMetrics:
 
 
 def is_ruined(output: OutputMetrics) -> bool:
-    """Whether the output is worth nothing: values that are not finite, or SQNR below 10 dB."""
+    """Whether the output is useless: values that are not finite, or SQNR below 10 dB."""
     if output.non_finite or output.sqnr_db is None:
         return bool(output.non_finite or output.rmse)
     return output.sqnr_db < RUINED_DB
 
 
 def sqnr_db(signal: float, error: float) -> float | None:
-    """10 log10(signal / error) of two sums of squares; None if it is not finite."""
+    """10 log10(signal / error) of two sums of squares; None if not finite."""
     if not (_usable(signal) and _usable(error)):
         return None
     return 10 * (math.log10(signal) - math.log10(error))
@@ -169,7 +169,7 @@ class OutputRuns:
         return sample in self._seen
 
     def note(self, sample: int, outputs: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> None:
-        """Keep the sums of a sample: by output, the float model's value and the quantized one's."""
+        """Keep a sample's sums; `outputs`: name -> the float and the quantized model's values."""
         if sample in self._seen:
             return
         self._seen.add(sample)

@@ -1,4 +1,4 @@
-"""Slices: how well each slice of a tensor along one axis is quantized, beside the whole."""
+"""Slices: how well each slice of a tensor along one axis is quantized."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import numpy as np
 from qdebug.arithmetic.affine import Float64Array, QuantParams
 from qdebug.measure.layer import Block
 from qdebug.measure.outputs import sqnr_db
+from qdebug.measure.statistics import SMALL_STEPS
 
 # Below this SQNR, in dB, the error of a slice has a third of its signal's amplitude.
 LOW_SLICE_DB = 10.0
@@ -14,18 +15,20 @@ LOW_SLICE_DB = 10.0
 
 @dataclass(frozen=True)
 class SliceMetrics:
-    """The slices of a tensor along one axis; those without a signal do not count."""
+    """The slices of a tensor along one axis, without those that are all zero."""
 
     axis: int
     """The axis, from 0."""
     num_slices: int
-    """Slices that hold a float that is not zero."""
+    """Slices that hold any float that is not zero."""
     num_low: int
-    """Of these, slices whose SQNR is below 10 dB."""
+    """Those of them with an SQNR below 10 dB."""
     least_sqnr_db: float | None
-    """The least SQNR of a slice, in dB; None if all are exact."""
+    """The lowest SQNR of any slice, in dB; None if all are exact."""
     least_slice: int | None
-    """The slice that has it: its index along the axis."""
+    """The index of that slice along the axis."""
+    small_sqnr_db: float | None
+    """SQNR of the floats that `Metrics.small` counts, in dB: without the tensor's large values."""
 
 
 class SliceSums:
@@ -35,6 +38,7 @@ class SliceSums:
         self._axis = axis
         self._signal: Float64Array = np.zeros(length)
         self._error: Float64Array = np.zeros(length)
+        self._small = np.zeros(2)  # signal and error of the small floats
 
     def add(self, block: Block, params: QuantParams) -> None:
         """Add a block whose channels are slices."""
@@ -43,15 +47,19 @@ class SliceSums:
         finite = np.isfinite(x)
         if not finite.all():
             x, e = np.where(finite, x, 0.0), np.where(finite, e, 0.0)
+        steps = np.abs(block.codes.astype(np.int64) - params.zero_point[0])
+        small = (steps <= SMALL_STEPS) & (x != 0)
         here = slice(block.first_channel, block.first_channel + x.shape[1])
         with np.errstate(over="ignore"):
             self._signal[here] += np.einsum("oci,oci->c", x, x)
             self._error[here] += np.einsum("oci,oci->c", e, e)
+            self._small += [np.vdot(values, values) for values in (x[small], e[small])]
 
     def merge(self, other: "SliceSums") -> None:
         """Add the sums of other blocks."""
         self._signal += other._signal
         self._error += other._error
+        self._small += other._small
 
     @property
     def metrics(self) -> SliceMetrics:
@@ -68,4 +76,5 @@ class SliceSums:
             num_low=sum(value < LOW_SLICE_DB for value, _ in found),
             least_sqnr_db=least,
             least_slice=index,
+            small_sqnr_db=sqnr_db(*map(float, self._small)),
         )

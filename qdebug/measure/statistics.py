@@ -104,8 +104,6 @@ class Statistics:
     quantizer_square = _Row()  # ((D(Q(x)) - x) / s)^2
     clipped_square = _Row()  # of these, where x is clipped
     carried_square = _Row()  # (q - Q(x))^2
-    small_square = _Row()  # x^2 of the small
-    small_error_square = _Row()  # e^2 of the small
     d_square = _Row()  # d^2
     xd_product = _Row()  # x * d
     # Against an end-to-end run of the float model.
@@ -353,14 +351,12 @@ def _measure_finite(
     for extreme, limit in ((q_min, limits[0]), (q_max, limits[1])):
         if (extreme == limit).any():
             saturated += _count(q_given == limit)
-    zeros = (
-        _count(x_given == 0) if (x_min <= 0).any() and (x_max >= 0).any() else np.zeros(channels)
-    )
-
+    not_zero = x_given != 0
+    zeros = elements - _count(not_zero)
     is_small = _within(q_given, z - SMALL_STEPS, z + SMALL_STEPS)
-    is_small &= x_given != 0
-    is_lost = _within(q_given, z, z)
-    is_lost &= is_small
+    is_small &= not_zero
+    is_lost = q_given == z[:, None].astype(q_given.dtype)
+    is_lost &= not_zero
 
     steps = np.subtract(q, zero_point, out=q) if z.any() else q  # q - z
     d = np.multiply(steps, scale, out=_scratch.take("d", x.shape))
@@ -387,7 +383,6 @@ def _measure_finite(
         m_min = np.where(finite, m, np.inf).min(axis=1)
         m_max = np.where(finite, m, -np.inf).max(axis=1)
 
-    small_square, small_error_square = _small(x, e, is_small)
     spare = d  # from here on: one buffer less in the cache
     line_square = _line_square(
         e, steps, spare, s, (e_square, e_moment), (q_square, steps_moment), xq_moment
@@ -437,8 +432,6 @@ def _measure_finite(
         of.quantizer_square: quantizer_square,
         of.clipped_square: clipped_square,
         of.carried_square: carried_square,
-        of.small_square: small_square,
-        of.small_error_square: small_error_square,
         of.d_square: q_square * s**2,
         of.xd_product: (xq_moment + x_sum * steps_sum / elements) * s,
         of.model_count: model_count,
@@ -466,31 +459,12 @@ def _measure_finite(
     return Statistics(table.reshape(len(_ROWS), channels))
 
 
-_Squares = tuple[Float64Array, Float64Array]
-
-
 def _limits(
     s: Float64Array, z: NDArray[np.int64], limits: tuple[int, int]
 ) -> tuple[Float64Array, Float64Array]:
     """The least and the largest float that is not clipped, of each channel."""
     low, high = representable_range(s, z, limits)
     return low - s / 2, high + s / 2
-
-
-def _small(x: Float64Array, e: Float64Array, small: NDArray[np.bool_]) -> _Squares:
-    """The sums of x^2 and e^2 over the small elements of each row."""
-    channels = len(x)
-    total = np.count_nonzero(small)
-    if not total:
-        return np.zeros(channels), np.zeros(channels)
-    if total < x.size // 4 and channels == 1:
-        place = np.flatnonzero(small)
-        x_here, e_here = x[:, place], e[:, place]
-        return _dot(x_here, x_here), _dot(e_here, e_here)
-    kept = np.multiply(x, small, out=_scratch.take("small", x.shape))
-    x_square = _dot(kept, x)
-    np.multiply(e, small, out=kept)
-    return x_square, _dot(kept, e)
 
 
 def _within(

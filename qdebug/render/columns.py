@@ -122,7 +122,12 @@ _ALL = [
     _figure("lost", "lost\n[%]", percent),
     _figure("small", "small\n[%]", percent),
     _figure("sqnr_db", "SQNR\n[dB]"),
-    _figure("small_sqnr_db", "small\nSQNR [dB]"),
+    Column(
+        "small_sqnr_db",
+        "small\nSQNR [dB]",
+        lambda row: getattr(row.layer.slices, "small_sqnr_db", None),
+        significant,
+    ),
     Column(
         "slice_sqnr_db",
         "worst slice\nSQNR [dB]",

@@ -1,4 +1,4 @@
-"""What a switchboard measured, as a table with a line that says whether to trust it."""
+"""What a switchboard measured, as a table, with a line that says whether to trust it."""
 
 import textwrap
 
@@ -13,8 +13,8 @@ _LEAST_NAME_WIDTH = 24
 _WIDTH = 100  # of the text below the table, if no terminal sets the width
 _INDENT = " " * 33
 
-# The switches reproduce the quantized model if their SQNR differs by less, and the float model if
-# all of them off give at least this.
+# The switches reproduce the quantized model if the SQNR differs by less than `_SAME_DB`, and the
+# float model if the SQNR with all of them off is at least `_FLOAT_DB`.
 _SAME_DB = 0.5
 _FLOAT_DB = 60.0
 
@@ -39,7 +39,7 @@ def table(found: Found, width: int | None = None) -> str:
 
 
 def summary(found: Found) -> list[str]:
-    """What was reached, and how it was checked; one text each."""
+    """What is reached, and how it was checked: one text each."""
     outputs = "the output" if len(found.outputs) == 1 else f"{len(found.outputs)} outputs (mean)"
     total = found.steps[-1].total.db if found.steps else 0.0
     count = len(found.operators)
@@ -48,8 +48,8 @@ def summary(found: Found) -> list[str]:
         f"SQNR of {outputs} on {found.num_samples} sample{'s' * (found.num_samples != 1)}: "
         f"{level(found.all_on_db)} as quantized, {reached} with {count} of "
         f"{found.num_operators} operators in float.",
-        f"Checked: every switch on gives {level(found.all_on_db)}, the quantized model itself "
-        f"{level(found.own_db)}; every switch off {level(found.all_off_db)}.",
+        f"Check: every switch on gives {level(found.all_on_db)}, the quantized model itself "
+        f"{level(found.own_db)}; every switch off gives {level(found.all_off_db)}.",
     ]
 
 
@@ -57,15 +57,15 @@ def notes(found: Found) -> list[str]:
     """What the user should know about the search, one line each."""
     result = []
     if found.timed_out:
-        result.append("the time limit ended the search: the best so far is shown")
+        result.append("the time limit ended the search: this is the best found so far")
     if abs(found.all_on_db - found.own_db) > _SAME_DB:
         result.append(
-            "the switches do not reproduce the quantized model: the gains are estimates of another"
+            "the switches do not reproduce the quantized model: the gains are only estimates"
         )
     if found.all_off_db < _FLOAT_DB and not found.fixed:
         result.append(
-            "the switches do not reproduce the float model: was another one quantized, or was "
-            "batch normalization folded in one of the models only?"
+            "the switches do not reproduce the float model: was another model quantized, or was "
+            "batch normalization folded in only one of the two?"
         )
     if found.fixed:
         names = ", ".join(f"'{shown(name)}'" for name, _ in found.fixed[:3])
@@ -74,21 +74,21 @@ def notes(found: Found) -> list[str]:
         result.append(f"{count} cannot be switched to float: {names}{more} ({found.fixed[0][1]})")
     best = found.best_single
     if found.own_db >= MOST_DB:
-        result.append("the quantized model's outputs are the float model's: nothing to suggest")
+        result.append("the quantized model's outputs are exact: nothing to suggest")
     elif not found.steps and found.enough:
-        result.append("the quantized model reaches that already: nothing to suggest")
+        result.append("the quantized model already reaches the goal: nothing to suggest")
     elif not found.steps and best is not None:
         operator = shown(best.operators[0].layer)
         result.append(
-            f"no operator gains more than chance: the best one, '{operator}', gains "
-            f"{written_gain(best.gain)} dB: nothing to suggest"
+            f"nothing to suggest: no operator gains more than chance; the best, '{operator}', "
+            f"gains {written_gain(best.gain)} dB"
         )
     if found.larger is not None:
         first, *_, last = found.larger.operators
         result.append(
             f"{len(found.larger.operators)} operators, '{shown(first.layer)}' to "
-            f"'{shown(last.layer)}', gain {written_gain(found.larger.gain)} dB together: more than "
-            "--top allows"
+            f"'{shown(last.layer)}', gain {written_gain(found.larger.gain)} dB together, but "
+            "--top allows fewer"
         )
     if found.num_samples == 1:
         result.append("one sample cannot tell a gain from chance: expected 8 or more")
@@ -96,7 +96,7 @@ def notes(found: Found) -> list[str]:
 
 
 def as_suggestions(found: Found) -> list[Suggestion]:
-    """The operators in the form that `render.suggestions` writes for converters."""
+    """The operators as suggestions, which `render.suggestions` writes for converters."""
     result = []
     before = 0.0
     for step in found.steps:

@@ -6,18 +6,18 @@ from qdebug.formatting import percent, significant
 from qdebug.measure.outputs import OutputMetrics, is_ruined
 from qdebug.names import printable, shorten
 
-# With more outputs than this, the worst are shown.
+# With more outputs than this, only the worst are shown.
 _MOST = 8
 
 _NAME_WIDTH = 60
 
 
 def output_lines(outputs: Sequence[OutputMetrics]) -> list[tuple[str, bool]]:
-    """A line of figures for each output, the worst ones if there are many; whether it is ruined."""
+    """A line for each output, at most `_MOST`, and whether the output is ruined."""
     worst = sorted(outputs, key=_goodness)[:_MOST]
     lines = [(_line(output), is_ruined(output)) for output in outputs if output in worst]
     if len(outputs) > len(worst):
-        lines.append((f"and {len(outputs) - len(worst)} outputs that are better", False))
+        lines.append((f"and {len(outputs) - len(worst)} better outputs", False))
     return lines
 
 
@@ -39,7 +39,7 @@ def figures(output: OutputMetrics) -> list[str]:
     if is_ruined(output):
         found.append("RUINED")
     if output.non_finite:
-        found.append(f"{output.non_finite} elements NaN or infinite, finite in the float model")
+        found.append(f"{output.non_finite} NaN or infinite elements, finite in the float model")
     if output.sqnr_db is not None:
         worst = ""
         if output.worst_sqnr_db is not None and output.num_samples > 1:

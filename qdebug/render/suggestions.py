@@ -64,8 +64,8 @@ def table(found: Suggestions, kept: Sequence[Suggestion], width: int | None = No
     lines += ["", *_lines(tail, width or _WIDTH)]
     if found.untraced >= _WORTH_SAYING:
         lines += _lines(
-            f"Another {percent(found.untraced)} % cannot be traced: some layers inherit far more "
-            "error than the layers that feed them bring, as a softmax behind a mask does.",
+            f"Another {percent(found.untraced)} % cannot be traced: some layers, such as a softmax "
+            "after a mask, inherit far more error than the layers that feed them explain.",
             width or _WIDTH,
         )
     lines += _lines(f"({_BASES[found.basis]})", width)

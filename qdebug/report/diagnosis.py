@@ -54,17 +54,16 @@ _SAME_TENSOR = 0.5
 # float exceeds it more than `_COARSE_PEAK` times. Four steps are 23 dB.
 _COARSE_STEPS = 4.0
 _COARSE_PEAK = 25.0
-# Floats spread over the four steps that `Metrics.small` counts have an SQNR of 18 dB there, and one
-# in nine of them becomes zero. Those of a tensor with more than one magnitude lie within one step:
-# their SQNR is below `_GONE_DB`, or this share becomes zero. They matter if they are `_SOME` of the
-# non-zero floats; where `_GONE` of these become zero, the information is gone.
-_GONE_DB = 10.0
+# Of floats that spread over the four steps that `Metrics.small` counts, one in nine becomes zero.
+# If a tensor holds values of different magnitudes, the small ones lie within one step, and at least
+# `_GONE_SHARE` of them become zero. They matter if they are `_SOME` of the non-zero floats. If
+# `_GONE` of the non-zero floats become zero, the information is gone.
 _GONE_SHARE = 0.3
 _LOST_OF_SMALL = 0.2
 _SOME = 0.1
 _GONE = 0.5
-# The largest SQNR of floats with an error uniform over a step, in dB for each bit and in all: that
-# of a constant at the end of the range, 20 log10(2^bits / 0.289). With more, nearly all of the
+# The largest SQNR of floats whose error is uniform over a step, in dB per bit and as an offset:
+# that of a constant at the end of the range, 20 log10(2^bits / 0.289). Above it, nearly all of the
 # signal lies exactly on codes: a mask.
 _DB_OF_A_BIT, _DB_OF_A_STEP = 6.03, 10.8
 # Operators whose results are probabilities, and the rounding allowed in a sum of them.
@@ -357,9 +356,9 @@ def _clipping(s: Subject) -> Diagnosis | None:
         )
     if s.kind == "bias" and s.scale is not None:
         advice = (
-            f"the bias's scale {_g(s.scale)} is that of the input times that of the weights, which "
-            "are nearly zero here: give the weights a scale that is not smaller than the others', "
-            "or leave the operator in float"
+            f"the bias's scale {_g(s.scale)} is the input's scale times the weights', and the "
+            "weights are nearly zero here: give them a scale no smaller than that of the other "
+            "channels, or leave the operator in float"
         )
     return Diagnosis(
         _hurts(m),
@@ -433,24 +432,23 @@ def _constant(s: Subject) -> Diagnosis | None:
 
 
 def _is_gone(m: Metrics) -> bool:
-    """Whether small floats, which are not few, lie within one step."""
-    if m.lost is None or m.small is None or m.small_sqnr_db is None or m.small < _SOME:
+    """Whether there are many small floats and they lie within one step."""
+    if m.lost is None or m.small is None or m.small < _SOME:
         return False
     not_zero = (_expected(m) / REFERENCE) ** 2 * m.num_elements
     small, lost = m.small * not_zero, m.lost * not_zero
     if small < _FEW:
         return False
-    # Among few, chance alone makes a share: four standard deviations of a lesser one.
+    # Among few, chance alone can reach the share: allow four standard deviations.
     by_chance = _LOST_OF_SMALL * small + 4 * math.sqrt(_LOST_OF_SMALL * small)
-    lies_at_zero = m.lost >= max(_GONE_SHARE * m.small, _SOME) and lost > by_chance
-    return m.small_sqnr_db < _GONE_DB or lies_at_zero
+    return m.lost >= max(_GONE_SHARE * m.small, _SOME) and lost > by_chance
 
 
 def _coarse_scale(s: Subject) -> Diagnosis | None:
     m = s.metrics
     if s.scale is None or m.float_mean_abs is None or m.num_elements < _FEW or _probabilities(s):
         return None
-    if s.kind == "bias":  # its step follows from those of input and weights, finer than needed
+    if s.kind == "bias":  # its step follows from input and weights, and is finer than needed
         return None
     assert m.float_min is not None
     assert m.float_max is not None
@@ -462,15 +460,15 @@ def _coarse_scale(s: Subject) -> Diagnosis | None:
         advice = "use 16 bits or a scale per channel, or leave the operators around it in float"
         if exact and m.float_min == -peak:
             advice = (
-                "clip the large values that carry no information, such as a mask's "
-                f"{_g(m.float_min)}, in the float model, or leave the operators around it in float"
+                "in the float model, clip large values that carry no information, such as a mask's "
+                f"{_g(m.float_min)}; or leave the operators around it in float"
             )
         return Diagnosis(
             "bad" if exact or m.lost >= _GONE else "warn",
             "coarse-scale",
             f"{_percent(m.lost)} of the floats that are not zero become zero: the step is "
-            f"{_g(s.scale)} for a largest float of {_g(peak)}; the {_percent(m.small)} within four "
-            f"steps have an SQNR of {_g(m.small_sqnr_db)} dB",
+            f"{_g(s.scale)}, the largest magnitude {_g(peak)}; {_percent(m.small)} lie within four "
+            "steps of zero",
             advice,
         )
     others = (_expected(m) / REFERENCE) ** 2 * m.num_elements - 1  # non-zero, but for the peak
@@ -506,7 +504,7 @@ def _probabilities(s: Subject) -> bool:
 
 
 def wasted(share: float) -> bool:
-    """Whether so large a share of unused codes is range waste."""
+    """Whether this share of unused codes counts as range waste."""
     return share > _WASTE
 
 
@@ -641,8 +639,8 @@ def origin(
 
 _NEARLY_DB = 3.0
 
-# Two errors are said to add in squares if that misses the square of their sum by less than this
-# share. If they are not independent, it does not hold.
+# Two errors add in squares if the sum of their squares is within this share of the square of the
+# whole. Errors that are not independent do not.
 _ADD_WITHIN = 0.1
 
 

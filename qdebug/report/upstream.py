@@ -1,7 +1,8 @@
-"""Upstream: causes that a layer's own figures cannot show, from the layers around it.
+"""Upstream: causes that a layer's own figures cannot show, found from the layers around it.
 
-A layer's own diagnosis takes its floats for sound. Here they are held against the float model's own
-run: where that is sound, the cause lies upstream, and the first layer that has it is named.
+A layer's own diagnosis assumes that its floats are sound. Here they are compared with the float
+model's own run. Where that run is sound, the cause lies upstream, and the first layer with an error
+is named.
 """
 
 import math
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Layers = Sequence["LayerReport"]
 
-# Operators that only move codes: their outputs hold their input's elements, or some of them.
+# Operators that only move codes: their outputs hold elements of their inputs.
 _MOVES = frozenset(
     """Reshape Transpose Split Slice Squeeze Unsqueeze Flatten Gather Expand Tile DepthToSpace
     SpaceToDepth Concat Identity RESHAPE TRANSPOSE SPLIT SPLIT_V SLICE STRIDED_SLICE SQUEEZE
@@ -28,11 +29,12 @@ _MOVES = frozenset(
 )
 _JOINS = frozenset(("Concat", "CONCATENATION", "PACK"))
 
-# Below this SQNR, in dB, what a layer hands on is hardly the float model's.
+# Below this SQNR, in dB, a layer's values have little in common with the float model's.
 _RUINED_DB = 10.0
-# Floats outside a range are the float model's own if it has at least this share as many there.
+# Floats outside the range are the float model's own if it has at least this share of their number
+# there.
 _OWN_SHARE = 0.1
-# A layer that loses fewer of its floats than this does not ruin those that read it.
+# A layer that loses less than this share of its floats does not ruin its readers.
 _LEAST_LOST = 0.05
 
 
@@ -48,7 +50,7 @@ def with_causes(layers: Layers, graph: Graph) -> list["LayerReport"]:
 
 
 class _Model:
-    """The layers, those that feed each of them, and those that read each."""
+    """The layers, the feeders of each, and the readers of each."""
 
     def __init__(self, layers: list["LayerReport"], graph: Graph) -> None:
         self.layers = layers
@@ -66,7 +68,7 @@ class _Model:
                 self.fixed.add(place)
 
     def db(self, place: int) -> float:
-        """SQNR of a layer's codes against the float model's own run; inf if it is unknown."""
+        """SQNR of a layer's codes against the float model's own run; inf if unknown."""
         m = self.layers[place].metrics
         if m is None or m.model_min is None:
             return math.inf
@@ -75,7 +77,7 @@ class _Model:
         return math.inf if m.model_sqnr_db is None else m.model_sqnr_db
 
     def at_fault(self, place: int) -> bool:
-        """Whether the layer itself is known to have lost what it holds."""
+        """Whether the layer itself is known to have lost information."""
         diagnosis = self.layers[place].diagnosis
         return diagnosis is not None and (diagnosis.verdict, diagnosis.cause) == (
             "bad",
@@ -85,8 +87,8 @@ class _Model:
     def first(self, place: int) -> int | None:
         """The first layer on the way to this one whose own values are not the float model's.
 
-        From each layer the way leads back to the worst that feeds it, up to one that is at fault or
-        one whose feeders are sound.
+        The way leads from each layer back to its worst feeder. It ends at a layer that is at fault,
+        or whose feeders are sound.
         """
         first, at = None, place
         for _ in self.layers:
@@ -111,7 +113,7 @@ def _computed_from_constants(model: _Model, place: int) -> Diagnosis | None:
 
 
 def _moved(model: _Model, place: int) -> Diagnosis | None:
-    """Codes that are moved only have the verdict of the layers that they come from."""
+    """Codes that are only moved get the verdict of the layers that they come from."""
     layer = model.layers[place]
     feeders = [model.layers[feeder] for feeder in model.feeders[place]]
     if layer.op not in _MOVES or layer.diagnosis is None or not feeders:
@@ -136,7 +138,7 @@ _VERDICTS = ("ok", "warn", "bad", "unreadable")
 
 
 def _joined(model: _Model, place: int) -> Diagnosis | None:
-    """Tensors of other magnitudes share one scale: the step is coarse beside the smaller ones."""
+    """Tensors of different magnitudes share one scale: the step is too coarse for the smaller."""
     layer = model.layers[place]
     if layer.op not in _JOINS or layer.diagnosis is None or not isinstance(layer.scale, float):
         return None
@@ -158,16 +160,16 @@ def _joined(model: _Model, place: int) -> Diagnosis | None:
         "bad",
         "coarse-scale",
         f"'{shown(name)}' is joined with larger values: its root mean square is {size:.3g}, "
-        f"{size / layer.scale:.2g} steps of {layer.scale:.3g}, an SQNR of about {joined:.3g} dB "
-        f"where it had {own:.3g}",
-        f"leave this {layer.op} in float, or use the parts before they are joined",
+        f"{size / layer.scale:.2g} steps of {layer.scale:.3g}; its SQNR falls from {own:.3g} to "
+        f"about {joined:.3g} dB",
+        f"leave this {layer.op} in float, or use its inputs separately",
     )
 
 
 def _read_in_vain(model: _Model, place: int) -> Diagnosis | None:
-    """What a coarse scale costs shows in the layers that read the tensor.
+    """The layers that read the tensor show what a coarse scale costs.
 
-    Where they hardly change, what is lost did not matter; where they are ruined, it did.
+    If they hardly change, the loss did not matter; if they are ruined, it did.
     """
     layer = model.layers[place]
     m, diagnosis = layer.metrics, layer.diagnosis
@@ -187,7 +189,7 @@ def _read_in_vain(model: _Model, place: int) -> Diagnosis | None:
     reader = min(arriving, key=lambda each: arriving[each])
     least = arriving[reader]
     if diagnosis.cause == "coarse-scale" and least >= LOW_SQNR_DB:
-        kept = f"; yet what reads it keeps {least:.3g} dB"
+        kept = f"; but the layers that read it keep at least {least:.3g} dB"
         bad = diagnosis.verdict == "bad"
         return (
             replace(diagnosis, verdict="warn", evidence=diagnosis.evidence + kept) if bad else None
@@ -195,35 +197,35 @@ def _read_in_vain(model: _Model, place: int) -> Diagnosis | None:
     not_finite = least == -math.inf < given
     if not_finite or (m.lost >= _LEAST_LOST and least < _RUINED_DB <= given - _RUINED_DB):
         step = f"{layer.scale:.3g}" if isinstance(layer.scale, float) else "its channels"
-        made = "values that are not finite" if not_finite else f"{least:.3g} dB"
+        after = "has values that are not finite" if not_finite else f"has {least:.3g} dB"
         return Diagnosis(
             "bad",
             "coarse-scale",
             f"{100 * m.lost:.3g} % of the floats that are not zero become zero (step {step}); "
-            f"'{shown(model.layers[reader].name)}' makes {made} of them; what arrives here has "
-            f"{given:.3g} dB",
+            f"the SQNR of the floats here is {given:.3g} dB; "
+            f"'{shown(model.layers[reader].name)}', which reads them, {after}",
             diagnosis.advice or "use 16 bits, or leave the operators around it in float",
         )
     return None
 
 
 def _inherited(model: _Model, place: int) -> Diagnosis | None:
-    """Values that are not finite, or do not fit the range, though the float model's own are."""
+    """Values that are not finite or do not fit the range, unlike the float model's own."""
     layer = model.layers[place]
     m, diagnosis = layer.metrics, layer.diagnosis
     if m is None or diagnosis is None or m.model_min is None or m.model_max is None:
         return None
     own = f"[{m.model_min:.3g}, {m.model_max:.3g}]"
     if diagnosis.cause == "non-finite" and m.inherited_non_finite == m.non_finite:
-        what = f"{m.non_finite} values are NaN or infinite; in the float model's own run all are "
-        what += f"finite, {own}"
+        what = f"{m.non_finite} values are NaN or infinite; the float model's own are all finite, "
+        what += f"in {own}"
     elif diagnosis.cause == "clipping" and (m.model_clipped or 0) < _OWN_SHARE * (m.clipped or 0):
-        what = f"{100 * (m.clipped or 0):.3g} % of the values are clipped, of the float model's "
-        what += f"own, {own}, {100 * (m.model_clipped or 0):.3g} %"
+        what = f"{100 * (m.clipped or 0):.3g} % of the values are clipped, but only "
+        what += f"{100 * (m.model_clipped or 0):.3g} % of the float model's own, in {own}"
     elif diagnosis.cause == "constant" and m.model_min < m.model_max:
-        what = f"all values are equal; the float model's own are {own}"
+        what = f"all values are equal; the float model's own lie in {own}"
     elif diagnosis.cause == "range-waste" and not _wasted_by_model(layer, m):
-        what = f"the values do not use the range; the float model's own, {own}, do"
+        what = f"most of the range is unused; the float model's own values, in {own}, use it"
     else:
         return None
     first = model.first(place)
@@ -231,8 +233,8 @@ def _inherited(model: _Model, place: int) -> Diagnosis | None:
         return replace(
             diagnosis,
             cause="inherited",
-            evidence=f"{what}: what arrives here is not what the float model has",
-            advice="look at the operators between this layer and those that feed it",
+            evidence=f"{what}: the values that arrive here are not the float model's",
+            advice="look at the operators between this layer and the layers that feed it",
         )
     cause = model.layers[first].diagnosis
     why = f" ({cause.cause})" if cause is not None and cause.cause not in (None, "ok") else ""
@@ -245,7 +247,7 @@ def _inherited(model: _Model, place: int) -> Diagnosis | None:
 
 
 def _wasted_by_model(layer: "LayerReport", m: Metrics) -> bool:
-    """Whether the float model's own values would leave as many codes unused."""
+    """Whether the float model's own values leave too many codes unused as well."""
     if layer.bits is None or m.model_min is None or m.model_max is None:
         return True
     scale = max(layer.scale) if isinstance(layer.scale, list) else layer.scale

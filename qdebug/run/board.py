@@ -20,8 +20,8 @@ class BoardOperator:
     """An operator that a converter can leave in float.
 
     Attributes:
-        layer: the report's name of its output tensor; of its weight, if only that is a layer.
-        nodes: the float model's names of it, which converters take.
+        layer: the report's name for its output tensor; for its weight, if only that is a layer.
+        nodes: the float model's names for it, which converters take.
         op: its kind, such as ``Conv``.
     """
 
@@ -43,7 +43,7 @@ class Board(Protocol):
 
     @property
     def fixed(self) -> Sequence[tuple[str, str]]:
-        """Name and reason of what has no switch and stays quantized."""
+        """What has no switch and stays quantized: name and reason."""
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -51,7 +51,7 @@ class Board(Protocol):
 
     @property
     def num_samples(self) -> int:
-        """How many samples `run` can be asked for."""
+        """How many samples `run` has."""
 
     def float_outputs(self, sample: int) -> Outputs:
         """The outputs of the float model itself.
@@ -79,12 +79,12 @@ class Board(Protocol):
             sample: which sample to run on.
             left: places in `operators`.
             changes: layers to quantize with other parameters; None for enough bits to count as
-                exact (16-bit activations). A layer that its own operators leave in float stays so.
-                An empty mapping changes nothing, and computes all as runs with changes do: it is
-                what they are to be compared with.
+                exact (16-bit activations). A layer that its operators leave in float stays in
+                float. An empty mapping changes nothing, but uses the arithmetic of runs with
+                changes: compare those with it.
 
         Raises:
-            QdebugError: the runtime fails, or a layer's codes cannot be changed so.
+            QdebugError: the runtime fails, or a layer's codes cannot be changed this way.
         """
 
 
@@ -93,11 +93,11 @@ class BoardLayer:
     """A quantized tensor whose parameters can be changed.
 
     Attributes:
-        name: the report's name of it.
+        name: its name in the report.
         kind: ``activation`` or ``weight``.
         params: how it is quantized.
-        operators: those that touch it, places in `Board.operators`.
-        axis: of a weight, the axis of its output channels, if known.
+        operators: those that touch it, as places in `Board.operators`.
+        axis: the axis of a weight's output channels, if known.
     """
 
     name: str

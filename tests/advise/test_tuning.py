@@ -91,7 +91,7 @@ def test_a_masked_layer_gets_the_range_of_its_scores():
 def test_a_weight_whose_channels_differ_gets_a_scale_for_each():
     w = np.random.default_rng(4).normal(size=(16, 12)) * np.geomspace(0.01, 1, 12)
     changes = {change.layer: change for change in changes_of(Attention(w, masked=False))}
-    assert changes["w"].what == "a scale for each channel"
+    assert changes["w"].what == "a scale per channel"
     assert changes["w"].params.channels == 12
     assert changes["w"].in_16_bits is None
 

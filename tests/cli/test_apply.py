@@ -110,7 +110,7 @@ def test_a_missing_converter_is_one_line(
     [
         ((SAMPLES / "digits.npz", "--apply", "out"), "expected a float and a quantized model"),
         (("report.json", "--apply", "out"), "--apply: found report.json, expected a float and a"),
-        ((*TWINS, "--apply", "out"), "--apply: found no samples, expected some to calibrate with"),
+        ((*TWINS, "--apply", "out"), "--apply: found no samples, expected calibration samples"),
         ((*LIVE, "--apply", "none/out"), "none/out: cannot be written"),
         ((*LIVE, "--apply", "."), ".: found a directory"),
         ((*LIVE, "--calibration", INPUTS), "--calibration goes with --apply"),

@@ -57,7 +57,7 @@ def test_only_the_worst_of_many_are_shown(qdebug: Run, saved: Callable[..., Path
     lines = qdebug("report", saved(*outputs)).output.splitlines()
     assert [line for line in lines if line.startswith("output ")] == lines[1:9]
     assert lines[1].startswith("output y0: RUINED; SQNR 0.0 dB")
-    assert lines[9] == "and 22 outputs that are better"
+    assert lines[9] == "and 22 better outputs"
 
 
 def test_a_saved_report_has_them(tmp_path: Path) -> None:

@@ -44,3 +44,6 @@ def test_slices_are_those_of_the_whole_array(
     assert found.num_low == sum(db < 10 for db in expected)
     assert found.least_sqnr_db == pytest.approx(min(expected))
     assert found.least_slice == int(np.argmin(expected))
+    small = (np.abs(q.astype(int) - 3) <= 4) & (np.nan_to_num(x) != 0)
+    ratio = (x[small] ** 2).sum() / (error[small] ** 2).sum()
+    assert found.small_sqnr_db == pytest.approx(10 * math.log10(ratio))

@@ -1,7 +1,7 @@
 """Quantize an ONNX model again, with some nodes in float: onnxruntime's quantize_static.
 
-The settings are read off the quantized model. The ranges of its activations are not: they are
-taken anew from calibration samples.
+The settings are read off the quantized model, but not the ranges of its activations. These are
+computed again from calibration samples.
 """
 
 import logging
@@ -40,7 +40,7 @@ _TYPES = {
 # Operators whose second input is a weight.
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
-# Codes of `reduce_range` lie this far from the zero point at most: 7 of 8 bits.
+# With `reduce_range`, codes lie at most this far from the zero point: 7 of 8 bits.
 _REDUCED = 64
 
 
@@ -68,7 +68,7 @@ class Settings:
 
 
 def settings_of(quantized: Network, floating: Network) -> Settings:
-    """How `quantized` was made of `floating`.
+    """How `quantized` was made from `floating`.
 
     Raises:
         QdebugError: quantize_static does not make such models.
@@ -209,13 +209,13 @@ def _quantize(
             )
     except QdebugError:
         raise
-    except Exception as error:  # onnxruntime has a dozen types, without a common parent
+    except Exception as error:  # onnxruntime has a dozen exception types without a common parent
         raise QdebugError(f"{printable(graph.path)}: quantize_static: {one_line(error)}") from None
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without the converter's warnings and progress, which are no results."""
+    """Suppress the converter's warnings and progress output."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -260,7 +260,7 @@ def _type(tensors: Sequence[Quantized], shown: str) -> str:
 def _is_reduced(
     graph: Graph, weights: Sequence[Quantized], params: Mapping[int, QuantParams | None]
 ) -> bool:
-    """Whether no weight uses more than 7 of 8 bits, and one uses all of the 7."""
+    """Whether no weight uses more than 7 of 8 bits, and one of them uses all 7."""
     widest = 0
     for tensor in weights:
         known = params[id(tensor)]
@@ -299,8 +299,8 @@ def _excluded(
 ) -> list[str]:
     """The float model's nodes that the quantized model has in float.
 
-    A node is one if a float tensor that it makes or reads is not quantized, or its weight is not.
-    A node that others have left no choice, because all its tensors are quantized for them, is not.
+    A node is in float if a float tensor that it makes or reads is not quantized, or its weight is
+    not. A node whose tensors are all quantized for other nodes does not count.
     """
     origins = {quantized.origin.get(codes, codes) for codes in _codes(quantized, tensors)}
     with_partner = origins & partner_of.keys()
@@ -335,7 +335,7 @@ def _free_clamps(
 ) -> list[str]:
     """The Relu and Clip nodes whose input has a range of its own.
 
-    quantize_static gives the input of those that it quantizes the range of their output.
+    Where quantize_static quantizes such a node, its input gets the range of its output.
     """
     of = {net.origin.get(t.codes, t.codes): params[id(t)] for t in activations}
     found = []
@@ -351,7 +351,7 @@ def _free_clamps(
 
 
 def _codes(net: Network, tensors: Sequence[Quantized]) -> set[str]:
-    """All tensors that hold codes, also those that a MaxPool or Reshape makes of codes."""
+    """All tensors that hold codes, including codes that a MaxPool or Reshape passes on."""
     codes = {tensor.codes for tensor in tensors}
     for node in net.graph.nodes:
         if node.input(0) in codes and node.op != "DequantizeLinear" and form_of(node) is None:

@@ -1,4 +1,4 @@
-"""Converter: which tensors ONNX Runtime's quantizer quantizes where it leaves nodes out.
+"""Converter: which tensors ONNX Runtime's quantizer quantizes when it leaves nodes out.
 
 Follows onnxruntime.quantization's QDQQuantizer (qdq_quantizer.py and operators/): node by node, in
 the order of the float model, each quantized node marks the tensors that it touches, and a marked
@@ -39,11 +39,11 @@ _FLOATS = (1, 10)  # TensorProto.FLOAT and FLOAT16
 
 
 class Converter:
-    """The quantizer's rule for one float model, as a quantized model shows its settings.
+    """The quantizer's rule for one float model, with settings read off a quantized model.
 
-    Which operators it quantizes at all is an option of the quantizer. It is read off the quantized
-    model: an operator counts if all tensors that it would mark are quantized there, and so are
-    those of at least half of the operators of its kind.
+    An option of the quantizer says which operators it quantizes at all. This is read off the
+    quantized model: an operator counts if all tensors that it would mark are quantized there, and
+    if the same holds for at least half of the operators of its kind.
 
     Attributes:
         operators: those that are quantized, in order.
@@ -135,7 +135,7 @@ class Converter:
             if all(is_marked(self._name(t)) for t in inputs[1:3]):
                 yield from outputs
         elif operator.op in (*_WEIGHTED, *_NORMS):
-            yield from (*inputs[:_BIAS], *outputs)  # the bias is quantized wherever its operator is
+            yield from (*inputs[:_BIAS], *outputs)  # a bias is quantized if its operator is
         elif operator.op == "Split":
             yield from (first, *outputs)
         elif operator.op in _FLOATS_FIRST:

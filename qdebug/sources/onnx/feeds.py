@@ -19,7 +19,7 @@ class Feeds:
     """The inputs of both models.
 
     Attributes:
-        specs: the inputs of a sample: those of the float model.
+        specs: the inputs that a sample has: those of the float model.
 
     Raises:
         QdebugError: the models have different numbers of inputs, or the quantized one takes codes

@@ -1,8 +1,9 @@
 """Switchboard: an ONNX pair in QDQ form as one graph whose quantized tensors switch to float.
 
-The graph is the quantized model's. Behind each DequantizeLinear of an activation, a Where chooses
-between it and the floats before QuantizeLinear, with the ReLU or Clip put back that the quantizer
-dropped. Weights and biases are inputs, fed with either values. What cannot be switched stays.
+The graph is the quantized model's. After each DequantizeLinear of an activation, a Where chooses
+between its output and the floats before QuantizeLinear. A ReLU or Clip that the quantizer dropped
+is put back. Weights and biases become inputs, fed with float or quantized values. What cannot be
+switched stays quantized.
 """
 
 import math
@@ -44,8 +45,8 @@ class _Switch:
         output: that tensor.
         codes: what is dequantized.
         scale: the constant that holds the scale; changes apply to all tensors that share it.
-        match: what it is in the report.
-        origin: of its partner in the float model; empty if there is none.
+        match: its entry in the report.
+        origin: the origin of its partner in the float model; empty if there is none.
         touching: float operators that make it or read it.
         flag: the input that switches it; empty for a constant, which is an input itself.
     """
@@ -65,7 +66,7 @@ class _Switch:
 
     @property
     def is_bias(self) -> bool:
-        """Whether it is a bias, which is quantized wherever its operator is."""
+        """Whether it is a bias; a bias is quantized if its operator is."""
         return self.match.tensor.kind == "bias"
 
 
@@ -189,7 +190,7 @@ class OnnxBoard:
     ) -> Outputs:
         """The outputs with the operators `left` in float, by ONNX Runtime's own rule.
 
-        Weights that it quantizes again when it loads such a model stay quantized.
+        Weights that ONNX Runtime quantizes again when it loads such a model stay quantized.
 
         Args:
             sample: which sample to run on.
@@ -272,7 +273,7 @@ class OnnxBoard:
         if not places:
             raise QdebugError(
                 f"{printable(theirs.path)}: found no float among {len(theirs.outputs)} outputs, "
-                "expected one to compare"
+                "expected at least one"
             )
         for place in places:
             kind = ours.model.graph.output[place].type.tensor_type.elem_type
@@ -322,7 +323,7 @@ _FLOAT_TYPES = (1, 10, 11)  # TensorProto.FLOAT, FLOAT16 and DOUBLE
 
 
 class _AsIs:
-    """Stands for the parameters that the model has."""
+    """Stands for the model's own parameters."""
 
 
 _AS_IS = _AsIs()
@@ -339,7 +340,7 @@ def _channel_axis(switch: _Switch) -> int | None:
 
 
 class _Switches:
-    """Finds what can be switched, and the operators that decide about it."""
+    """Finds what can be switched, and which operators decide about it."""
 
     def __init__(self, models: OnnxModels, partner_of: Mapping[str, Partner]) -> None:
         self._floating, self._quantized = models.floating, models.quantized

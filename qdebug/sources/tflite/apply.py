@@ -1,6 +1,6 @@
 """Quantize a LiteRT model again, by a recipe: ai-edge-quantizer.
 
-The ranges of activations are taken anew from calibration samples: their least and largest values.
+The ranges of activations are computed again: their minimum and maximum over calibration samples.
 """
 
 import logging
@@ -106,7 +106,7 @@ def _signature(model: Model) -> tuple[str, Sequence[str]]:
 
 
 def _widen(ranges: dict[str, dict[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Widen ranges by those of one more sample.
+    """Widen the ranges to include one more sample.
 
     ai-edge-quantizer itself takes a moving average over the samples, which clips.
     """
@@ -172,7 +172,7 @@ def _params(detail: Mapping[str, Any]) -> QuantParams | None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without the converter's logs and progress, which are no results."""
+    """Suppress the converter's logs and progress output."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

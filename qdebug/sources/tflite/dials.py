@@ -1,7 +1,7 @@
 """Dials: a float TFLite graph whose layers are quantized by arithmetic, with scales as inputs.
 
-A layer's parameters are changed between two runs of one interpreter. No integer kernel runs here:
-what a change gains has to be compared with a run of the same graph without the change.
+A layer's parameters can change between two runs of one interpreter. No integer kernel runs here, so
+the gain of a change must be measured against a run of the same graph without the change.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -20,8 +20,8 @@ from qdebug.sources.tflite.rewrite import Read, Shape
 from qdebug.sources.tflite.run import Kernels, Runner
 from qdebug.sources.tflite.switched import NUDGE, Writer
 
-# A scale so small that nothing is rounded: float32 keeps all digits of floats over 2**-17, and none
-# overflows that is less than 2**88.
+# A scale so small that nothing is rounded: float32 keeps all digits of floats above 2**-17, and
+# floats below 2**88 do not overflow.
 _EXACT = 2.0**-40
 _AS_IS, _UNSET = object(), object()
 _LIMIT = float(np.finfo(np.float32).max)
@@ -94,7 +94,7 @@ class DialMachine:
         self._state: dict[str, object] = {}
 
     def set(self, changes: Changes) -> None:
-        """Quantize the layers as these changes say, the others as the quantized model does."""
+        """Quantize layers as these changes say, all others as the quantized model does."""
         values: dict[int, NDArray[Any]] = {}
         for layer, dial in self._dials.items():
             params = changes.get(self._changed_with.get(layer, layer), self._gates.params[layer])
@@ -109,7 +109,7 @@ class DialMachine:
         self.runner.set(values)
 
     def _is_new(self, layer: str, params: object) -> bool:
-        """Whether the layer was quantized otherwise in the run before."""
+        """Whether the layer was quantized differently in the run before."""
         before = self._state.get(layer, _UNSET)
         self._state[layer] = params
         return before is not params
@@ -122,7 +122,7 @@ class _Writer(Writer):
         left: the operators in float.
         tunable: constants that become inputs, by layer.
         dials: layer -> its inputs.
-        changed_with: key of a layer's own range -> the layer, whose change counts there, too.
+        changed_with: key of a layer's own range -> the layer; its changes also apply there.
     """
 
     def __init__(self, *args: Any) -> None:

@@ -21,10 +21,10 @@ Switch = frozenset[int] | None
 
 # Codes that QUANTIZE and DEQUANTIZE compute.
 SIMULATED = ("int8", "uint8", "int16")
-# Operators whose integer kernels average the codes of one scale: a mean of n codes often lies right
-# between two codes, and these kernels round it away from code 0.
+# Operators whose integer kernels average codes of one scale. A mean of n codes often lies exactly
+# between two codes; these kernels round it away from code 0.
 _AVERAGES = ("AVERAGE_POOL_2D",)
-# Operators that call other graphs, whose weights would have to be switched there.
+# Operators that call other graphs. Weights there would need switches of their own.
 _CALLS = ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE")
 # Operators whose float kernels need constant weights, and whose integer kernels quantize values
 # that the graph does not show.
@@ -41,13 +41,13 @@ _RECURRENT = (
 
 @dataclass(frozen=True)
 class Gate:
-    """A choice between a value and the same value, quantized as `layer` is.
+    """A choice between a value and the same value quantized as `layer` is.
 
     A value has two forms: as its operator computes it (raw), and after the gate of its operator.
 
     Attributes:
         layer: whose parameters quantize the value.
-        switch: when it is quantized.
+        switch: when the value is quantized.
         takes_raw: the raw value is quantized.
         leaves_raw: the raw value passes while the gate is open.
         from_code_zero: halves are rounded away from code 0 instead of from 0.0.
@@ -86,7 +86,7 @@ class Gates:
         reads: (float operator, position among its inputs) -> the gate before it.
         ends: output tensor of the float graph -> the gate before the output.
         weights: (float operator, position among its inputs) -> the constant read there.
-        fixed: name and reason of what has no switch.
+        fixed: tensors without a switch: name and reason.
     """
 
     operators: list[BoardOperator] = field(default_factory=list)
@@ -132,7 +132,9 @@ class _Planner:
             if operator.op not in (*PASSING, VERIFY) and self._touched(operator):
                 self._switch[operator.index] = self._place(operator)
             elif operator.op in _CALLS and twins.quantized.others:
-                reason = f"its operator {operator.op} runs other graphs; they are float here"
+                reason = (
+                    f"its operator {operator.op} runs other graphs, which are always float here"
+                )
                 self.gates.fixed.append((self._layer(operator), reason))
         for tensor in self._computed():
             self._add_made(tensor)
@@ -160,7 +162,7 @@ class _Planner:
         return root if quantized else None
 
     def _place(self, operator: Operator) -> Switch:
-        """The operator's switch; an operator without is noted."""
+        """The operator's switch; an operator without one goes to `fixed`."""
         layer, reason = self._layer(operator), self._without_switch(operator)
         if reason:
             self.gates.fixed.append((layer, reason))
@@ -172,7 +174,7 @@ class _Planner:
         return frozenset({place})
 
     def _layer(self, operator: Operator) -> str:
-        """The report's name of an operator: its quantized output, its weight, any output."""
+        """The report's name for an operator: its quantized output, its weight, or any output."""
         quantized = [tensor for tensor in operator.outputs if self._quantized.is_quantized(tensor)]
         weights = (self._quantized_constant(tensor) for tensor in operator.inputs)
         found = [*quantized, *(w for w in weights if w is not None), *operator.outputs]
@@ -182,15 +184,17 @@ class _Planner:
         """Why an operator cannot be left in float on the board; empty if it can."""
         partner = self._partners.get(operator.index)
         if partner is None:
-            return f"the float model has no partner of its operator {operator.op}"
+            return f"the float model has no counterpart of its operator {operator.op}"
         if partner.index not in self._runs:
             return f"its operator {operator.op} needs a custom operator that LiteRT lacks"
         if operator.op in _CALLS:
-            return f"its operator {operator.op} runs other graphs; they are float here"
+            return f"its operator {operator.op} runs other graphs, which are always float here"
         if operator.op in _RECURRENT:
-            return f"its operator {operator.op} keeps a state in codes of its own"
+            return f"its operator {operator.op} keeps its state in codes of its own"
         if not nodes_of(operator, self._partners, self._floats):
-            return "its tensor has no name in the float model, so a converter cannot be told of it"
+            return (
+                "its tensor has no name in the float model, so no converter can be given its name"
+            )
         return ""
 
     # --- activations ---
@@ -213,7 +217,9 @@ class _Planner:
             except FieldError:
                 params = None
             if params is None or not simulated(params):
-                self._unread[tensor] = "its quantization cannot be computed on floats; it is float"
+                self._unread[tensor] = (
+                    "its quantization cannot be computed in float arithmetic, so it is always float"
+                )
                 return None
             self.gates.params[layer] = params
         operator = self._quantized.producer.get(tensor)
@@ -225,7 +231,7 @@ class _Planner:
         if twin is None or not self._quantized.is_quantized(twin) or not self._is_float(tensor):
             return
         operator = self._quantized.producer.get(twin)
-        # A graph's input is quantized for the readers that are.
+        # A graph's input is quantized for readers that are quantized.
         switch = self._switch.get(operator.index) if operator else None
         gate = self._gate(twin, switch, (True, True))
         if gate:
@@ -300,7 +306,9 @@ class _Planner:
         partner = self._floats.root[operator.inputs[position]]
         ours, theirs = self._quantized.tensors[constant], self._floats.tensors[partner]
         if constant_values(self._quantized, constant) is None:
-            self._unread[constant] = "its quantization cannot be computed on floats; it is float"
+            self._unread[constant] = (
+                "its quantization cannot be computed in float arithmetic, so it is always float"
+            )
         elif ours.shape != theirs.shape or constant_values(self._floats, partner) is None:
             self._unread[constant] = "the float model has no such constant; the board uses its own"
         else:

@@ -1,7 +1,7 @@
 """Lifted operators: those of the quantized graph that a switched graph can run as they are.
 
-Such an operator stands beside its float partner, and its own kernel computes its codes. The others
-are computed in float arithmetic on rounded values, which differs in a few codes of 100 000.
+Such an operator runs next to its float partner, and its own kernel computes its codes. All others
+are computed in float arithmetic on rounded values, which changes a few codes in 100 000.
 """
 
 from qdebug.sources.tflite.gates import Gate, Gates
@@ -13,7 +13,7 @@ from qdebug.sources.tflite.twins import Twins
 def lifted(twins: Twins, floats: Graph, gates: Gates) -> dict[int, Operator]:
     """Operator of the float graph -> its partner, where the partner can run in the same graph.
 
-    What it reads and writes must be what its partner does: codes of a layer, or floats.
+    Both must read and write the same values: codes of a layer, or floats.
     """
     quantized, names = twins.quantized_graph, unique_names(twins.quantized_graph)
     own = {operator.index: operator for operator in quantized.operators}

@@ -13,7 +13,7 @@ from qdebug.sources.tflite.run import Runner
 from qdebug.sources.tflite.switched import Switched
 from qdebug.sources.tflite.twins import Twins
 
-# Layers that are quantized with other parameters; None for exact.
+# Layers to quantize with other parameters; None for exact.
 Changes = Mapping[str, QuantParams | None]
 NO_CHANGES: Changes = {}
 
@@ -77,7 +77,7 @@ class Weights:
         return self._rounded[weight.layer]
 
     def _is_own(self, weight: Weight, params: QuantParams | None) -> bool:
-        """Whether these are the recorded parameters: the recorded codes need not be the nearest."""
+        """Whether these are the recorded parameters; recorded codes need not be the nearest."""
         own = self._quantized.tensors[weight.tensor].quantization
         assert own is not None
         return (

@@ -1,10 +1,10 @@
 """Shared scales: what quantizes a value once the neighbour that set its scale is left in float.
 
 Follows ai-edge-quantizer. A MAX_POOL_2D has the scale of its input, a CONCATENATION gives its
-inputs its own, a SOFTMAX has the scale that its kernel needs. Where such an operator is left in
-float, its neighbours are quantized by the values' own range, which the quantized model does not
-hold. It is estimated from the samples, in the way that comes closest to the recorded ranges of the
-other values.
+inputs its own scale, a SOFTMAX has the scale that its kernel needs. If such an operator is left in
+float, the values around it are quantized by their own ranges, which the quantized model does not
+store. These are estimated from the samples, in the way that best reproduces the recorded ranges of
+the other values.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ AS_OUTPUT = frozenset(
 )
 FIXED = frozenset(("SOFTMAX", "LOGISTIC", "TANH"))
 
-# Least and largest float of a value, each (samples,).
+# Minimum and maximum of a value, each (samples,).
 Ends = tuple[Sequence[float], Sequence[float]]
 
 _End = Callable[[Sequence[float]], float]
@@ -42,7 +42,7 @@ _NARROWER = 0.9
 def relaxed(gates: Gates, floats: Graph) -> dict[int, frozenset[int]]:
     """Value of the float graph -> operators: while one is in float, the value has its own range.
 
-    Operators are places in `Gates.operators`. Values of which this is never so are left out.
+    Operators are places in `Gates.operators`. Values that never have their own range are left out.
     """
     places = gates.places
     readers: dict[int, list[tuple[Operator, int]]] = {}
@@ -88,7 +88,7 @@ def with_own_ranges(
 ) -> Gates:
     """The gates, those of the values in `groups` with a second set of parameters.
 
-    `groups` are those of `relaxed`, `extremes` value -> its least and largest float in each sample.
+    `groups` are those of `relaxed`, `extremes` is value -> its minimum and maximum in each sample.
     """
     ranges = _ranges(gates, groups, extremes)
     operators = {operator.index: operator for operator in floats.operators}
@@ -123,8 +123,8 @@ def _ranges(
 ) -> dict[int, tuple[float, float]]:
     """Value -> its range, from the samples' extremes as the recorded ranges of others are.
 
-    Where the samples are those of the calibration, or begin with them, a moving average over them
-    gives the recorded ranges again, and these ones, too.
+    If the samples are the calibration data, or begin with them, a moving average over them
+    reproduces the recorded ranges, and so also the ranges wanted here.
     """
 
     def ranges(of_low: _End, of_high: _End) -> dict[int, tuple[float, float]]:
@@ -153,7 +153,7 @@ def _moving_average(ends: Sequence[float], samples: int) -> float:
 def _distance(
     gates: Gates, groups: Mapping[int, frozenset[int]], ranges: Mapping[int, tuple[float, float]]
 ) -> float:
-    """How far ranges are from the recorded ones of values that share no scale: a median factor."""
+    """The median factor between ranges and the recorded ones, for values that share no scale."""
     factors = []
     for tensor, gate in gates.made.items():
         low, high = ranges.get(tensor, (0.0, 0.0))

@@ -27,7 +27,7 @@ from qdebug.sources.tflite.switched import switched
 from qdebug.sources.tflite.tunable import followers, tunable_layers, values_of
 from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins
 
-# Interpreters for changes that are kept, one for each set of operators in float.
+# Interpreters for changes to keep, one per set of operators in float.
 _KEPT = 4
 
 
@@ -69,7 +69,7 @@ def board(
 
 
 class TfliteBoard:
-    """A `TunableBoard` of two TFLite models. It holds all samples in memory, and is for one thread.
+    """A `TunableBoard` of two TFLite models. Holds all samples in memory; not thread-safe.
 
     Attributes:
         operators, neighbours, fixed, outputs: as `Board` says.
@@ -113,7 +113,7 @@ class TfliteBoard:
 
     @cached_property
     def layers(self) -> Sequence[BoardLayer]:
-        """The layers that can be changed; none if the runtime does not run a graph for that."""
+        """The layers that can be changed; none if the runtime cannot run the graph with dials."""
         try:
             self._dials(frozenset())
         except QdebugError:
@@ -155,18 +155,18 @@ class TfliteBoard:
     ) -> Outputs:
         """The outputs with the operators `left` in float.
 
-        A value between two operators is float only if both are; a graph's input is float for the
-        operators that are, an output if its operator is.
+        A value between two operators is float only if both are. A graph's input is float for those
+        readers that are float; an output is float if its operator is.
 
         Args:
             sample: which sample to run on.
             left: places in `operators`.
             changes: layers to quantize with other parameters; None for no rounding at all. All
-                layers are then quantized in float arithmetic, also those without a change, and
-                those that share a changed layer's codes change with it.
+                layers are then quantized in float arithmetic, even those without a change. Layers
+                that share a changed layer's codes change with it.
 
         Raises:
-            QdebugError: the runtime fails, or a change is of no layer of the board or cannot be
+            QdebugError: the runtime fails, the board has no such layer, or a change cannot be
                 computed.
         """
         inputs = self._float_inputs(sample)
@@ -230,15 +230,15 @@ class TfliteBoard:
         value = runner.value(tensor)
         if value is None:
             raise QdebugError(
-                f"{printable(self._twins.floats.path)}: the runtime keeps no value of an output"
+                f"{printable(self._twins.floats.path)}: the runtime keeps no value for an output"
             )
         return value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
 
     def _check(self) -> None:
-        """Check that there is something to switch, and an output to measure it at."""
+        """Check that there is something to switch and an output to measure."""
         shown = printable(self._twins.quantized.path)
         if not self._ends:
-            raise QdebugError(f"{shown}: found no output of floats that both models have")
+            raise QdebugError(f"{shown}: found no float output that both models have")
         if not self._gates.operators:
             name, reason = self._gates.fixed[0] if self._gates.fixed else ("", "nothing is")
             raise QdebugError(
@@ -296,15 +296,15 @@ class TfliteBoard:
 
     @property
     def _runs_on(self) -> Kernels:
-        """The kernels that run a board."""
-        # Sizes that are known only during a run keep XNNPACK out: see `build`.
+        """The kernels that run the board."""
+        # Sizes that are known only during a run rule out XNNPACK: see `build`.
         found = {self._floats.kernels, self._quantized.kernels}
         return self._kernels if found == {self._kernels} else "builtin"
 
     # --- changes ---
 
     def _dials(self, left: frozenset[int]) -> DialMachine:
-        """The interpreter in which layers can be changed, built where it is not kept."""
+        """The interpreter in which layers can be changed, built unless it was kept."""
         if left not in self._dialled:
             if len(self._dialled) >= _KEPT:
                 del self._dialled[next(iter(self._dialled))]
@@ -329,10 +329,10 @@ class TfliteBoard:
         )
 
     def _checked(self, changes: Changes) -> Changes:
-        """The changes, and with each those of the layers that share its parameters.
+        """The changes, each also for the layers that share its parameters.
 
         Raises:
-            QdebugError: a change is of no layer of the board, or cannot be computed.
+            QdebugError: the board has no such layer, or a change cannot be computed.
         """
         found: dict[str, QuantParams | None] = {}
         for layer, change in changes.items():
@@ -355,7 +355,7 @@ class TfliteBoard:
 
 
 def _paired_outputs(twins: Twins, floats: Built, quantized: Built) -> dict[int, int]:
-    """The float graph's outputs of floats that both runs compute -> the quantized graph's."""
+    """The float graph's float outputs that both runs compute -> the quantized graph's."""
     quantized_graph, float_graph = twins.quantized_graph, twins.float_graph
     ours = {
         quantized_graph.root[tensor]: tensor

@@ -1,4 +1,4 @@
-"""Tunable layers: what of a LiteRT pair can be quantized with other parameters. Runs nothing."""
+"""Tunable layers: which tensors of a LiteRT pair can get other parameters. Runs nothing."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from qdebug.sources.tflite.layers import Constant, constants, unique_names
 from qdebug.sources.tflite.shared_scales import AS_INPUT, AS_OUTPUT, FIXED
 from qdebug.sources.tflite.twins import Twins
 
-# Operators that hand the codes of an input on, beside those whose ranges `shared_scales` estimates.
+# Operators that pass on an input's codes, besides those whose ranges `shared_scales` estimates.
 _MORE_AS_INPUT = frozenset(
     """BATCH_TO_SPACE_ND DEPTH_TO_SPACE EXPAND_DIMS REDUCE_MAX REVERSE_V2 SPLIT_V SPACE_TO_BATCH_ND
     SQUEEZE TILE TOPK_V2""".split()  # noqa: SIM905
@@ -50,7 +50,7 @@ def _same(graph: Graph, first: int, second: int) -> bool:
 
 
 def _leaders(graph: Graph) -> dict[int, int]:
-    """Tensor -> the one whose scale it has to have."""
+    """Tensor -> the one whose scale it must have."""
     leader: dict[int, int] = {}
 
     def root(tensor: int) -> int:
@@ -91,8 +91,8 @@ def tunable_layers(
 ) -> list[BoardLayer]:
     """The layers that can be changed, in the order of execution.
 
-    Left out are biases, codes whose scale a kernel or another layer sets, and weights whose
-    operator quantizes its input while it runs: that is not computed here.
+    Left out are biases, codes whose scale a kernel or another layer sets, and weights of operators
+    that quantize their input at run time, which is not computed here.
     """
     graph = twins.quantized_graph
     names = unique_names(graph)
@@ -164,7 +164,7 @@ def _weights(twins: Twins, gates: Gates) -> dict[str, tuple[QuantParams, int | N
 
 
 def _is_hybrid(operator: Operator, weight: int, graph: Graph) -> bool:
-    """Whether an operator reads codes of a weight, and floats beside."""
+    """Whether an operator reads a weight's codes and also floats."""
     return (
         operator.op not in PASSING
         and weight in operator.inputs

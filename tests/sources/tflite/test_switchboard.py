@@ -296,7 +296,7 @@ def test_operators_without_a_partner_stay_quantized(tmp_path):
     assert len(models.operators) == 8
     ((name, reason),) = models.fixed
     assert "AvgPool" in name
-    assert reason == "the float model has no partner of its operator AVERAGE_POOL_2D"
+    assert reason == "the float model has no counterpart of its operator AVERAGE_POOL_2D"
     assert models.run(0)[0].shape == (1, 10)
 
 
