@@ -192,8 +192,12 @@ class _Search:
         if not self.meter.is_exact:
             try:
                 self._screen()
+                alone = dict(self._estimates)
                 self._walk(steps)
+                self._estimates = alone
                 steps = self._best_of(steps, self._rivals(_union(steps)))
+                if steps:  # a smaller set that is better leaves room
+                    self._walk(steps)
             except OutOfTimeError:
                 timed_out = True
         if timed_out and not steps:
@@ -241,7 +245,7 @@ class _Search:
 
     def _walk(self, steps: list[frozenset[int]]) -> None:
         """Take the best move, again and again, until a limit is reached or none helps."""
-        sure: frozenset[int] = frozenset()  # gains more than chance
+        sure = _union(steps)  # gains more than chance
         left, last = sure, sure
         tries = 0
         while len(left) < self._most and tries < _PATIENCE and not self._is_enough(sure):
@@ -327,7 +331,10 @@ class _Search:
             )
             for move in singles
         }
-        return [singles[:size], sorted(singles, key=alone.__getitem__)[:size]]
+        rankings = (singles, sorted(singles, key=alone.__getitem__))
+        # Half as many only if something was found: the more sets are tried, the more gain by chance.
+        sizes = (size, (size + 1) // 2) if ours else (size,)
+        return [ranked[:n] for n in sizes for ranked in rankings]
 
     def _best_of(
         self, steps: list[frozenset[int]], rivals: Sequence[list[frozenset[int]]]
