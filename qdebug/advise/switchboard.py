@@ -332,7 +332,7 @@ class _Search:
             for move in singles
         }
         rankings = (singles, sorted(singles, key=alone.__getitem__))
-        # Half as many only if something was found: the more sets are tried, the more gain by chance.
+        # Half as many only if something was found: the more sets, the more gain by chance.
         sizes = (size, (size + 1) // 2) if ours else (size,)
         return [ranked[:n] for n in sizes for ranked in rankings]
 
