@@ -377,14 +377,8 @@ def suggest(
     if time_limit is not None and not time_limit > 0:
         raise QdebugError(f"time_limit: found {time_limit!r:.60}, expected seconds above 0")
     share = DEFAULT_BUDGET if top is None and target is None else None
-    try:
-        level = None if target is None else parse_decibels(target)
-    except QdebugError as error:
-        raise QdebugError(f"target: {error}") from None
-    try:
-        share = share if budget is None else parse_share(budget)
-    except QdebugError as error:
-        raise QdebugError(f"budget: {error}") from None
+    level = None if target is None else parse_decibels(target, "target")
+    share = share if budget is None else parse_share(budget, "budget")
     options = Options(inputs=inputs, samples=samples, kernels=kernels, signature=signature)
     names = [file_name(model) for model in models]
     return measured(names, options, Limits(top, share, level), time_limit)

@@ -231,10 +231,7 @@ class Report(core.Report):
         at_least_one("top", top)
         share = DEFAULT_BUDGET if top is None else None
         if budget is not None:
-            try:
-                share = parse_share(budget)
-            except QdebugError as error:
-                raise QdebugError(f"budget: {error}") from None
+            share = parse_share(budget, "budget")
         found = suggestions(self)
         return replace(found, candidates=chosen(found.candidates, top=top, budget=share))
 

@@ -112,14 +112,8 @@ def command(
         raise click.UsageError(f"--{'target' if target else 'time-limit'} goes with --measure")
     share = DEFAULT_BUDGET if top is None and target is None else None
     if budget is not None:
-        try:
-            share = parse_share(budget)
-        except QdebugError as error:
-            raise QdebugError(f"--budget: {error}") from None
-    try:
-        level = None if target is None else parse_decibels(target)
-    except QdebugError as error:
-        raise QdebugError(f"--target: {error}") from None
+        share = parse_share(budget, "--budget")
+    level = None if target is None else parse_decibels(target, "--target")
     to_file = output is not None and str(output) != "-"
     if to_file:
         assert output is not None

@@ -1,16 +1,18 @@
 """Outputs: how far a quantized model's outputs are from the float model's, sample by sample."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qdebug.arithmetic.affine import Float64Array
 
-# Below this SQNR, in dB, an output is ruined: the error has a third of the signal's amplitude.
+Sample = TypeVar("Sample")
+
+# Below this SQNR, in dB, a signal is ruined: the error has a third of its amplitude.
 RUINED_DB = 10.0
 
 # What is kept of one sample, in this order. f: the float model's output, g: the quantized model's.
@@ -165,9 +167,6 @@ class OutputRuns:
         self._sums: dict[str, dict[int, Float64Array]] = {}
         self._seen: set[int] = set()
 
-    def __contains__(self, sample: int) -> bool:
-        return sample in self._seen
-
     def note(self, sample: int, outputs: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> None:
         """Keep a sample's sums; `outputs`: name -> the float and the quantized model's values."""
         if sample in self._seen:
@@ -175,6 +174,22 @@ class OutputRuns:
         self._seen.add(sample)
         for name, (floats, quantized) in outputs.items():
             self._sums.setdefault(name, {})[sample] = compared(floats, quantized)
+
+    def completed(
+        self,
+        count: int,
+        samples: Iterable[Sample],
+        run: Callable[[int, Sample], Mapping[str, tuple[NDArray[Any], NDArray[Any]]]],
+    ) -> list[Output]:
+        """All outputs, after a run of the samples that were not run so far.
+
+        `samples`, `count` of them, are read only if some were not.
+        """
+        if len(self._seen) < count:
+            for number, sample in enumerate(samples):
+                if number not in self._seen:
+                    self.note(number, run(number, sample))
+        return self.outputs()
 
     def outputs(self) -> list[Output]:
         """All outputs, with their samples in order."""

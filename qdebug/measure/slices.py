@@ -6,11 +6,8 @@ import numpy as np
 
 from qdebug.arithmetic.affine import Float64Array, QuantParams
 from qdebug.measure.layer import Block
-from qdebug.measure.outputs import sqnr_db
+from qdebug.measure.outputs import RUINED_DB, sqnr_db
 from qdebug.measure.statistics import SMALL_STEPS
-
-# Below this SQNR, in dB, the error of a slice has a third of its signal's amplitude.
-LOW_SLICE_DB = 10.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class SliceSums:
         return SliceMetrics(
             axis=self._axis,
             num_slices=int(np.count_nonzero(self._signal)),
-            num_low=sum(value < LOW_SLICE_DB for value, _ in found),
+            num_low=sum(value < RUINED_DB for value, _ in found),
             least_sqnr_db=least,
             least_slice=index,
             small_sqnr_db=sqnr_db(*map(float, self._small)),

@@ -1,5 +1,6 @@
 """A model's own outputs in words: the first lines of a report."""
 
+import math
 from collections.abc import Sequence
 
 from qdebug.formatting import percent, significant
@@ -22,8 +23,7 @@ def output_lines(outputs: Sequence[OutputMetrics]) -> list[tuple[str, bool]]:
 
 
 def _goodness(output: OutputMetrics) -> tuple[bool, float]:
-    known = output.sqnr_db is not None
-    return not is_ruined(output), output.sqnr_db if output.sqnr_db is not None and known else 1e9
+    return not is_ruined(output), math.inf if output.sqnr_db is None else output.sqnr_db
 
 
 def _line(output: OutputMetrics) -> str:

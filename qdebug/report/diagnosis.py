@@ -62,10 +62,6 @@ _GONE_SHARE = 0.3
 _LOST_OF_SMALL = 0.2
 _SOME = 0.1
 _GONE = 0.5
-# The largest SQNR of floats whose error is uniform over a step, in dB per bit and as an offset:
-# that of a constant at the end of the range, 20 log10(2^bits / 0.289). Above it, nearly all of the
-# signal lies exactly on codes: a mask.
-_DB_OF_A_BIT, _DB_OF_A_STEP = 6.03, 10.8
 # Operators whose results are probabilities, and the rounding allowed in a sum of them.
 _PROBABILITIES = ("Softmax", "SOFTMAX", "Sigmoid", "LOGISTIC", "HardSigmoid")
 _ROUNDED = 1e-3
@@ -456,7 +452,9 @@ def _coarse_scale(s: Subject) -> Diagnosis | None:
     if _is_gone(m):
         assert m.lost is not None
         assert m.small is not None
-        exact = m.sqnr_db is not None and m.sqnr_db > _DB_OF_A_BIT * s.bits + _DB_OF_A_STEP
+        # More than a constant at the end of the range has if its error is uniform over a step:
+        # nearly all of the signal lies exactly on codes, as that of a mask does.
+        exact = m.sqnr_db is not None and m.sqnr_db > 20 * math.log10(2**s.bits / REFERENCE)
         advice = "use 16 bits or a scale per channel, or leave the operators around it in float"
         if exact and m.float_min == -peak:
             advice = (

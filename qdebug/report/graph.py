@@ -16,7 +16,7 @@ _SUMS = frozenset(
     """ADD SUB ADD_N MAXIMUM MINIMUM SELECT SELECT_V2
     Add Sub Sum Mean Max Min Where Relu Clip LeakyRelu""".split()  # noqa: SIM905
 )
-_JOINS = frozenset(("CONCATENATION", "PACK", "Concat"))
+JOINS = frozenset(("CONCATENATION", "PACK", "Concat"))
 
 # Larger figures (in dB; in steps and scales) are not measurements. Powers of smaller ones, and
 # their sums, stay finite.
@@ -163,7 +163,7 @@ def _power(noise: _Noise | None, reader: str | None) -> float | None:
     """The error power of a feeder, in the unit in which this operator passes it on."""
     if noise is None:
         return None
-    if reader in _JOINS:
+    if reader in JOINS:
         return noise.total
     return noise.element if reader in _SUMS else noise.relative
 

@@ -108,22 +108,25 @@ def parse_bound(name: str, value: Any) -> float:
     return _bound(value, kind.is_share, kind.is_minimum)
 
 
-def parse_share(value: Any) -> float:
-    """A share: a number from 0 to 1, or a text such as ``80%``.
+def parse_share(value: Any, where: str) -> float:
+    """A share: a number from 0 to 1, or a text such as ``80%``; `where` is for the message.
 
-    >>> parse_share("80%")
+    >>> parse_share("80%", "budget")
     0.8
 
     Raises:
         QdebugError: not a number, or outside 0 to 1.
     """
-    return _bound(value, is_share=True)
+    try:
+        return _bound(value, is_share=True)
+    except QdebugError as error:
+        raise QdebugError(f"{where}: {error}") from None
 
 
-def parse_decibels(value: Any) -> float:
-    """A level: a number of dB, or a text such as ``20dB``.
+def parse_decibels(value: Any, where: str) -> float:
+    """A level: a number of dB, or a text such as ``20dB``; `where` is for the message.
 
-    >>> parse_decibels("20dB"), parse_decibels("12.5 dB")
+    >>> parse_decibels("20dB", "target"), parse_decibels("12.5 dB", "target")
     (20.0, 12.5)
 
     Raises:
@@ -134,7 +137,8 @@ def parse_decibels(value: Any) -> float:
     try:
         return _bound(number, is_share=False, is_minimum=True)
     except QdebugError:
-        raise QdebugError(f"found {value!r:.60}, expected a number of dB, such as 20dB") from None
+        found = f"found {value!r:.60}, expected a number of dB, such as 20dB"
+        raise QdebugError(f"{where}: {found}") from None
 
 
 def _bound(value: Any, is_share: bool, is_minimum: bool = False) -> float:

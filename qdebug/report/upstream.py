@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qdebug.measure.metrics import LOW_SQNR_DB, REFERENCE, Metrics
+from qdebug.measure.outputs import RUINED_DB
 from qdebug.names import shown
 from qdebug.report.diagnosis import Diagnosis, wasted
-from qdebug.report.graph import Graph, is_constant
+from qdebug.report.graph import JOINS, Graph, is_constant
 
 if TYPE_CHECKING:
     from qdebug.report.report import LayerReport
@@ -27,10 +28,7 @@ _MOVES = frozenset(
     EXPAND_DIMS GATHER PACK UNPACK CONCATENATION DEPTH_TO_SPACE SPACE_TO_DEPTH TILE
     BROADCAST_TO""".split()  # noqa: SIM905
 )
-_JOINS = frozenset(("Concat", "CONCATENATION", "PACK"))
 
-# Below this SQNR, in dB, a layer's values have little in common with the float model's.
-_RUINED_DB = 10.0
 # Floats outside the range are the float model's own if it has at least this share of their number
 # there.
 _OWN_SHARE = 0.1
@@ -140,7 +138,7 @@ _VERDICTS = ("ok", "warn", "bad", "unreadable")
 def _joined(model: _Model, place: int) -> Diagnosis | None:
     """Tensors of different magnitudes share one scale: the step is too coarse for the smaller."""
     layer = model.layers[place]
-    if layer.op not in _JOINS or layer.diagnosis is None or not isinstance(layer.scale, float):
+    if layer.op not in JOINS or layer.diagnosis is None or not isinstance(layer.scale, float):
         return None
     if layer.diagnosis.verdict == "bad" and layer.diagnosis.cause != "coarse-scale":
         return None
@@ -151,7 +149,7 @@ def _joined(model: _Model, place: int) -> Diagnosis | None:
             continue
         size = math.hypot(metrics.float_mean or 0.0, metrics.float_std or 0.0)
         joined = _decibels(size / (REFERENCE * layer.scale))
-        if joined < _RUINED_DB:
+        if joined < RUINED_DB:
             found.append((joined, size, metrics.sqnr_db, model.layers[feeder].name))
     if not found:
         return None
@@ -175,7 +173,7 @@ def _read_in_vain(model: _Model, place: int) -> Diagnosis | None:
     m, diagnosis = layer.metrics, layer.diagnosis
     if m is None or diagnosis is None or is_constant(layer) or not m.lost:
         return None
-    if diagnosis.cause not in ("coarse-scale", "ok") or layer.op in _JOINS:
+    if diagnosis.cause not in ("coarse-scale", "ok") or layer.op in JOINS:
         return None
     arriving = {
         reader: db
@@ -195,7 +193,7 @@ def _read_in_vain(model: _Model, place: int) -> Diagnosis | None:
             replace(diagnosis, verdict="warn", evidence=diagnosis.evidence + kept) if bad else None
         )
     not_finite = least == -math.inf < given
-    if not_finite or (m.lost >= _LEAST_LOST and least < _RUINED_DB <= given - _RUINED_DB):
+    if not_finite or (m.lost >= _LEAST_LOST and least < RUINED_DB <= given - RUINED_DB):
         step = f"{layer.scale:.3g}" if isinstance(layer.scale, float) else "its channels"
         after = "has values that are not finite" if not_finite else f"has {least:.3g} dB"
         return Diagnosis(

@@ -1,6 +1,7 @@
 """A model's outputs: figures against an oracle, sample by sample, and what counts as ruined."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -79,5 +80,22 @@ def test_a_sample_that_is_run_again_counts_once_and_samples_are_in_order() -> No
     (output,) = runs.outputs()
     assert output_metrics(output).worst_sample == 1
     assert pytest.approx(output.sums[:, 6].tolist()) == [0.25, 0.5]
-    assert 1 in runs
-    assert 2 not in runs
+
+
+def test_samples_are_read_again_only_if_some_were_not_run() -> None:
+    runs, ran = OutputRuns(), []
+
+    def run(number: int, sample: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        ran.append(number)
+        return {"y": (np.array([[1.0]]), np.array([[1 + sample]]))}
+
+    runs.note(1, run(1, 0.5))
+    (output,) = runs.completed(3, iter([0.25, 0.5, 0.75]), run)
+    assert ran == [1, 0, 2]
+    assert output.sums[:, 6].tolist() == [0.25, 0.5, 0.75]
+
+    def unread() -> Iterator[float]:
+        raise AssertionError("read again")
+        yield 0.0
+
+    assert len(runs.completed(3, unread(), run)) == 1

@@ -145,10 +145,13 @@ class OnnxModels:
 
     def outputs(self) -> Sequence[Output]:
         """The models' float outputs over all samples."""
-        for number, sample in enumerate(self.samples or ()):
-            if number not in self._output_runs:
-                self._output_runs.note(number, self._models.run(number, sample, []).outputs)
-        return self._output_runs.outputs()
+        if self.samples is None:
+            return ()
+        return self._output_runs.completed(
+            self.samples.count,
+            self.samples,
+            lambda number, sample: self._models.run(number, sample, []).outputs,
+        )
 
     def requantized(
         self, left: Collection[str], calibration: Inputs | None = None

@@ -130,11 +130,9 @@ class LitertModels:
 
     def outputs(self) -> Sequence[Output]:
         """The models' float outputs over all samples."""
-        if self._runs is not None and self.samples is not None:
-            for number, inputs in enumerate(self.samples):
-                if number not in self._output_runs:
-                    self._output_runs.note(number, self._runs.outputs(number, inputs))
-        return self._output_runs.outputs()
+        if self._runs is None or self.samples is None:
+            return ()
+        return self._output_runs.completed(self.samples.count, self.samples, self._runs.outputs)
 
     def requantized(self, recipe: "Recipe", calibration: Inputs | None = None) -> "Requantized":
         """The float model, quantized again by a recipe of ai-edge-quantizer.
