@@ -1,0 +1,1 @@
+"""Integer-only arithmetic of quantized operators, as TensorFlow Lite's reference kernels do it."""
