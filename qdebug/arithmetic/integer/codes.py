@@ -79,11 +79,11 @@ class Arithmetic:
         return (wrapped(exact) if over else exact), over
 
     def rescaled(self, accumulators: Int64Array, multiplier: Multiplier) -> Int64Array:
-        """int32 accumulators times the multiplier."""
+        """Accumulators times the multiplier."""
         return multiply(accumulators, self._off(multiplier), self.rounding)
 
     def rescaled_wide(self, accumulators: Int64Array, multiplier: Multiplier) -> Int64Array:
-        """int64 accumulators times the multiplier: the kernels of int16 activations."""
+        """int64 accumulators times a 16-bit mantissa."""
         return multiply_reduced(accumulators, self._off(multiplier))
 
     def _off(self, multiplier: Multiplier) -> Multiplier:

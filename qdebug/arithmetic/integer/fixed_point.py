@@ -23,7 +23,7 @@ _THIRD = round(2**31 / 3)
 # exp(-2^k) for the bits of a whole and a quarter part, by the exponent k.
 _EXP_POWERS = {k: round(float(np.exp(-(2.0**k))) * 2**31) for k in range(-2, 5)}
 _48_17 = round(48 / 17 * 2**29)  # with two integer bits
-_32_17 = round(32 / 17 * 2**29)
+_MINUS_32_17 = -round(32 / 17 * 2**29)
 
 
 def exp_on_negative(values: ArrayLike, q: int) -> Int64Array:
@@ -114,7 +114,7 @@ def _exp_between_quarter_and_zero(a: Int64Array) -> Int64Array:
 def _quotient(a: Int64Array) -> Int64Array:
     """2 / (1 + a), two integer bits: three steps of Newton's method."""
     half = _half_sum(a, _ONE)
-    x = _48_17 - doubling_high_multiply(half, _32_17)
+    x = _48_17 + doubling_high_multiply(half, _MINUS_32_17)
     for _ in range(3):
         left = (1 << 29) - doubling_high_multiply(half, x)
         x = x + rescaled(doubling_high_multiply(x, left), 4, 2)

@@ -101,7 +101,9 @@ def quantize_multiplier(real: ArrayLike) -> Multiplier:
 def multiply(
     x: ArrayLike, multiplier: Multiplier, rounding: MultiplierRounding = "single"
 ) -> Int64Array:
-    """int32 accumulators `x` times the multiplier, rounded to integers; both broadcast.
+    """Accumulators `x` times the multiplier, rounded to integers; both broadcast.
+
+    `x` are int32, or for `single` and `floor` of up to 48 bits.
 
     >>> multiply([2, -2, 40], quantize_multiplier(0.25))
     array([ 1,  0, 10])
@@ -118,7 +120,11 @@ def multiply(
         return np.asarray(np.rint(products), np.int64)
     total = 31 - shift
     half = 0 if rounding == "floor" else np.int64(1) << (total - 1)
-    return np.asarray((values * m0 + half) >> total, np.int64)
+    # In two halves, since the accumulators of int16 activations have up to 48 bits.
+    low = (values & 0xFFFF) * m0 + half
+    high = (values >> 16) * m0 + (low >> 16)
+    kept = np.where(total >= 16, high, (high << 16) + (low & 0xFFFF))
+    return np.asarray(kept >> np.where(total >= 16, total - 16, total), np.int64)
 
 
 def multiply_reduced(x: ArrayLike, multiplier: Multiplier) -> Int64Array:
@@ -146,7 +152,7 @@ def reduced_mantissa(m0: ArrayLike) -> Int64Array:
 
 
 def doubling_high_multiply(a: ArrayLike, b: ArrayLike) -> Int64Array:
-    """The upper half of 2ab, rounded half away from zero below 0 and up above, of int32 a and b.
+    """The upper half of 2ab, of int32 a and b; halves are rounded up.
 
     Both INT32_MIN, the only case that overflows, gives INT32_MAX (gemmlowp's
     ``SaturatingRoundingDoublingHighMul``).

@@ -54,7 +54,7 @@ def fully_connected(
     shape = (*x.values.shape[:-1], units) if keep_num_dims else (-1, units)
     rows = x.centred.reshape(-1, depth).astype(np.float64)
     sums = rows @ weights.centred.astype(np.float64).T
-    return _output(sums.reshape(shape), x, weights, bias, output, activation, arithmetic)
+    return _output(sums.reshape(shape), x, weights, bias, output, activation, arithmetic, False)
 
 
 def batch_matmul(
@@ -76,7 +76,7 @@ def batch_matmul(
     a, b = left.centred.astype(np.float64), right.centred.astype(np.float64)
     a = np.swapaxes(a, -1, -2) if adj_x else a
     b = np.swapaxes(b, -1, -2) if adj_y else b
-    return _output(a @ b, left, right, None, output, "NONE", arithmetic)
+    return _output(a @ b, left, right, None, output, "NONE", arithmetic, True)
 
 
 def conv_2d(
@@ -111,7 +111,7 @@ def conv_2d(
         found = np.concatenate([parts[..., g, :] @ tap[g].T for g in range(groups)], axis=-1)
         sums = found if sums is None else sums + found
     assert sums is not None
-    return _output(sums, x, weights, bias, output, activation, arithmetic)
+    return _output(sums, x, weights, bias, output, activation, arithmetic, True)
 
 
 def depthwise_conv_2d(
@@ -144,7 +144,7 @@ def depthwise_conv_2d(
         found = np.repeat(patch, times, axis=-1) * taps[y, at]
         sums = found if sums is None else sums + found
     assert sums is not None
-    return _output(sums, x, weights, bias, output, activation, arithmetic)
+    return _output(sums, x, weights, bias, output, activation, arithmetic, True)
 
 
 def transpose_conv(
@@ -190,7 +190,7 @@ def transpose_conv(
             columns = slice(at, at + (width - 1) * stride[1] + 1, stride[1])
             sums[:, rows, columns] += floats @ taps[:, y, at].T
     sums = sums[:, before[0] : before[0] + shape[1], before[1] : before[1] + shape[2]]
-    return _output(sums, x, weights, bias, output, activation, arithmetic)
+    return _output(sums, x, weights, bias, output, activation, arithmetic, True)
 
 
 def product_multiplier(x: Codes, weights: Codes, output: QuantParams) -> Multiplier:
@@ -212,17 +212,21 @@ def _output(
     output: QuantParams,
     activation: Activation,
     arithmetic: Arithmetic,
+    reduced: bool,
 ) -> Computed:
-    """Codes of exact sums (..., channels)."""
+    """Codes of exact sums (..., channels).
+
+    `reduced`: with int16 activations the multiplier has 16 bits; only fully connected keeps 32.
+    """
     exact: Int64Array = sums.astype(np.int64)
     if bias is not None:
         exact = exact + bias.astype(np.int64)
     multiplier = product_multiplier(x, weights, output)
-    if x.params.dtype == "int16" and (bias is None or bias.dtype == np.int64):
-        rescaled, overflows = arithmetic.rescaled_wide(exact, multiplier), 0
-    else:
-        kept, overflows = arithmetic.accumulated(exact)
-        rescaled = arithmetic.rescaled(kept, multiplier)
+    if x.params.dtype == "int16":  # int64 accumulators
+        rescale = arithmetic.rescaled_wide if reduced else arithmetic.rescaled
+        return Computed(clamped(rescale(exact, multiplier), output, activation))
+    kept, overflows = arithmetic.accumulated(exact)
+    rescaled = arithmetic.rescaled(kept, multiplier)
     return Computed(clamped(rescaled, output, activation), overflows)
 
 
