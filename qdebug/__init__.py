@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         compare,
         load,
         quantize,
+        replay,
         save_pairs,
         suggest,
     )
@@ -33,6 +34,7 @@ __all__ = [
     "compare",
     "load",
     "quantize",
+    "replay",
     "save_pairs",
     "suggest",
     "testing",

@@ -25,6 +25,7 @@ from qdebug.sources.open import (
     check_board,
     check_options,
     check_pairs_options,
+    check_replay,
     is_saved,
     open_board,
     open_models,
@@ -36,6 +37,7 @@ from qdebug.sources.pair_file.memory import MemoryPairs, Pair, checked, floats_o
 
 if TYPE_CHECKING:
     from qdebug.advise.switchboard import Found, Limits
+    from qdebug.report.replay import Replay
     from qdebug.sources.inputs import Inputs
     from qdebug.sources.tflite.run import Kernels
 
@@ -49,6 +51,7 @@ __all__ = [
     "compare",
     "load",
     "quantize",
+    "replay",
     "save_pairs",
     "suggest",
 ]
@@ -396,6 +399,61 @@ def measured(
 
     board = open_board(names, options)
     return search(board, limits, time_limit=time_limit, advance=advance)
+
+
+def replay(
+    model: PathName,
+    inputs: "Inputs | None" = None,
+    *,
+    outputs: "Inputs | None" = None,
+    samples: int | None = None,
+    kernels: "Kernels | None" = None,
+    signature: str | None = None,
+    tolerance: int = 0,
+) -> "Replay":
+    """Compute a quantized model's codes again in integers, and compare them with recorded ones.
+
+    Args:
+        model: a quantized .tflite.
+        inputs: as for `analyze`; None if `outputs` has all codes.
+        outputs: codes that a device computed: a file (.npz) or arrays, one for each tensor, by its
+            name in the model, samples along the first axis; tensors may be missing. None for the
+            codes of the local runtime.
+        samples: how many of the samples to use, from the first.
+        kernels: LiteRT's kernels.
+        signature: of a .tflite model that has several.
+        tolerance: steps by which a code may differ without a search for the kernel's fault.
+
+    Raises:
+        QdebugError: the model, the inputs or the codes cannot be read, or nothing can be compared.
+    """
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int) or tolerance < 0:
+        raise QdebugError(f"tolerance: found {tolerance!r:.60}, expected steps: 0 or more")
+    options = Options(inputs=inputs, samples=samples, kernels=kernels, signature=signature)
+    return replayed(file_name(model), outputs, options, tolerance)
+
+
+def replayed(
+    model: str,
+    outputs: "Inputs | None",
+    options: Options,
+    tolerance: int = 0,
+    advance: Advance | None = None,
+) -> "Replay":
+    """As `replay`; `advance` is called to report progress."""
+    check_replay(model, options)
+    from qdebug.sources.tflite.replay.run import replay as run
+
+    return run(
+        model,
+        options.inputs,
+        outputs=outputs,
+        samples=options.samples,
+        kernels=options.kernels,
+        signature=options.signature,
+        tolerance=tolerance,
+        advance=advance,
+    )
 
 
 def with_measured(

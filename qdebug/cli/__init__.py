@@ -27,6 +27,8 @@ COMMANDS = {
     "explain": "Explain one layer: figures, cause, what other quantizations would give.",
     "check": "Check limits in CI: exit status 1 if a layer exceeds one.",
     "suggest": "Suggest the layers to leave in float, in the form a converter takes.",
+    "replay": "Compute a quantized model's codes again: is it the kernel?",
+    "multiplier": "Show a real multiplier in fixed point, as integer kernels use it.",
     "capture": "Run a live pair of models and save it as a pair file.",
     "quantize": "Quantize float tensors to a pair file, by any scheme.",
 }

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,11 +52,15 @@ _BROKEN_NPY = (
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model input takes, batch axis included; None in `shape` allows any length."""
+    """What a model input takes, batch axis included; None in `shape` allows any length.
+
+    `what` is what messages call it.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
+    what: str = "model input"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,16 +125,36 @@ class Samples:
 # Where samples come from: a file (.npz or .npy), or arrays in memory: one, or one per input.
 Inputs = str | PathLike[str] | Mapping[str, ArrayLike] | ArrayLike
 
-_IN_MEMORY = "inputs"  # what messages call arrays in memory
-
 
 def file_of(inputs: Inputs | None) -> list[str]:
     """The file that holds the samples; empty where they are in memory."""
     return [str(inputs)] if isinstance(inputs, str | PathLike) else []
 
 
-def read_samples(inputs: Inputs, specs: Sequence[InputSpec], limit: int | None = None) -> Samples:
+def array_names(inputs: Inputs) -> list[str]:
+    """The names of the arrays in a .npz file or a mapping; of anything else, none.
+
+    Raises:
+        QdebugError: the file is missing, or not a .npz.
+    """
+    if isinstance(inputs, Mapping):
+        return list(map(str, inputs))
+    if not isinstance(inputs, str | PathLike):
+        return []
+    shown = printable(str(inputs))
+    with _read_errors(shown), Path(inputs).open("rb") as file:
+        return [info.filename.removesuffix(".npy") for info in _members(file, shown)]
+
+
+def read_samples(
+    inputs: Inputs,
+    specs: Sequence[InputSpec],
+    limit: int | None = None,
+    called: str = "inputs",
+) -> Samples:
     """The samples for a model with these inputs; only the first `limit` where it is given.
+
+    Messages call arrays in memory `called`.
 
     Arrays are found by their input's name (``x`` also for ``serving_default_x:0``) or, if no array
     has an input's name, by their order. Their first axis counts the samples: it is the model's
@@ -140,14 +164,14 @@ def read_samples(inputs: Inputs, specs: Sequence[InputSpec], limit: int | None =
         QdebugError: the file is missing or neither .npz nor .npy, or its arrays do not fit the
             inputs.
     """
-    path = next(iter(file_of(inputs)), _IN_MEMORY)
+    path = next(iter(file_of(inputs)), called)
     shown = printable(path)
     names = [spec.name for spec in specs]
     with _read_errors(shown):
         arrays = (
             _arrays(path, names)
             if isinstance(inputs, str | PathLike)
-            else _arrays_in_memory(inputs, names)
+            else _arrays_in_memory(inputs, names, called)
         )
     feeds = tuple(_feed(array, spec) for array, spec in zip(arrays, specs, strict=True))
     if not feeds:
@@ -198,27 +222,31 @@ def _arrays(path: str, names: Sequence[str]) -> list[_Array]:
             if len(names) > 1:
                 raise QdebugError(_lone_array(shown, names))
             return [_npy_array(path)][: len(names)]
-        try:
-            with zipfile.ZipFile(file) as archive:
-                infos = archive.infolist()
-        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-            raise QdebugError(f"{shown}: {error}; expected {_EXPECTED}") from None
+        infos = _members(file, shown)
     stored = [info.filename.removesuffix(".npy") for info in infos]
     return [_npz_array(path, infos[place]) for place in _places(shown, stored, names)]
 
 
+def _members(file: IO[bytes], shown: str) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise QdebugError(f"{shown}: {error}; expected {_EXPECTED}") from None
+
+
 def _arrays_in_memory(
-    inputs: Mapping[str, ArrayLike] | ArrayLike, names: Sequence[str]
+    inputs: Mapping[str, ArrayLike] | ArrayLike, names: Sequence[str], called: str
 ) -> list[_Array]:
     """The arrays for inputs of these names, in the inputs' order."""
     if not isinstance(inputs, Mapping):
         if len(names) > 1:
-            raise QdebugError(_lone_array(_IN_MEMORY, names))
-        return [_memory_array(_IN_MEMORY, inputs)][: len(names)]
+            raise QdebugError(_lone_array(called, names))
+        return [_memory_array(called, inputs)][: len(names)]
     given = [(str(name), values) for name, values in inputs.items()]
-    places = _places(_IN_MEMORY, [name for name, _ in given], names)
+    places = _places(called, [name for name, _ in given], names)
     return [
-        _memory_array(f"{_IN_MEMORY}: array '{printable(given[place][0])}'", given[place][1])
+        _memory_array(f"{called}: array '{printable(given[place][0])}'", given[place][1])
         for place in places
     ]
 
@@ -328,7 +356,7 @@ def _feed(array: _Array, spec: InputSpec) -> _Feed:
     of_integers = ours.kind in "iu" and theirs.kind in "iu"
     if ours.kind not in "biufc" or not (of_integers or np.can_cast(ours, theirs, "same_kind")):
         raise QdebugError(
-            f"{array.where}: found {ours}, expected {theirs} for model input "
+            f"{array.where}: found {ours}, expected {theirs} for {spec.what} "
             f"'{printable(spec.name)}'"
         )
     batched = len(array.shape) == len(spec.shape)
@@ -341,7 +369,7 @@ def _feed(array: _Array, spec: InputSpec) -> _Feed:
         hint = _state_hint(_Feed(array, spec, 1)) if spec.shape[:1] != (1,) else ""
         expected = ", ".join(["samples", *("any" if n is None else str(n) for n in spec.shape[1:])])
         raise QdebugError(
-            f"{array.where}: found shape {array.shape}, expected ({expected}) for model input "
+            f"{array.where}: found shape {array.shape}, expected ({expected}) for {spec.what} "
             f"'{printable(spec.name)}'{hint}"
         )
     return _Feed(array, spec, (spec.shape[0] or 1) if batched else 1)

@@ -201,6 +201,17 @@ def check_board(names: Sequence[str], options: Options = Options()) -> None:
         )
 
 
+def check_replay(name: str, options: Options = Options()) -> None:
+    """Check that a replay can be made of this name, before anything is read.
+
+    Raises:
+        QdebugError: the file is not a .tflite, or an option has an invalid value.
+    """
+    if not name.lower().endswith(".tflite"):
+        raise QdebugError(f"{printable(name)}: expected a quantized .tflite model")
+    _check_values(options)
+
+
 def open_board(names: Sequence[str], options: Options = Options()) -> "Board":
     """The switchboard of a live pair of models.
 

@@ -64,11 +64,13 @@ class Arithmetic:
         rounding: of the multiplication by the fixed-point multiplier.
         shift: bits by which the multiplier's shift is off.
         accumulator_bits: width at which accumulators saturate; None: int32, which wraps around.
+        offset: whether the output's zero point is added.
     """
 
     rounding: MultiplierRounding = "single"
     shift: int = 0
     accumulator_bits: int | None = None
+    offset: bool = True
 
     def accumulated(self, exact: Int64Array) -> tuple[Int64Array, int]:
         """Exact sums as the accumulator keeps them, and how many do not fit int32."""
@@ -85,6 +87,14 @@ class Arithmetic:
     def rescaled_wide(self, accumulators: Int64Array, multiplier: Multiplier) -> Int64Array:
         """int64 accumulators times a 16-bit mantissa."""
         return multiply_reduced(accumulators, self._off(multiplier))
+
+    def coded(
+        self, centred: Int64Array, output: QuantParams, activation: "Activation" = "NONE"
+    ) -> NDArray[Any]:
+        """Values around the zero point as codes of its type, within the activation's limits."""
+        zero_point = int(output.zero_point[0]) if self.offset else 0
+        codes = np.clip(centred + zero_point, *limits(output, activation))
+        return codes.astype(output.dtype)
 
     def _off(self, multiplier: Multiplier) -> Multiplier:
         return multiplier.shifted(self.shift) if self.shift else multiplier
@@ -121,12 +131,3 @@ def limits(output: QuantParams, activation: Activation = "NONE") -> tuple[int, i
         qmin if low is None else max(qmin, low),
         qmax if high is None else min(qmax, high),
     )
-
-
-def clamped(
-    centred: Int64Array, output: QuantParams, activation: Activation = "NONE"
-) -> NDArray[Any]:
-    """Values around the zero point as codes of its type, within the activation's limits."""
-    low, high = limits(output, activation)
-    codes = np.clip(centred + int(output.zero_point[0]), low, high)
-    return codes.astype(output.dtype)

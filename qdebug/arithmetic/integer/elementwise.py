@@ -15,7 +15,6 @@ from qdebug.arithmetic.integer.codes import (
     Arithmetic,
     Codes,
     Computed,
-    clamped,
 )
 from qdebug.arithmetic.integer.multiplier import (
     Int64Array,
@@ -79,7 +78,7 @@ def _sum(
     ]
     total = terms[0] + sign * terms[1]
     down = quantize_multiplier(common / (2.0**up * float(output.scale[0])))
-    return Computed(clamped(arithmetic.rescaled(total, down), output, activation))
+    return Computed(arithmetic.coded(arithmetic.rescaled(total, down), output, activation))
 
 
 def multiply_codes(
@@ -99,7 +98,7 @@ def multiply_codes(
     products = left.centred * right.centred
     multiplier = quantize_multiplier(_float32_ratio(left, output, right.scale))
     rescaled = arithmetic.rescaled(products, multiplier)
-    return Computed(clamped(rescaled, output, activation))
+    return Computed(arithmetic.coded(rescaled, output, activation))
 
 
 def extreme(
@@ -123,7 +122,7 @@ def requantize(x: Codes, output: QuantParams, *, arithmetic: Arithmetic = SPECIF
     array([8], dtype=int8)
     """
     multiplier = quantize_multiplier(x.scale / float(output.scale[0]))
-    return Computed(clamped(arithmetic.rescaled(x.centred, multiplier), output))
+    return Computed(arithmetic.coded(arithmetic.rescaled(x.centred, multiplier), output))
 
 
 def relu(
@@ -140,7 +139,9 @@ def relu(
     array([-128, -123], dtype=int8)
     """
     multiplier = quantize_multiplier(_float32_ratio(x, output))
-    return Computed(clamped(arithmetic.rescaled(x.centred, multiplier), output, activation))
+    return Computed(
+        arithmetic.coded(arithmetic.rescaled(x.centred, multiplier), output, activation)
+    )
 
 
 def leaky_relu(
@@ -155,7 +156,7 @@ def leaky_relu(
     centred = x.centred
     above = arithmetic.rescaled(centred, quantize_multiplier(_float32_ratio(x, output)))
     below = arithmetic.rescaled(centred, quantize_multiplier(_float32_ratio(x, output, alpha)))
-    return Computed(clamped(np.where(centred >= 0, above, below), output))
+    return Computed(arithmetic.coded(np.where(centred >= 0, above, below), output))
 
 
 def hard_swish(x: Codes, output: QuantParams, *, arithmetic: Arithmetic = SPECIFIED) -> Computed:
@@ -183,7 +184,7 @@ def hard_swish(x: Codes, output: QuantParams, *, arithmetic: Arithmetic = SPECIF
     product = reluish * before
     high = np.where(product >= 0, product >> 15, -(-product >> 15))  # toward zero: no rounding
     centred = divide_by_power_of_two(_saturated(high), -int(to_output.shift))
-    return Computed(clamped(centred, output))
+    return Computed(arithmetic.coded(centred, output))
 
 
 def _float32_ratio(x: Codes, output: QuantParams, factor: float = 1.0) -> np.float32:

@@ -5,7 +5,7 @@ Neural Networks for Efficient Integer-Arithmetic-Only Inference*, arXiv 1712.058
 TensorFlow Lite's kernels (``QuantizeMultiplier``, ``MultiplyByQuantizedMultiplier``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,9 +16,10 @@ from qdebug.errors import FieldError
 Int64Array = NDArray[np.int64]
 
 # single: one 64-bit product, one rounding shift. double: the product's upper half, rounded, then a
-# rounding shift. float: a float32 product, rounded half to even, as XNNPACK does it. floor: one
-# shift that does not round, which no specification has: the fault of many a port.
-MultiplierRounding = Literal["single", "double", "float", "floor"]
+# rounding shift, halves away from zero. double_up: the same with halves up, as vector instructions
+# round (NEON's VRSHL; ruy). float: a float32 product, rounded half to even, as XNNPACK does it.
+# floor: one shift that does not round, which no specification has: the fault of many a port.
+MultiplierRounding = Literal["single", "double", "double_up", "float", "floor"]
 ROUNDINGS: tuple[MultiplierRounding, ...] = get_args(MultiplierRounding)
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
@@ -34,11 +35,13 @@ class Multiplier:
         real: shape () or (channels,), M itself.
         m0: the int32 mantissas, in [2^30, 2^31), or 0.
         shift: TensorFlow Lite's shift: above 0 to the left.
+        float32: M as a kernel that multiplies in float32 computes it.
     """
 
     real: NDArray[np.float64]
     m0: Int64Array
     shift: Int64Array
+    float32: NDArray[np.float32]
 
     @property
     def n(self) -> Int64Array:
@@ -64,11 +67,14 @@ class Multiplier:
 
     def shifted(self, by: int) -> "Multiplier":
         """The multiplier with another shift: what a kernel uses that is off by `by` bits."""
-        return Multiplier(np.ldexp(self.real, by), self.m0, self.shift + by)
+        float32 = np.ldexp(self.float32, by)
+        return Multiplier(np.ldexp(self.real, by), self.m0, self.shift + by, float32)
 
 
-def quantize_multiplier(real: ArrayLike) -> Multiplier:
+def quantize_multiplier(real: ArrayLike, float32: NDArray[np.float32] | None = None) -> Multiplier:
     """The fixed-point form of real multipliers of 0 or more, of shape () or (channels,).
+
+    `float32` is the same, computed in float32 throughout; None for the nearest to `real`.
 
     M = q * 2^shift with q in [1/2, 1) is `frexp`'s form; m0 is q * 2^31, rounded, and halved if
     that gives 2^31. An M below 2^-32 has the form 0; one of 2^30 or more has the largest.
@@ -95,7 +101,7 @@ def quantize_multiplier(real: ArrayLike) -> Multiplier:
     tiny, huge = shift < _LEAST_SHIFT, shift > _MOST_SHIFT
     m0 = np.where(tiny, 0, np.where(huge, INT32_MAX, m0))
     shift = np.where(tiny, 0, np.where(huge, _MOST_SHIFT, shift))
-    return Multiplier(values, m0, shift)
+    return Multiplier(values, m0, shift, values.astype(np.float32) if float32 is None else float32)
 
 
 def multiply(
@@ -109,14 +115,19 @@ def multiply(
     array([ 1,  0, 10])
     >>> multiply([2, -2, 40], quantize_multiplier(0.25), "double")
     array([ 1, -1, 10])
+    >>> multiply([2, -2, 40], quantize_multiplier(0.25), "double_up")
+    array([ 1,  0, 10])
     """
     values = np.asarray(x, np.int64)
     m0, shift = multiplier.m0, multiplier.shift
-    if rounding == "double":
+    if rounding in ("double", "double_up"):
         high = doubling_high_multiply(wrapped(values << np.maximum(shift, 0)), m0)
-        return divide_by_power_of_two(high, np.maximum(-shift, 0))
+        right = np.maximum(-shift, 0)
+        if rounding == "double":
+            return divide_by_power_of_two(high, right)
+        return np.asarray((high + ((np.int64(1) << right) >> 1)) >> right, np.int64)
     if rounding == "float":
-        products = values.astype(np.float32) * multiplier.real.astype(np.float32)
+        products = values.astype(np.float32) * multiplier.float32
         return np.asarray(np.rint(products), np.int64)
     total = 31 - shift
     half = 0 if rounding == "floor" else np.int64(1) << (total - 1)
@@ -135,9 +146,9 @@ def multiply_reduced(x: ArrayLike, multiplier: Multiplier) -> Int64Array:
     >>> multiply_reduced([2**40], quantize_multiplier(2.0**-30))
     array([1024])
     """
-    reduced = reduced_mantissa(multiplier.m0)
     total = 15 - multiplier.shift
-    product = np.asarray(x, np.int64) * reduced + (np.int64(1) << (total - 1))
+    mantissa = reduced_mantissa(multiplier.m0)
+    product = np.asarray(x, np.int64) * mantissa + (np.int64(1) << (total - 1))
     return np.asarray(product >> total, np.int64)
 
 
@@ -149,6 +160,17 @@ def reduced_mantissa(m0: ArrayLike) -> Int64Array:
     """
     mantissa = np.asarray(m0, np.int64)
     return np.asarray(np.minimum((mantissa + (1 << 15)) >> 16, 2**15 - 1))
+
+
+def reduced(multiplier: Multiplier) -> Multiplier:
+    """The multiplier with a mantissa of 16 bits, in the upper half of `m0`.
+
+    >>> found = reduced(quantize_multiplier(0.7))
+    >>> int(found.m0) >> 16, round(float(found.value), 6)
+    (22938, 0.700012)
+    """
+    mantissa = reduced_mantissa(multiplier.m0) << 16
+    return replace(multiplier, m0=mantissa)
 
 
 def doubling_high_multiply(a: ArrayLike, b: ArrayLike) -> Int64Array:

@@ -15,7 +15,6 @@ from qdebug.arithmetic.integer.codes import (
     Arithmetic,
     Codes,
     Computed,
-    clamped,
     limits,
 )
 from qdebug.arithmetic.integer.multiplier import (
@@ -95,7 +94,7 @@ def mean(
     count = int(np.prod([x.values.shape[axis] for axis in over]))
     multiplier = _divided(quantize_multiplier(x.scale / float(output.scale[0])), count)
     kept, overflows = arithmetic.accumulated(np.asarray(sums))
-    return Computed(clamped(arithmetic.rescaled(kept, multiplier), output), overflows)
+    return Computed(arithmetic.coded(arithmetic.rescaled(kept, multiplier), output), overflows)
 
 
 def _divided(multiplier: Multiplier, count: int) -> Multiplier:
@@ -104,7 +103,10 @@ def _divided(multiplier: Multiplier, count: int) -> Multiplier:
     bits = min(bits, 32, 31 + int(multiplier.shift))
     m0 = (int(multiplier.m0) << bits) // count
     return Multiplier(
-        multiplier.real / count, np.asarray(m0), np.asarray(int(multiplier.shift) - bits)
+        multiplier.real / count,
+        np.asarray(m0),
+        np.asarray(int(multiplier.shift) - bits),
+        multiplier.float32 / np.float32(count),
     )
 
 

@@ -22,7 +22,6 @@ from qdebug.arithmetic.integer.codes import (
     Arithmetic,
     Codes,
     Computed,
-    clamped,
 )
 from qdebug.arithmetic.integer.multiplier import Int64Array, Multiplier, quantize_multiplier
 
@@ -201,7 +200,8 @@ def product_multiplier(x: Codes, weights: Codes, output: QuantParams) -> Multipl
     0.25
     """
     scales = weights.params.scale if weights.params.channels > 1 else weights.params.scale[0]
-    return quantize_multiplier(x.scale * scales / float(output.scale[0]))
+    float32 = np.float32(x.scale) * np.asarray(scales, np.float32) / np.float32(output.scale[0])
+    return quantize_multiplier(x.scale * scales / float(output.scale[0]), np.asarray(float32))
 
 
 def _output(
@@ -224,10 +224,10 @@ def _output(
     multiplier = product_multiplier(x, weights, output)
     if x.params.dtype == "int16":  # int64 accumulators
         rescale = arithmetic.rescaled_wide if reduced else arithmetic.rescaled
-        return Computed(clamped(rescale(exact, multiplier), output, activation))
+        return Computed(arithmetic.coded(rescale(exact, multiplier), output, activation))
     kept, overflows = arithmetic.accumulated(exact)
     rescaled = arithmetic.rescaled(kept, multiplier)
-    return Computed(clamped(rescaled, output, activation), overflows)
+    return Computed(arithmetic.coded(rescaled, output, activation), overflows)
 
 
 def _edges(length: int, kernel: int, stride: int, dilation: int, padding: Padding) -> Pair:

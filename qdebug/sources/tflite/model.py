@@ -48,6 +48,10 @@ class Model:
     _objects: Any
     _place: int
 
+    def options(self, operator: Operator) -> Any:
+        """An operator's options, as its flatbuffer has them; None if it has none."""
+        return self._objects.subgraphs[self._place].operators[operator.index].builtinOptions
+
 
 def read_model(path: str, signature: str | None = None) -> Model:
     """Read a .tflite file: the graph of `signature`, or the first.

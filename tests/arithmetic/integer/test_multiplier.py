@@ -90,6 +90,8 @@ def test_double_rounding_rounds_the_upper_half_and_then_the_shift(x: int, real: 
     high = _half_up(product)
     expected = _half_away(Fraction(high, 2 ** -int(multiplier.shift)))
     assert int(multiply(x, multiplier, "double")) == expected
+    upward = _half_up(Fraction(high, 2 ** -int(multiplier.shift)))
+    assert int(multiply(x, multiplier, "double_up")) == upward
 
 
 @given(st.integers(-(2**47), 2**47), st.floats(2.0**-40, 2.0**-12))

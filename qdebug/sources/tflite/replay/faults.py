@@ -1,0 +1,54 @@
+"""Known faults of kernels: each as an operator that reads something else, or computes otherwise."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from qdebug.arithmetic.integer.codes import Arithmetic, Codes
+from qdebug.sources.tflite.replay.step import Step
+
+# Operators that add products in an accumulator, and the place of their bias.
+_BIAS = {"FULLY_CONNECTED": 2, "CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "TRANSPOSE_CONV": 3}
+_ACCUMULATING = (*_BIAS, "BATCH_MATMUL", "MEAN")
+
+
+def hypotheses(step: Step, arithmetic: Arithmetic) -> Iterator[tuple[str, Step, Arithmetic]]:
+    """Each fault that could change this operator's codes: its name, and the operator with it."""
+    yield "its shift is one too large: results are halved", step, replace(arithmetic, shift=-1)
+    yield "its shift is one too small: results are doubled", step, replace(arithmetic, shift=1)
+    yield "it truncates instead of rounding", step, replace(arithmetic, rounding="floor")
+    for place, read in enumerate(step.reads):
+        if isinstance(read, Codes) and read.params.zero_point.any() and place not in _biases(step):
+            name = f"it ignores the zero point of its input {place}"
+            yield name, _without_zero_point(step, place), arithmetic
+    if step.output.zero_point.any():
+        yield "it ignores the zero point of its output", step, replace(arithmetic, offset=False)
+    if step.op in _ACCUMULATING:
+        name = "its accumulator saturates at 16 bits"
+        yield name, step, replace(arithmetic, accumulator_bits=16)
+    for place in _biases(step):
+        if place < len(step.reads) and (bias := step.plain(place)) is not None and bias.any():
+            yield "it ignores its bias", _without(step, place), arithmetic
+    if step.activation != "NONE":
+        name = f"it ignores its fused activation {step.activation}"
+        yield name, replace(step, activation="NONE"), arithmetic
+
+
+def _biases(step: Step) -> tuple[int, ...]:
+    return (_BIAS[step.op],) if step.op in _BIAS else ()
+
+
+def _without_zero_point(step: Step, place: int) -> Step:
+    codes = step.codes(place)
+    zero = np.zeros_like(codes.params.zero_point)
+    changed = Codes(codes.values, replace(codes.params, zero_point=zero))
+    return _with(step, place, changed)
+
+
+def _without(step: Step, place: int) -> Step:
+    return _with(step, place, None)
+
+
+def _with(step: Step, place: int, read: Codes | None) -> Step:
+    return replace(step, reads=(*step.reads[:place], read, *step.reads[place + 1 :]))

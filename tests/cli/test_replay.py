@@ -1,0 +1,94 @@
+"""``qdebug replay``: its table, its JSON, its exit status, and what users can do wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from tests.paths import SAMPLES
+
+pytest.importorskip("ai_edge_litert", reason="qdebug[litert] is not installed")
+
+from tests.sources.tflite.replay.device import LOGITS, dumped, faulty, name_of, until
+
+Run = Callable[..., Result]
+MODEL, INPUTS = SAMPLES / "digits_int8.tflite", SAMPLES / "digits_inputs.npz"
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a dump of codes."""
+
+    def written(**changes: object) -> Path:
+        path = tmp_path / "dump.npz"
+        np.savez(path, **{**dumped(), **changes})  # type: ignore[arg-type]
+        return path
+
+    return written
+
+
+def test_a_sound_runtime_ends_with_status_0(qdebug: Run) -> None:
+    result = qdebug("replay", MODEL, "--inputs", INPUTS, "--samples", 2, "--kernels", "reference")
+    assert result.exit_code == 0
+    assert "2 samples; compared with reference kernels" in result.stdout
+    assert "9 operators: not one of 5480 codes differs" in result.stdout
+
+
+def test_a_faulty_layer_of_a_dump_is_shown_with_its_fault(qdebug: Run, tmp_path: Path) -> None:
+    name, path = name_of(LOGITS), tmp_path / "dump.npz"
+    np.savez(path, **until(name) | {name: faulty(LOGITS, "bias")})
+    result = qdebug("replay", MODEL, "--outputs", path)
+    assert result.exit_code == 1
+    assert "1 of 8 operators differs" in result.stdout
+    assert "the codes are those of a kernel with a fault: it ignores its bias\n" in result.stdout
+    assert "sample 0, [0, " in result.stdout
+    assert "not replayed: 1\n  SOFTMAX StatefulPartitionedCall_1:0: " in result.stdout
+
+
+def test_the_tolerance_is_in_steps(qdebug: Run, dump: Callable[..., Path]) -> None:
+    name = name_of(LOGITS)
+    codes = dumped()[name]
+    path = dump(**{name: np.where(codes < 100, codes + 2, codes)})
+    assert qdebug("replay", MODEL, "--outputs", path).exit_code == 1
+    assert qdebug("replay", MODEL, "--outputs", path, "--tolerance", 1).exit_code == 1
+    within = qdebug("replay", MODEL, "--outputs", path, "--tolerance", 120)
+    assert within.exit_code == 0
+    assert "codes differ, none by more than 120 steps" in within.stdout
+
+
+def test_json_goes_to_a_file_by_its_suffix(
+    qdebug: Run, dump: Callable[..., Path], tmp_path: Path
+) -> None:
+    target = tmp_path / "replay.json"
+    assert qdebug("replay", MODEL, "--outputs", dump(), "-o", target).stdout == ""
+    values = json.loads(target.read_text())
+    assert values["schema"] == "qdebug.replay/1"
+    assert (values["num_samples"], values["failing"], values["unsupported"]) == (3, [], [])
+    first = values["operators"][0]
+    assert (first["op"], first["rounding"], first["fault"]) == ("CONV_2D", "double", None)
+    assert first["differing"]["double"] == 0 < first["differing"]["single"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((MODEL,), "found no inputs, expected samples"),
+        ((SAMPLES / "digits_float.tflite", "--inputs", INPUTS), "found no quantized activations"),
+        ((SAMPLES / "digits.npz", "--inputs", INPUTS), "expected a quantized .tflite model"),
+        ((MODEL, "--outputs", "missing.npz"), "missing.npz: No such file or directory"),
+        ((MODEL, "--outputs", MODEL), "File is not a zip file; expected"),
+        ((MODEL, "--outputs", INPUTS), "expected codes named like tensors of"),
+        ((MODEL, "--inputs", INPUTS, "-o", "missing/x.json"), "missing"),
+        ((MODEL, "--inputs", INPUTS, "--tolerance", "-1"), "--tolerance"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(
+    args: tuple[object, ...], message: str, qdebug: Run
+) -> None:
+    result = qdebug("replay", *args)
+    assert result.exit_code == 2
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
