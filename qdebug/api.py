@@ -165,6 +165,7 @@ def compare(
     narrow_range: bool = False,
     rounding: Rounding = "half_away",
     model_float: ArrayLike | None = None,
+    weights_float: ArrayLike | None = None,
     kind: str | None = None,
     name: str = "tensor",
 ) -> Layer:
@@ -180,6 +181,7 @@ def compare(
         narrow_range: the lowest code is not used.
         rounding: ``half_away`` from zero, as in TFLite, or ``half_even``, as in ONNX.
         model_float: the same tensor in a run of the whole float model.
+        weights_float: the output of the float operator with the quantized weights.
         kind: ``activation``, ``weight`` or ``bias``: the advice depends on it.
         name: the layer's name in messages and plots.
 
@@ -191,8 +193,10 @@ def compare(
     Raises:
         QdebugError: the arrays do not make a pair.
     """
-    about = {"bits": bits, "narrow_range": narrow_range, "rounding": rounding, "kind": kind}
-    pair = named_pair(name, x, q, scale, zero_point, axis, model_float=model_float, **about)
+    about: dict[str, Any] = {"bits": bits, "narrow_range": narrow_range}
+    about |= {"rounding": rounding, "kind": kind}
+    about |= {"model_float": model_float, "weights_float": weights_float}
+    pair = named_pair(name, x, q, scale, zero_point, axis, **about)
     return analyze({name: pair}).layers[0]
 
 

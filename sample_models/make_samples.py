@@ -215,7 +215,7 @@ FAULTS: dict[str, Callable[[Layer], Layer]] = {
 }
 
 
-OF_THE_MODEL = ("model_float", "slice_axis")
+OF_THE_MODEL = ("model_float", "weights_float", "slice_axis")
 
 
 def make_faulty(layers: dict[str, Layer]) -> dict[str, Layer]:

@@ -71,9 +71,13 @@ def random_layer(rng: np.random.Generator, elements: int = 12) -> dict[str, Any]
         model = x.astype(np.float64) + np.max(s) * rng.standard_normal(shape)
         with np.errstate(over="ignore"):
             fields["model_float"] = np.asarray(model).astype(np.float32)
+    if rng.random() < 0.3:
+        weighted = x.astype(np.float64) + 0.3 * np.max(s) * rng.standard_normal(shape)
+        with np.errstate(over="ignore"):
+            fields["weights_float"] = np.asarray(weighted).astype(np.float32)
     order = ">" if rng.random() < 0.2 else "<"
     fields |= {"float": x, "quantized": np.asarray(q).astype(np.dtype(dtype).newbyteorder(order))}
-    for field in ("float", "quantized", "model_float"):
+    for field in ("float", "quantized", "model_float", "weights_float"):
         if field in fields and np.ndim(fields[field]) > 1 and rng.random() < 0.25:
             fields[field] = np.asfortranarray(fields[field])
     return fields
@@ -91,6 +95,7 @@ def expected(fields: dict[str, Any]) -> dict[str, Any]:
         fields.get("bits"),
         fields.get("narrow_range", False),
         fields.get("model_float"),
+        fields.get("weights_float"),
         fields.get("rounding", "half_away"),
     )
 

@@ -44,6 +44,7 @@ def figures(
     bits=None,
     narrow_range=False,
     model_float=None,
+    weights_float=None,
     rounding="half_away",
 ):
     """All figures as a dictionary; None where a figure cannot be had."""
@@ -74,6 +75,7 @@ def figures(
     m = None if model_float is None else np.asarray(model_float, np.float64)
     inherited = None if m is None else int((~finite & np.isfinite(m)).sum())
     m = None if m is None else m[finite]
+    w = None if weights_float is None else np.asarray(weights_float, np.float64)[finite]
     x, q, s, z = x[finite], q[finite].astype(np.float64), s[finite], z[finite]
     n = x.size
     if n == 0:
@@ -130,6 +132,12 @@ def figures(
     if axis is None and "fit_scale" in out:
         line = out["fit_scale"] * (q - out["fit_zero_point"])
         out["fit_rmse_scale"] = math.sqrt(((x - line) ** 2).mean()) / abs(out["fit_scale"])
+    if w is not None and np.isfinite(w).any():
+        known = np.isfinite(w)
+        ideal = ideal_codes(w[known], s[known], z[known], qmin, qmax, rounding)
+        change = (w[known] - x[known]) / s[known]
+        out["weights_rmse_scale"] = math.sqrt((change**2).mean())
+        out["arithmetic_rmse_scale"] = math.sqrt(((q[known] - ideal) ** 2).mean())
     if m is not None and np.isfinite(m).any():
         known = np.isfinite(m)
         m, d, x, s = m[known], d[known], x[known], s[known]

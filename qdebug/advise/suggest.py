@@ -24,8 +24,8 @@ DEFAULT_BUDGET = 0.8
 # Operators that only change a tensor's representation.
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "QuantizeLinear", "DequantizeLinear")
 
-# If an activation's error beyond its own rounding is less than this share of its weights' error,
-# its reference floats were computed with the quantized weights.
+# Where a report does not split the error: if an activation's error beyond its own rounding is less
+# than this share of its weights' error, its floats were computed with the quantized weights.
 _LACKS_WEIGHTS = 0.01
 
 # If leaving an operator in float removes less than this share of its error, it only rounds.
@@ -337,7 +337,9 @@ def _tells_rounding(operator: _Operator) -> bool:
 
 def _unseen_weights(operator: _Operator, power: _Power, noise: float) -> float:
     """The weights' noise-to-signal ratio if the operator's own error lacks it, else 0."""
-    weights = _noise_of_weights(operator)
+    weights, seen = _noise_of_weights(operator), _figure(operator, "weights_rmse_scale")
+    if seen is not None:
+        return 0.0 if seen else weights
     beyond_rounding = noise * ((power.own - power.kept) / power.own)
     return weights if beyond_rounding < _LACKS_WEIGHTS * weights else 0.0
 

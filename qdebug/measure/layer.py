@@ -1,6 +1,6 @@
 """Layer, Block, Part and Source: the interface of a source. No arithmetic, no file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,20 +62,49 @@ class Block:
     """A slab of a layer that fits the cache: arrays of shape (outer, channels, inner).
 
     `first_channel` is the layer's channel at index 0 of the slab's channel axis; a layer with one
-    scale has one channel. `model_float` is the same slab of a whole float run, None if unknown.
+    scale has one channel. `model_float` is the same slab of a whole float run; `weights_float` that
+    of the float operator with the quantized model's weights, and `floats` itself if the operator
+    has none. Both are None if unknown.
     """
 
     floats: NDArray[Any]
     codes: NDArray[Any]
     model_float: NDArray[Any] | None = None
     first_channel: int = 0
+    weights_float: NDArray[Any] | None = None
 
     def as_one_channel(self) -> "Block":
         """The same elements as one channel."""
         if self.floats.shape[1] == 1 and not self.first_channel:
             return self
-        model = None if self.model_float is None else self.model_float.reshape(1, 1, -1)
-        return Block(self.floats.reshape(1, 1, -1), self.codes.reshape(1, 1, -1), model)
+        return joined([self], lambda arrays: arrays[0].reshape(1, 1, -1))
+
+
+def joined(
+    blocks: Sequence[Block],
+    join: Callable[[Sequence[NDArray[Any]]], NDArray[Any]],
+    first_channel: int = 0,
+) -> Block:
+    """One block of several that are alike: `join` makes one array of each array of theirs."""
+
+    def of(name: str) -> NDArray[Any] | None:
+        arrays = [getattr(block, name) for block in blocks]
+        return None if arrays[0] is None else join(arrays)
+
+    floats = join([block.floats for block in blocks])
+    codes = join([block.codes for block in blocks])
+    same = blocks[0].weights_float is blocks[0].floats
+    weights = floats if same else of("weights_float")
+    return Block(floats, codes, of("model_float"), first_channel, weights)
+
+
+def are_alike(one: Block, other: Block) -> bool:
+    """Whether two blocks have the same arrays, so that they can be joined."""
+    return (
+        (one.model_float is None) == (other.model_float is None)
+        and (one.weights_float is None) == (other.weights_float is None)
+        and (one.weights_float is one.floats) == (other.weights_float is other.floats)
+    )
 
 
 class Visitor(Protocol):

@@ -132,6 +132,10 @@ class Metrics:
     """Share of the float model's own values outside [D(qmin) - s/2, D(qmax) + s/2]."""
     inherited_non_finite: int | None
     """NaN and infinite elements of x that are finite in the float model's own run."""
+    weights_rmse_scale: float | None
+    """sqrt(mean(((w - x)/s)^2)), in steps: w is x with the operator's weights quantized."""
+    arithmetic_rmse_scale: float | None
+    """sqrt(mean((q - Q(w))^2)), in steps: what the kernel computed otherwise than it should."""
 
     @property
     def rmse_scale_ratio(self) -> float | None:
@@ -282,6 +286,7 @@ def _metrics(
         fit_zero_point = t.q_sum / n - t.x_sum / n / fit_scale
         cosine = t.xd_product / np.sqrt(x_square) / np.sqrt(t.d_square)
         model_n = np.where(t.model_count > 0, t.model_count, np.nan)
+        weights_n = np.where(t.weights_count > 0, t.weights_count, np.nan)
         not_zero = np.where(t.zeros < n, n - t.zeros, np.nan)
         columns = {
             "num_elements": t.count,
@@ -328,6 +333,8 @@ def _metrics(
             "model_max": t.m_max,
             "model_clipped": t.model_clipped / model_n,
             "inherited_non_finite": np.where(t.model_count > 0, t.model_only, np.nan),
+            "weights_rmse_scale": np.sqrt(t.weights_square / weights_n),
+            "arithmetic_rmse_scale": np.sqrt(t.arithmetic_square / weights_n),
         }
     rows = zip(*(_figures(name, columns[name]) for name in FIGURES), strict=True)
     return [Metrics(*row) for row in rows]

@@ -1,14 +1,15 @@
 """Slabs: cut a tensor into blocks of (outer, channels, inner). Knows no file, no model."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
 from qdebug.errors import FieldError
-from qdebug.measure.layer import Block, Layer, Visitor
+from qdebug.measure.layer import Block, Layer, Visitor, joined
 
 # Elements in a block: large enough that the cost of NumPy calls is negligible and threads do not
 # wait for the interpreter, small enough for the cache. benchmarks/blocks.py on two cores, ns per
@@ -79,6 +80,7 @@ def hand_over(
     floats: NDArray[Any],
     codes: NDArray[Any],
     model_float: NDArray[Any] | None = None,
+    weights_float: NDArray[Any] | None = None,
 ) -> None:
     """Pass a tensor in memory to a visitor, slab by slab; all arrays have one shape.
 
@@ -86,10 +88,17 @@ def hand_over(
         FieldError: the tensor's channels are not those of the layer.
     """
     layer, axis = cut(layer, floats.shape)
-    arrays = [array.reshape(-1) for array in (floats, codes, model_float) if array is not None]
+    whole = Block(floats, codes, model_float, weights_float=weights_float)
+    flat = joined([whole], lambda arrays: arrays[0].reshape(-1))
     start = 0
     for first_channel, slab in slabs(floats.shape, axis):
-        stop = start + math.prod(slab)
-        here, there, *model = (array[start:stop].reshape(slab) for array in arrays)
-        visitor.take(layer, Block(here, there, model[0] if model else None, first_channel))
-        start = stop
+        here = slice(start, start + math.prod(slab))
+        visitor.take(layer, joined([flat], partial(_cut_out, here, slab), first_channel))
+        start = here.stop
+
+
+def _cut_out(
+    place: slice, slab: tuple[int, int, int], arrays: Sequence[NDArray[Any]]
+) -> NDArray[Any]:
+    """A slab of a flat array."""
+    return arrays[0][place].reshape(slab)

@@ -44,6 +44,8 @@ SMALL_STEPS = 4
 
 _SPAN_CHANNELS = 1 << 13
 
+_Optional = Float64Array | None
+
 _Merge = Literal["sum", "least", "most"]
 
 
@@ -74,7 +76,8 @@ class Statistics:
     """What is known of some channels of a layer; each figure is an attribute of shape (channels,).
 
     x: float reference, q: code, d = D(q) = (q - z) * s, e = d - x, m: the float model's own value.
-    Over the finite elements of x only; the model's over those where m is finite too. A figure is a
+    Over the finite elements of x only; the model's and the weights' over those where m or w is
+    finite, too. A figure is a
     view of its row in the table.
 
     Attributes:
@@ -114,6 +117,10 @@ class Statistics:
     inherited_square = _Row()  # ((x - m) / s)^2
     model_clipped = _Row()  # m outside [D(qmin) - s/2, D(qmax) + s/2]
     model_only = _Row()  # m is finite and x is not
+    # Against the float operator with the quantized weights, w.
+    weights_count = _Row()
+    weights_square = _Row()  # ((w - x) / s)^2
+    arithmetic_square = _Row()  # (q - Q(w))^2
     # Sums about means and about the least-squares line: `_pooled` adds what these are apart.
     x_moment = _Row()  # (x - mean x)^2
     q_moment = _Row()
@@ -240,14 +247,19 @@ def measure(block: Block, params: QuantParams) -> Statistics:
     scale, zero_point = params.rows(first, first + block.floats.shape[1])
     limits, rounding = params.code_range, params.rounding
 
-    def rows() -> tuple[Float64Array, Float64Array, Float64Array | None]:
+    def rows() -> tuple[Float64Array, Float64Array, _Optional, _Optional]:
         model = None if block.model_float is None else _rows(block.model_float, "m")
-        return _rows(block.floats, "x"), _rows(block.codes, "q"), model
+        x, weights = _rows(block.floats, "x"), None
+        if block.weights_float is block.floats:
+            weights = x
+        elif block.weights_float is not None:
+            weights = _rows(block.weights_float, "w")
+        return x, _rows(block.codes, "q"), model, weights
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        x, q, m = rows()
+        x, q, m, w = rows()
         given = _as_given(block.floats, x), _as_given(block.codes, q)
-        statistics = _measure_finite(x, q, m, given, scale, zero_point, limits, rounding)
+        statistics = _measure_finite(x, q, m, w, given, scale, zero_point, limits, rounding)
         if not np.isfinite(statistics.x_sum).all():  # some element is not
             statistics = _measure_gaps(*rows(), scale, zero_point, limits, rounding)
         return replace(statistics, first_channel=first) if first else statistics
@@ -294,7 +306,8 @@ def _as_given(values: NDArray[Any], rows: Float64Array) -> NDArray[Any]:
 def _measure_gaps(
     x: Float64Array,
     q: Float64Array,
-    m: Float64Array | None,
+    m: _Optional,
+    w: _Optional,
     scale: Float64Array,
     zero_point: NDArray[np.int64],
     limits: tuple[int, int],
@@ -313,6 +326,7 @@ def _measure_gaps(
             x_kept,
             q_kept,
             None if m is None else m[rows][:, kept],
+            x_kept if w is x else None if w is None else w[rows][:, kept],
             (x_kept, q_kept),
             scale[rows],
             zero_point[rows],
@@ -329,7 +343,8 @@ def _measure_gaps(
 def _measure_finite(
     x: Float64Array,
     q: Float64Array,
-    m: Float64Array | None,
+    m: _Optional,
+    w: _Optional,
     given: tuple[NDArray[Any], NDArray[Any]],
     scale: Float64Array,
     zero_point: NDArray[np.int64],
@@ -383,6 +398,18 @@ def _measure_finite(
         m_min = np.where(finite, m, np.inf).min(axis=1)
         m_max = np.where(finite, m, -np.inf).max(axis=1)
 
+    weights_count = weights_square = arithmetic_square = np.zeros(channels)
+    if w is not None and w is not x:
+        finite = np.isfinite(w)
+        known = np.where(finite, w, x)
+        change = np.subtract(known, x)
+        weights_count, weights_square = _count(finite), _dot(change, change) / s**2
+        off = np.abs(np.subtract(d, known)) > _SURELY_ROUNDED * scale
+        place = np.flatnonzero(off & finite)
+        row = place // elements
+        ideal = codes_of(known.reshape(-1)[place], s[row], z[row], limits, rounding) - z[row]
+        arithmetic_square = _summed(row, (steps.reshape(-1)[place] - ideal) ** 2, channels)
+
     spare = d  # from here on: one buffer less in the cache
     line_square = _line_square(
         e, steps, spare, s, (e_square, e_moment), (q_square, steps_moment), xq_moment
@@ -413,6 +440,9 @@ def _measure_finite(
         clipped = _summed(row, outside, channels)
         clipped_square = _summed(row, np.where(outside, best_error / s_here, 0.0) ** 2, channels)
 
+    if w is x:
+        weights_count, arithmetic_square = np.full(channels, float(elements)), carried_square
+
     of = Statistics
     figures: dict[_Row, Float64Array] = {
         of.count: np.full(channels, float(elements)),
@@ -441,6 +471,9 @@ def _measure_finite(
         of.inherited_square: inherited_square / s**2,
         of.model_clipped: model_clipped,
         of.model_only: np.zeros(channels),
+        of.weights_count: weights_count,
+        of.weights_square: weights_square,
+        of.arithmetic_square: arithmetic_square,
         of.x_moment: x_moment,
         of.q_moment: steps_moment,
         of.e_moment: e_moment,

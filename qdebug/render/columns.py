@@ -106,6 +106,8 @@ _ALL = [
     _figure("rmse_scale_stderr", "standard\nerror [s]"),
     _figure("quantizer_rmse_scale", "quantizer\nrmse/scale"),
     _figure("carried_rmse_scale", "carried\nrmse/scale"),
+    _figure("weights_rmse_scale", "weights\nrmse/scale"),
+    _figure("arithmetic_rmse_scale", "arithmetic\nrmse/scale"),
     _figure("mean_error", "mean\nerror"),
     _figure("mean_error_scale", "mean\nerror [s]"),
     _figure("outward_error_scale", "outward\nerror [s]"),

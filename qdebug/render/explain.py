@@ -86,6 +86,8 @@ def _figures(layer: LayerReport, metrics: Metrics, width: int) -> list[str]:
         ("rmse/scale", m.rmse_scale, _normal_rmse_scale(m)),
         ("  quantizer", m.quantizer_rmse_scale, "the same: its own rounding and clipping"),
         ("  carried", m.carried_rmse_scale, "0: wrong before this quantizer"),
+        ("    weights", m.weights_rmse_scale, "what rounding the operator's weights brings"),
+        ("    arithmetic", m.arithmetic_rmse_scale, "0; up to 0.1 by the kernel's rounding"),
         ("mean error [s]", m.mean_error_scale, _normal_mean(m)),
         ("max abs error [s]", m.max_abs_error_scale, "0.5 at most"),
     ]

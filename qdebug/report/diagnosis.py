@@ -27,6 +27,8 @@ CAUSES = (
     "bias",
     "wrong-scale",
     "carried",
+    "weights",
+    "arithmetic",
     "inherited",
     "coarse-scale",
     "range-waste",
@@ -35,7 +37,7 @@ CAUSES = (
     "unreadable",
 )
 # Causes of an error larger than rounding.
-ERRORS = ("clipping", "bias", "wrong-scale", "carried")
+ERRORS = ("clipping", "bias", "wrong-scale", "carried", "weights", "arithmetic")
 
 # A cause is named where it explains this share of the excess of the squared error.
 _EXPLAINS = 0.5
@@ -391,13 +393,36 @@ def _carried(s: Subject) -> Diagnosis | None:
             "floats and codes do not correlate: most likely they are different tensors, or one "
             "tensor in two orders or layouts (NCHW, NHWC)"
         )
-    return Diagnosis(
-        _hurts(m) if suffers else "warn",
-        "carried",
+    own = (
         f"the quantizer itself leaves {_g(m.quantizer_rmse_scale)} steps"
-        f"{', as it should' if expected else f', {_g(_expected(m))} expected'}; the codes are "
-        f"{_g(m.carried_rmse_scale)} steps from the best ones",
-        look,
+        f"{', as it should' if expected else f', {_g(_expected(m))} expected'}; "
+    )
+    cause, said = "carried", f"the codes are {_g(m.carried_rmse_scale)} steps from the best ones"
+    if (found := _split(m)) is not None and s.kind not in ("weight", "bias"):
+        cause, said, look = found
+    return Diagnosis(_hurts(m) if suffers else "warn", cause, own + said, look)
+
+
+def _split(m: Metrics) -> tuple[str, str, str] | None:
+    """Whether the weights or the kernel brought the error: cause, evidence and advice."""
+    weights, kernel = m.weights_rmse_scale, m.arithmetic_rmse_scale
+    if weights is None or kernel is None:
+        return None
+    if weights >= kernel:
+        beside = f", its kernel's arithmetic by {_g(kernel)}" if kernel else ""
+        return (
+            "weights",
+            f"the operator's quantized weights move its output by {_g(weights)} steps{beside}",
+            "quantize its weights finer: a scale per channel, more bits, or train with quantized "
+            "weights",
+        )
+    beside = f"; its weights move the output by {_g(weights)} steps" if weights else ""
+    return (
+        "arithmetic",
+        f"the kernel's codes are {_g(kernel)} steps from those of its own inputs and weights in "
+        f"float{beside}",
+        "compare the kernel with the specification (qdebug replay), and with other kernels; report "
+        "it if it is at fault",
     )
 
 

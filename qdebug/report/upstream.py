@@ -39,7 +39,7 @@ _LEAST_LOST = 0.05
 def with_causes(layers: Layers, graph: Graph) -> list["LayerReport"]:
     """The layers, their diagnoses revised in the light of the layers around them."""
     model = _Model(list(layers), graph)
-    for rule in (_computed_from_constants, _joined, _read_in_vain, _inherited, _moved):
+    for rule in (_computed_from_constants, _of_weights, _joined, _read_in_vain, _inherited, _moved):
         for place in graph.order:
             found = rule(model, place)
             if found is not None:
@@ -52,6 +52,7 @@ class _Model:
 
     def __init__(self, layers: list["LayerReport"], graph: Graph) -> None:
         self.layers = layers
+        self.by_name = {layer.name: layer for layer in layers}
         self.feeders = graph.feeders
         self.readers: list[list[int]] = [[] for _ in layers]
         for place, feeders in enumerate(graph.feeders):
@@ -108,6 +109,35 @@ def _computed_from_constants(model: _Model, place: int) -> Diagnosis | None:
     if diagnosis is None or diagnosis.cause != "constant" or place not in model.fixed:
         return None
     return Diagnosis("ok", "ok", f"{diagnosis.evidence}: computed from constants alone", "")
+
+
+def _of_weights(model: _Model, place: int) -> Diagnosis | None:
+    """The weights that move an operator's output are named, with what is wrong with them."""
+    layer = model.layers[place]
+    diagnosis = layer.diagnosis
+    if diagnosis is None or diagnosis.cause != "weights":
+        return None
+    read = [each for each in map(model.by_name.get, layer.inputs or ()) if each is not None]
+    weights = [each for each in read if each.kind == "weight" and each.diagnosis and each.metrics]
+    if not weights:
+        return None
+    worst = min(weights, key=lambda each: _decibels_of(each.metrics))
+    assert worst.diagnosis is not None
+    name, own = shown(worst.name), worst.diagnosis
+    why = f"'{name}' has {_decibels_of(worst.metrics):.3g} dB"
+    if own.cause not in (None, "ok"):
+        why += f" ({own.cause})"
+    advice = f"quantize '{name}' with a scale per channel"
+    if isinstance(worst.scale, list):
+        advice = f"'{name}' has a scale per channel: " + (
+            own.advice or "give it more bits, or train with quantized weights"
+        )
+    return replace(diagnosis, evidence=f"{diagnosis.evidence}; {why}", advice=advice)
+
+
+def _decibels_of(m: Metrics | None) -> float:
+    """SQNR of a layer; inf if it is exact."""
+    return math.inf if m is None or m.sqnr_db is None else m.sqnr_db
 
 
 def _moved(model: _Model, place: int) -> Diagnosis | None:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from qdebug.errors import LayerError
-from qdebug.measure.layer import Block, Layer, Part, Whole
+from qdebug.measure.layer import Block, Layer, Part, Whole, are_alike, joined
 from qdebug.run.workers import Workers
 
 # Measuring a block has a fixed cost of 0.1 ms. Blocks of a layer with fewer than
@@ -246,7 +246,9 @@ class _Reading(Generic[G]):
             self.layers.pop(name, None)
 
     def _join(self, waiting: list[tuple[Layer, Block]]) -> None:
-        self._add(waiting[0][0], _joined([block for _, block in waiting]))
+        layer, first = waiting[0]
+        blocks = [block for _, block in waiting]
+        self._add(layer, joined(blocks, np.concatenate, first.first_channel))
         waiting.clear()
 
     def _add(self, layer: Layer, block: Block) -> None:
@@ -262,23 +264,12 @@ def _fits(one: tuple[Layer, Block], other: tuple[Layer, Block]) -> bool:
         layer.view == other_layer.view
         and block.codes.shape[1:] == other_block.codes.shape[1:]
         and block.first_channel == other_block.first_channel
-        and (block.model_float is None) == (other_block.model_float is None)
-    )
-
-
-def _joined(blocks: Sequence[Block]) -> Block:
-    models = [block.model_float for block in blocks if block.model_float is not None]
-    return Block(
-        np.concatenate([block.floats for block in blocks]),
-        np.concatenate([block.codes for block in blocks]),
-        np.concatenate(models) if models else None,
-        blocks[0].first_channel,
+        and are_alike(block, other_block)
     )
 
 
 def _copied(block: Block) -> Block:
-    model = None if block.model_float is None else block.model_float.copy()
-    return Block(block.floats.copy(), block.codes.copy(), model, block.first_channel)
+    return joined([block], lambda arrays: arrays[0].copy(), block.first_channel)
 
 
 def _merge(into: dict[str, G], more: Mapping[str, G]) -> None:

@@ -51,14 +51,14 @@ def arguments(command: list[str], *source: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "sweeps"), SWEEPS, ids=lambda value: str(value))
-def test_three_litert_models_run_each_sample_once_in_a_sweep(
+def test_four_litert_models_run_each_sample_once_in_a_sweep(
     command: list[str],
     sweeps: int,
     qdebug: Run,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The quantized model, its local reference, the float model."""
+    """Quantized, local with float and with quantized weights, float."""
     pytest.importorskip("ai_edge_litert")
     from qdebug.sources.tflite.run import Runner
 
@@ -67,7 +67,7 @@ def test_three_litert_models_run_each_sample_once_in_a_sweep(
     source = SAMPLES / "digits_float.tflite", SAMPLES / "digits_int8.tflite"
     inputs = SAMPLES / "digits_inputs.npz"
     assert qdebug(*arguments(command, *source), "--inputs", inputs).exit_code == 0
-    assert runs(ran) == [sweeps * SAMPLES_TAKEN] * 3
+    assert runs(ran) == [sweeps * SAMPLES_TAKEN] * 4
 
 
 @pytest.mark.slow

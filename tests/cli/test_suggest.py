@@ -38,7 +38,7 @@ def test_the_table_says_who_why_and_how_much(qdebug: Run) -> None:
     assert "22.1 %" in result.stdout
     assert "digits_1/stem_relu6_1/Relu6" in result.stdout
     assert "(CONV_2D)" in result.stdout
-    assert "carried: the quantizer itself leaves 0.198 steps" in result.stdout
+    assert "weights: the quantizer itself leaves 0.198 steps" in result.stdout
     assert "traced back" in result.stdout
 
 

@@ -34,7 +34,9 @@ def assert_agrees(found: Metrics, expected: dict[str, Any], step: float) -> None
 
 def test_the_oracle_knows_every_figure() -> None:
     x = np.linspace(-1, 1, 50)
-    known = oracle.figures(x, np.rint(x / 0.01).astype(np.int8), 0.01, model_float=x + 0.1)
+    known = oracle.figures(
+        x, np.rint(x / 0.01).astype(np.int8), 0.01, model_float=x + 0.1, weights_float=x
+    )
     assert set(known) == set(FIGURES)
 
 

@@ -60,13 +60,13 @@ def test_each_planted_fault_of_the_samples_is_named_and_the_others_are_not() -> 
 def test_a_sound_network_has_nothing_bad() -> None:
     found = diagnoses(SAMPLES / "digits.npz")
     assert {d.verdict for d in found.values()} <= {"ok", "warn"}
-    assert {d.cause for d in found.values()} <= {"ok", "carried"}
+    assert {d.cause for d in found.values()} <= {"ok", "weights"}
 
 
 def test_causes_are_the_contracts() -> None:
     assert set(CAUSES) == {
         *("ok", "clipping", "bias", "wrong-scale", "carried", "inherited", "coarse-scale"),
-        *("range-waste", "constant", "non-finite", "unreadable"),
+        *("range-waste", "constant", "non-finite", "unreadable", "weights", "arithmetic"),
     }
 
 

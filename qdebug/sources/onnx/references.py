@@ -44,12 +44,15 @@ class Match:
     """A quantized tensor under its layer's name, and its partner in the float model, if any.
 
     `nodes` are the float model's nodes that do the work of the tensor's operator, by their names.
+    `weighted` is the tensor of the local reference with the quantized weights; None if there is no
+    local reference.
     """
 
     name: str
     tensor: Quantized
     partner: Partner | None
     nodes: tuple[str, ...] = ()
+    weighted: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,7 @@ class Arrays:
     floats: Array
     codes: Array
     model_float: Array | None
+    weights_float: Array | None = None
 
 
 def constant_shape(match: Match, quantized: Graph, floating: Graph) -> tuple[int, ...]:
@@ -140,10 +144,14 @@ def activation_arrays(
         _check_alike(model, codes, "model_float", UnlikePartnerError)
     floats = quantized[tensor.floats] if tensor.floats else model
     assert floats is not None
+    weights = quantized[match.weighted] if match.weighted else None
     if ends := clamp_of(match, graph):
         floats = np.clip(floats, *ends)
+        weights = None if weights is None else np.clip(weights, *ends)
+    if match.weighted and match.weighted == tensor.floats:
+        weights = floats
     _check_alike(floats, codes, "float")
-    return Arrays(floats, codes, model)
+    return Arrays(floats, codes, model, weights)
 
 
 def clamp_of(match: Match, graph: Graph) -> tuple[float, float] | None:
@@ -234,14 +242,19 @@ def with_local_references(
     extended = []
     for match in matches:
         operator = match.tensor.operator
-        if operator and not match.tensor.is_constant and not match.tensor.floats:
-            made = builder.beside(operator)
-            if made:
-                nodes += made.nodes
-                constants |= {tensor.name: tensor for tensor in made.constants}
-                match = replace(
-                    match, tensor=replace(match.tensor, floats=made.nodes[-1].output[0])
-                )
+        if operator and match.tensor.floats and not match.tensor.is_constant:
+            match = replace(match, weighted=match.tensor.floats)  # QDQ: its weights are quantized
+        elif operator and not match.tensor.is_constant:
+            ends = []
+            for dequantized in (False, True):
+                made = builder.beside(operator, dequantized)
+                if made and (made.constants or not dequantized):
+                    nodes += made.nodes
+                    constants |= {tensor.name: tensor for tensor in made.constants}
+                    ends.append(made.nodes[-1].output[0])
+            if ends:
+                tensor = replace(match.tensor, floats=ends[0])
+                match = replace(match, tensor=tensor, weighted=ends[-1])
         extended.append(match)
     return extended, Additions(nodes, list(constants.values()))
 
@@ -258,8 +271,11 @@ class _Builder:
         self._origin = net.origin
         self._taken = set(net.origin)
 
-    def beside(self, operator: Operator) -> Additions | None:
-        """The float operator and its inputs; None if there is no such operator."""
+    def beside(self, operator: Operator, dequantized: bool = False) -> Additions | None:
+        """The float operator and its inputs; None if there is no such operator.
+
+        Its weights are the float model's, or the `dequantized` ones.
+        """
         from onnx import helper, numpy_helper
 
         form = form_of(operator.node)
@@ -277,7 +293,7 @@ class _Builder:
             name = self._new(codes)
             inputs.append(name)
             if self._graph.is_constant(self._origin.get(codes, codes)):
-                values = self._values(self._origin.get(codes, codes))
+                values = self._values(self._origin.get(codes, codes), dequantized)
                 if values is None:
                     return None
                 constants.append(numpy_helper.from_array(values, name))
@@ -289,14 +305,18 @@ class _Builder:
             [*nodes, helper.make_node(form.op, inputs, [output], **attributes)], constants
         )
 
-    def _values(self, codes: str) -> NDArray[np.float32] | None:
-        """A weight or bias: the float model's own, else the dequantized codes."""
+    def _values(self, codes: str, dequantized: bool) -> NDArray[np.float32] | None:
+        """A weight or bias: the float model's own, or its dequantized codes."""
         match = self._constants.get(codes)
         if match is None:
             return None
         try:
             constant_shape(match, self._graph, self._floating)
-            floats = constant_arrays(match, self._graph, self._floating).floats
+            arrays = constant_arrays(match, self._graph, self._floating)
+            floats = arrays.floats
+            if dequantized:
+                params = quant_params(self._graph, match.tensor, arrays.codes.shape)
+                floats = dequantize(arrays.codes, params)
         except FieldError:
             return None
         return np.ascontiguousarray(floats, np.float32)

@@ -305,7 +305,8 @@ class OnnxModels:
             for layer, match in zip(layers, matches, strict=True):
                 try:
                     made = self._made(match, run)
-                    hand_over(visitor, layer, made.floats, made.codes, made.model_float)
+                    more = made.model_float, made.weights_float
+                    hand_over(visitor, layer, made.floats, made.codes, *more)
                 except FieldError as error:
                     located = self._located(f"sample {number}: {error}", layer.name)
                     visitor.fail(layer, str(located))
@@ -419,7 +420,7 @@ def _wanted_of_quantized(matches: Sequence[Match]) -> list[str]:
         tensor
         for match in matches
         if not match.tensor.is_constant
-        for tensor in (match.tensor.codes, match.tensor.floats)
+        for tensor in (match.tensor.codes, match.tensor.floats, match.weighted)
         if tensor
     ]
 

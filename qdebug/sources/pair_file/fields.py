@@ -19,6 +19,7 @@ FIELDS = (
     "narrow_range",
     "rounding",
     "model_float",
+    "weights_float",
     "op",
     "kind",
     "nodes",
@@ -26,7 +27,7 @@ FIELDS = (
     "slice_axis",
     "output_sums",
 )
-TENSORS = ("float", "quantized", "model_float")
+TENSORS = ("float", "quantized", "model_float", "weights_float")
 KINDS = ("activation", "weight", "bias")
 
 

@@ -27,6 +27,8 @@ class Pair:
         params: how it is quantized: `scale`, `zero_point`, `axis`, `bits`, `narrow_range`,
             `rounding`, `dtype`, `qmin` and `qmax`.
         model_float: the same tensor in a run of the whole float model, if known.
+        weights_float: the output of the float operator with the quantized model's weights, if
+            known; `floats` itself if the operator has none.
         op: the operator that makes it, if known.
         kind: ``activation``, ``weight`` or ``bias``, if known.
         nodes: the float model's names for the operator.
@@ -37,6 +39,7 @@ class Pair:
     codes: NDArray[Any]
     params: QuantParams
     model_float: NDArray[Any] | None
+    weights_float: NDArray[Any] | None
     op: str | None
     kind: str | None
     nodes: tuple[str, ...]
@@ -54,6 +57,7 @@ class Pair:
         narrow_range: bool = False,
         rounding: Rounding = "half_away",
         model_float: ArrayLike | None = None,
+        weights_float: ArrayLike | None = None,
         op: str | None = None,
         kind: str | None = None,
         nodes: str | Sequence[str] = (),
@@ -70,7 +74,8 @@ class Pair:
             bits: bits in use, if fewer than the codes' type has.
             narrow_range: the lowest code is not used.
             rounding: ``half_away`` from zero, as in TFLite, or ``half_even``, as in ONNX.
-            model_float: of the type and shape of `floats`.
+            model_float: of the shape of `floats`.
+            weights_float: likewise.
             op: such as ``CONV_2D``.
             kind: ``activation``, ``weight`` or ``bias``.
             nodes: one name or several.
@@ -90,7 +95,9 @@ class Pair:
         if q.dtype.name not in CODE_DTYPES:
             raise FieldError("quantized", found=str(q.dtype), expected=", ".join(CODE_DTYPES))
         m = None if model_float is None else floats_of("model_float", model_float)
-        for field, array in (("quantized", q), ("model_float", m)):
+        w = None if weights_float is None else floats_of("weights_float", weights_float)
+        w = x if weights_float is floats else w
+        for field, array in (("quantized", q), ("model_float", m), ("weights_float", w)):
             if array is not None and array.shape != x.shape:
                 raise FieldError(
                     field, found=f"shape {array.shape}", expected=f"{x.shape}, as 'float' has"
@@ -117,6 +124,7 @@ class Pair:
         if q.size:
             check_codes(q, params)
         fields = {"floats": x, "codes": q, "params": params, "model_float": m}
+        fields |= {"weights_float": w}
         fields |= {"op": op, "kind": kind, "nodes": tuple(texts("nodes", nodes))}
         fields["inputs"] = None if inputs is None else tuple(texts("inputs", inputs))
         for name, value in fields.items():
@@ -235,4 +243,6 @@ class _MemoryPart:
         return self.pair.floats.size
 
     def read(self, visitor: Visitor) -> None:
-        hand_over(visitor, self.layer, self.pair.floats, self.pair.codes, self.pair.model_float)
+        pair = self.pair
+        more = pair.model_float, pair.weights_float
+        hand_over(visitor, self.layer, pair.floats, pair.codes, *more)

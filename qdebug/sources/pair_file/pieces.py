@@ -39,13 +39,17 @@ _EXPECTED = "an .npz file as numpy.savez writes it"
 
 @dataclass(frozen=True)
 class Piece:
-    """What one file holds of a layer; `place` is the file's path for any process."""
+    """What one file holds of a layer; `place` is the file's path for any process.
+
+    `weights_floats` is empty if it is the same as the floats: the operator has no weights.
+    """
 
     path: str
     place: str
     floats: StoredArray
     codes: StoredArray
     model_floats: StoredArray | None
+    weights_floats: StoredArray | None
     params: QuantParams
     op: str | None
     kind: str | None
@@ -55,9 +59,14 @@ class Piece:
 
     @property
     def arrays(self) -> list[StoredArray]:
-        """The floats, the codes and, if present, `model_floats`."""
-        arrays = [self.floats, self.codes, self.model_floats]
-        return [array for array in arrays if array is not None]
+        """The floats, the codes and, if present, `model_floats` and `weights_floats`."""
+        more = [self.model_floats, None if self.weightless else self.weights_floats]
+        return [self.floats, self.codes, *(array for array in more if array is not None)]
+
+    @property
+    def weightless(self) -> bool:
+        """Whether the float operator's output is the same with the quantized weights."""
+        return self.weights_floats is not None and self.weights_floats.shape == (0,)
 
     @property
     def fortran(self) -> bool:
@@ -202,18 +211,16 @@ def _read_piece(
     for field in ("float", "quantized", "scale"):
         if field not in headers:
             raise FieldError(field, found="nothing", expected="an array")
-    floats, codes, model_floats = (
-        headers["float"],
-        headers["quantized"],
-        headers.get("model_float"),
-    )
-    for field, array in (("float", floats), ("model_float", model_floats)):
+    floats, codes = headers["float"], headers["quantized"]
+    more = {field: headers.get(field) for field in ("model_float", "weights_float")}
+    for field, array in {"float": floats, **more}.items():
         if array is not None and array.dtype.name not in FLOAT_DTYPES:
             raise FieldError(field, found=str(array.dtype), expected=", ".join(FLOAT_DTYPES))
     if codes.dtype.name not in CODE_DTYPES:
         raise FieldError("quantized", found=str(codes.dtype), expected=", ".join(CODE_DTYPES))
-    for field, array in (("quantized", codes), ("model_float", model_floats)):
-        if array is not None and array.shape != floats.shape:
+    for field, array in {"quantized": codes, **more}.items():
+        same = array is not None and array.shape == (0,) and field == "weights_float"
+        if array is not None and array.shape != floats.shape and not same:
             raise FieldError(
                 field, found=f"shape {array.shape}", expected=f"{floats.shape}, as 'float' has"
             )
@@ -244,7 +251,8 @@ def _read_piece(
     sliced = _value(file, headers, "slice_axis", "iu", "a whole number")
     if sliced is not None and not 0 <= sliced < len(floats.shape):
         sliced = None  # of a sample; samples of several shapes are stored flat
-    return Piece(*names, floats, codes, model_floats, params, op, kind, nodes, inputs, sliced)
+    more_floats = more["model_float"], more["weights_float"]
+    return Piece(*names, floats, codes, *more_floats, params, op, kind, nodes, inputs, sliced)
 
 
 def _value(

@@ -320,7 +320,9 @@ def _blocks(part: _PiecePart, sums: list[RangeSum]) -> Iterator[Block]:
             else:
                 takes.append(stack.enter_context(taking_reordered(file, array)))
         for first_channel, slab in chosen:
-            floats, codes, *model = (take(math.prod(slab)).reshape(slab) for take in takes)
-            yield Block(floats, codes, model[0] if model else None, first_channel)
+            floats, codes, *more = (take(math.prod(slab)).reshape(slab) for take in takes)
+            model = more.pop(0) if piece.model_floats else None
+            weights = floats if piece.weightless else more[0] if more else None
+            yield Block(floats, codes, model, first_channel, weights)
         if part.whole.parts > 1:
             sums += [taker.range_sum() for taker in takers]

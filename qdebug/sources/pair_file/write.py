@@ -20,6 +20,7 @@ from qdebug.measure.layer import Block, Layer, Source, UnreadableLayer
 from qdebug.measure.outputs import Output
 from qdebug.names import printable, shown
 from qdebug.output import whole_file
+from qdebug.sources.pair_file.fields import TENSORS
 from qdebug.sources.pair_file.memory import Pair
 
 # Bytes of a layer beside its tensors: headers, directory entries, names, small fields.
@@ -91,7 +92,7 @@ class PairFileWriter:
         inputs: Sequence[str] | None = None,
         slice_axis: int | None = None,
     ) -> None:
-        """Write one layer; `tensors` are ``float``, ``quantized`` and optionally ``model_float``.
+        """Write one layer; `tensors` are by field: ``float``, ``quantized`` and the optional ones.
 
         Raises:
             LayerError: a zip cannot hold the name.
@@ -125,6 +126,9 @@ class PairFileWriter:
         tensors = {"float": pair.floats, "quantized": pair.codes}
         if pair.model_float is not None:
             tensors["model_float"] = pair.model_float
+        if pair.weights_float is not None:
+            same = pair.weights_float is pair.floats
+            tensors["weights_float"] = pair.floats.reshape(-1)[:0] if same else pair.weights_float
         self.add(name, tensors, pair.params, pair.op, pair.kind, pair.nodes, pair.inputs)
 
     def add_output(self, output: Output) -> None:
@@ -241,7 +245,8 @@ def size_of(source: Source, layers: Sequence[Layer]) -> int:
         elements = [math.prod(layer.shape) for layer in part.layers]
         runs = part.num_elements / max(sum(elements), 1)
         for layer, count in zip(part.layers, elements, strict=True):
-            floats = 4 if layer.kind in ("weight", "bias") else 8  # with model_float
+            # With model_float and weights_float.
+            floats = 4 if layer.kind in ("weight", "bias") else 12
             size += round(runs * count) * (floats + np.dtype(layer.params.dtype).itemsize)
             size += _OVERHEAD_BYTES + 16 * layer.params.channels
     return size
@@ -252,16 +257,20 @@ class _Collected:
 
     def __init__(self, layer: Layer, folder: Path, number: int) -> None:
         self._layer = layer
+        self._weightless = True  # while no block has other floats with the quantized weights
         self._arrays = {
             field: SpooledArray(folder / f"{number}-{field}", np.dtype(np.float32), (0,))
-            for field in ("float", "quantized", "model_float")
+            for field in TENSORS
         }
 
     def add(self, block: Block) -> None:
+        same = block.weights_float is block.floats
+        self._weightless &= same
         for field, values in (
             ("float", block.floats),
             ("quantized", block.codes),
             ("model_float", block.model_float),
+            ("weights_float", None if same else block.weights_float),
         ):
             if values is not None:
                 array = self._arrays[field]
@@ -270,8 +279,8 @@ class _Collected:
                 count = array.shape[0] + values.size
                 self._arrays[field] = replace(array, dtype=values.dtype, shape=(count,))
 
-    def arrays(self) -> dict[str, SpooledArray]:
-        """The tensors with their shapes; `model_float` only if every sample has it."""
+    def arrays(self) -> dict[str, NDArray[Any] | SpooledArray]:
+        """The tensors with their shapes; the optional ones only if every sample has them."""
         count = self._arrays["float"].shape[0]
         params, shape = self._layer.params, self._layer.shape
         if params.axis == 0 and count > math.prod(shape):
@@ -279,11 +288,14 @@ class _Collected:
                 f"layer '{shown(self._layer.name)}': has a scale per index of axis 0, but samples "
                 "are stacked along axis 0: capture one sample (--samples 1), or other layers"
             )
-        return {
+        arrays = {
             field: replace(array, shape=_stacked(self._layer.shape, count))
             for field, array in self._arrays.items()
             if count and array.shape[0] == count
         }
+        if arrays and self._weightless:
+            return {**arrays, "weights_float": np.zeros(0, np.float32)}
+        return {**arrays}
 
 
 def _stacked(shape: tuple[int, ...], count: int) -> tuple[int, ...]:

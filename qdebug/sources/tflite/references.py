@@ -4,6 +4,7 @@ Runs the quantized model, its local reference and the float model on one sample 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -18,7 +19,7 @@ from qdebug.names import printable
 from qdebug.sources.inputs import InputSpec
 from qdebug.sources.tflite.build import build, float_constants
 from qdebug.sources.tflite.graph import FLOATS, PACKED_BITS, PASSING, Graph, Tensor
-from qdebug.sources.tflite.layers import Broken, Skipped, nodes_of, params_of
+from qdebug.sources.tflite.layers import Broken, Skipped, codes_of_constant, nodes_of, params_of
 from qdebug.sources.tflite.rewrite import Read
 from qdebug.sources.tflite.run import Kernels, Runner
 from qdebug.sources.tflite.twins import Twins
@@ -30,7 +31,7 @@ class Activation:
 
     The local reference is one of: `given`, the position of a model input; `source`, another tensor
     of the quantized run; `local`, a tensor of the local run. `model` is a tensor of the float
-    model's own run.
+    model's own run. `weighted` says whether the operator has quantized weights.
     """
 
     layer: Layer
@@ -39,15 +40,17 @@ class Activation:
     source: int | None = None
     local: int | None = None
     model: int | None = None
+    weighted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """An activation's values after a run."""
+    """An activation's values after a run; `weights` as in `Block.weights_float`."""
 
     floats: NDArray[Any]
     codes: NDArray[Any]
     model: NDArray[Any] | None
+    weights: NDArray[Any] | None
 
 
 def input_specs(twins: Twins) -> list[InputSpec]:
@@ -143,6 +146,7 @@ class Runs:
             for tensor in (*twins.quantized_graph.tensors, *twins.float_graph.tensors)
         )
         self._local: Runner | None = None
+        self._weighted: Runner | None = None  # the local run with the quantized weights
         self._floats: Runner | None = None
         self._fed: dict[int, int] = {}
         ran = twins.float_graph if twins.in_one else twins.quantized_graph
@@ -164,18 +168,23 @@ class Runs:
             cuts = _cuts(twins)
             self._run(self._quantized, 0, lambda: codes)
             fed = {tensor: self._meaning(tensor).shape for tensor in set(cuts.values())}
-            local = build(
-                twins.floats,
-                built.graph,
-                kernels,
-                given,
-                reset=self._reset,
-                notes=self.notes,
-                constants=built.constants,
-                cuts=cuts,
-                fed=fed,
+            weights = quantized_weights(twins)
+            local, weighted = (
+                build(
+                    twins.floats,
+                    built.graph,
+                    kernels,
+                    given,
+                    reset=self._reset,
+                    notes=self.notes,
+                    constants={**built.constants, **more},
+                    cuts=cuts,
+                    fed=fed,
+                )
+                for more in ({}, weights)
             )
             self._local = local.runner
+            self._weighted = weighted.runner if weights else None
             self._fed = {index: tensor for (_, tensor), index in local.fresh.items()}
 
     def values(
@@ -195,6 +204,8 @@ class Runs:
             given = dict(zip(self._inputs, inputs, strict=True))
             if self._local and any(activation.local is not None for activation in activations):
                 self._run(self._local, number, lambda: given | self._cut())
+            if self._weighted and any(activation.weighted for activation in activations):
+                self._run(self._weighted, number, lambda: given | self._cut())
             if self._floats and any(activation.model is not None for activation in activations):
                 self._run(self._floats, number, lambda: given)
             return [self._value(activation, inputs) for activation in activations]
@@ -250,17 +261,20 @@ class Runs:
             floats = self._meaning(activation.source)
         elif self._local and activation.local is not None:
             floats = self._local.value(activation.local)
+        weights = None if activation.local is None else floats
+        if self._weighted and activation.weighted and activation.local is not None:
+            weights = self._weighted.value(activation.local)
         model: NDArray[Any] | None = None
         if self._floats and activation.model is not None:
             model = self._floats.value(activation.model)
         if codes is None or floats is None:
             return "the runtime does not keep its value"
-        for other in (floats, model):
+        for other in (floats, model, weights):
             if other is not None and other.shape != codes.shape:
                 return (
                     f"its shape is {list(codes.shape)}, and {list(other.shape)} in the float model"
                 )
-        return Value(floats, codes, model)
+        return Value(floats, codes, model, weights)
 
     def _meaning(self, index: int) -> NDArray[Any]:
         """The floats of a tensor of the quantized run, dequantized if it holds codes."""
@@ -271,6 +285,29 @@ class Runs:
         if tensor.quantization is None:
             return value
         return dequantize(value, params_of(tensor)).astype(np.float32)
+
+
+def quantized_weights(twins: Twins) -> dict[int, NDArray[Any]]:
+    """The float graph's weights and biases -> what the quantized model has in their place.
+
+    Values are dequantized; constants that cannot be, or have another shape, are left out.
+    """
+    quantized, floats = twins.quantized_graph, twins.float_graph
+    values: dict[int, NDArray[Any]] = {}
+    for operator in quantized.operators:
+        partner = twins.pairing.operators.get(operator.index)
+        for ours, theirs in zip(operator.inputs, partner.inputs if partner else (), strict=False):
+            root = quantized.root[ours] if ours >= 0 else -1
+            there = floats.root[theirs] if theirs >= 0 else -1
+            if not (quantized.is_constant(root) and quantized.is_quantized(root)):
+                continue
+            tensor = quantized.tensors[root]
+            if not floats.is_constant(there) or floats.tensors[there].shape != tensor.shape:
+                continue
+            with suppress(FieldError):
+                codes = codes_of_constant(tensor)
+                values[there] = dequantize(codes, params_of(tensor)).astype(np.float32)
+    return {tensor: values[root] for tensor, root in enumerate(floats.root) if root in values}
 
 
 def _outputs(quantized: Graph, floats: Graph) -> dict[str, tuple[int, int]]:
@@ -403,7 +440,12 @@ def _activation(
         return Skipped(index, "no NumericVerify operator reads it")
     if partner is None:
         return Skipped(index, f"it has no partner in the float model (operator {operator.op})")
-    return Activation(layer, index, local=partner, model=model)
+    weighted = any(
+        graph.is_constant(graph.root[read]) and graph.is_quantized(graph.root[read])
+        for read in operator.inputs
+        if read >= 0
+    )
+    return Activation(layer, index, local=partner, model=model, weighted=weighted)
 
 
 def _lacking(graph: Graph) -> str:

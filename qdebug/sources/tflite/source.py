@@ -268,7 +268,8 @@ class _ActivationPart:
                     visitor.fail(activation.layer, self._located(activation, number, value))
                     continue
                 try:
-                    hand_over(visitor, activation.layer, value.floats, value.codes, value.model)
+                    more = value.model, value.weights
+                    hand_over(visitor, activation.layer, value.floats, value.codes, *more)
                 except FieldError as error:
                     visitor.fail(activation.layer, self._located(activation, number, str(error)))
 

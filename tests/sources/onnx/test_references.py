@@ -47,9 +47,9 @@ def test_qdq_activations_are_quantizelinears_input_and_output(models, opened, na
         x, (scale, zero_point) = quantized[node.input[0]], (quantized[n] for n in node.input[1:])
         if not relus:  # dropped for the codes' range, which does their work
             x = {"r1": np.clip(x, 0, None), "r6": np.clip(x, 0, 6)}.get(layer, x)
-        expected = oracle.figures(
-            x, quantized[node.output[0]], scale, zero_point, model_float=floating[layer]
-        )
+        # The reference is computed with the quantized weights already.
+        more = {"model_float": floating[layer], "weights_float": None if layer == "x" else x}
+        expected = oracle.figures(x, quantized[node.output[0]], scale, zero_point, **more)
         assert found[layer].kind == "activation"
         assert_figures(found[layer], expected)
         seen.add(layer)
@@ -91,6 +91,15 @@ def test_qoperator_activations_have_the_float_operator_beside_them_as_reference(
         zero_point = quantized[f"{like}_zero_point"].astype(np.float32)
         return (codes - zero_point) * quantized[f"{like}_scale"]
 
+    def constant(tensor):
+        codes = quantized[f"{tensor}_quantized"]
+        if codes.dtype == np.int32:  # a bias, in steps of the input's scale times the weights'
+            layer = found[tensor]
+            return codes * np.float64(layer.scale)
+        shape = (-1, *[1] * (codes.ndim - 1))
+        scale, zero_point = (quantized[f"{tensor}_{f}"] for f in ("scale", "zero_point"))
+        return (codes.astype(float) - zero_point.reshape(shape)) * scale.reshape(shape)
+
     inputs = {
         "conv1": ["x"], "depthwise": ["c1"], "conv2": ["cd"], "add": ["c1", "c2"],
         "average": ["m"], "dense": ["f"], "softmax": ["l"],
@@ -102,10 +111,19 @@ def test_qoperator_activations_have_the_float_operator_beside_them_as_reference(
         output = node.output[0]
         fed = [dequantized(tensor, parameters.get(tensor)) for tensor in tensors]
         feeds = dict(zip(node.input, fed, strict=False))
-        constants = [numpy_helper.from_array(floats[n], n) for n in node.input if n in floats]
-        alone = made([node], dict.fromkeys(feeds), {output: None}, constants)
-        (x,) = session(alone).run(None, feeds)
-        x = {"c1": np.clip(x, 0, None), "cd": np.clip(x, 0, 6)}.get(output, x)
+        weighted = {n: constant(n) for n in node.input if n in floats}
+        x, w = (
+            session(
+                made(
+                    [node],
+                    dict.fromkeys(feeds),
+                    {output: None},
+                    [numpy_helper.from_array(np.float32(values[n]), n) for n in weighted],
+                )
+            ).run(None, feeds)[0]
+            for values in (floats, weighted)
+        )
+        x, w = ({"c1": np.clip(v, 0, None), "cd": np.clip(v, 0, 6)}.get(output, v) for v in (x, w))
         layer = shown.get(output, output)
         expected = oracle.figures(
             x,
@@ -113,6 +131,7 @@ def test_qoperator_activations_have_the_float_operator_beside_them_as_reference(
             quantized[f"{output}_scale"],
             quantized[f"{output}_zero_point"],
             model_float=floating[layer],
+            weights_float=w,
         )
         assert_figures(found[layer], expected)
         assert found[layer].op == node.op_type

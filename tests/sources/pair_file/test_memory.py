@@ -50,6 +50,7 @@ def refused(**change: Any) -> str:
         ({"bits": 9}, "field 'bits': found 9, expected 2 to 8 for int8"),
         ({"bits": "4"}, "field 'bits': found '4', expected a whole number"),
         ({"model_float": X[0]}, "field 'model_float': found shape (3, 4), expected (2, 3, 4)"),
+        ({"weights_float": X[0]}, "field 'weights_float': found shape (3, 4), expected (2, 3, 4)"),
         ({"kind": "wieght"}, "field 'kind': found 'wieght', expected activation or weight or bias"),
         ({"op": 3}, "field 'op': found 3, expected text"),
         ({"nodes": [3]}, "nodes: found a value of type list, expected text or a list of texts"),
