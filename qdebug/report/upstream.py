@@ -119,8 +119,14 @@ def _of_weights(model: _Model, place: int) -> Diagnosis | None:
         return None
     read = [each for each in map(model.by_name.get, layer.inputs or ()) if each is not None]
     weights = [each for each in read if each.kind == "weight" and each.diagnosis and each.metrics]
+    rounded = [shown(each.name) for each in read if each.op == "QUANTIZE"]
     if not weights:
-        return None
+        return replace(
+            diagnosis,
+            cause="carried",
+            evidence=diagnosis.evidence.replace("quantized weights move", "rounded inputs move"),
+            advice=", ".join(["look at how its inputs are quantized", *rounded]),
+        )
     worst = min(weights, key=lambda each: _decibels_of(each.metrics))
     assert worst.diagnosis is not None
     name, own = shown(worst.name), worst.diagnosis
@@ -128,6 +134,8 @@ def _of_weights(model: _Model, place: int) -> Diagnosis | None:
     if own.cause not in (None, "ok"):
         why += f" ({own.cause})"
     advice = f"quantize '{name}' with a scale per channel"
+    if rounded:
+        why += f"; the rounding of its input '{rounded[0]}' is part of it"
     if isinstance(worst.scale, list):
         advice = f"'{name}' has a scale per channel: " + (
             own.advice or "give it more bits, or train with quantized weights"

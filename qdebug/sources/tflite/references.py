@@ -6,6 +6,7 @@ Runs the quantized model, its local reference and the float model on one sample 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -31,7 +32,8 @@ class Activation:
 
     The local reference is one of: `given`, the position of a model input; `source`, another tensor
     of the quantized run; `local`, a tensor of the local run. `model` is a tensor of the float
-    model's own run. `weighted` says whether the operator has quantized weights.
+    model's own run. `weighted` says whether the operator has quantized weights, or an input that is
+    quantized for it.
     """
 
     layer: Layer
@@ -148,7 +150,7 @@ class Runs:
         self._local: Runner | None = None
         self._weighted: Runner | None = None  # the local run with the quantized weights
         self._floats: Runner | None = None
-        self._fed: dict[int, int] = {}
+        self._fed: dict[Runner, dict[int, int]] = {}
         ran = twins.float_graph if twins.in_one else twins.quantized_graph
         codes = quantized_inputs(self._tensors, self.given, inputs)
         built = build(twins.quantized, ran, kernels, codes, reset=self._reset, notes=self.notes)
@@ -165,27 +167,27 @@ class Runs:
                 constants=float_constants(twins.float_graph),
             )
             self._floats, self.float_graph = built.runner, built.graph
-            cuts = _cuts(twins)
             self._run(self._quantized, 0, lambda: codes)
-            fed = {tensor: self._meaning(tensor).shape for tensor in set(cuts.values())}
-            weights = quantized_weights(twins)
-            local, weighted = (
-                build(
+
+            def local(cuts: dict[Read, int], weights: Mapping[int, NDArray[Any]]) -> Runner:
+                made = build(
                     twins.floats,
                     built.graph,
                     kernels,
                     given,
                     reset=self._reset,
                     notes=self.notes,
-                    constants={**built.constants, **more},
+                    constants={**built.constants, **weights},
                     cuts=cuts,
-                    fed=fed,
+                    fed={tensor: self._meaning(tensor).shape for tensor in set(cuts.values())},
                 )
-                for more in ({}, weights)
-            )
-            self._local = local.runner
-            self._weighted = weighted.runner if weights else None
-            self._fed = {index: tensor for (_, tensor), index in local.fresh.items()}
+                self._fed[made.runner] = {
+                    index: tensor for (_, tensor), index in made.fresh.items()
+                }
+                return made.runner
+
+            self._local = local(_cuts(twins), {})
+            self._weighted = local(_cuts(twins, in_codes_only=True), quantized_weights(twins))
 
     def values(
         self, number: int, inputs: Sequence[NDArray[Any]], activations: Sequence[Activation]
@@ -203,9 +205,9 @@ class Runs:
             )
             given = dict(zip(self._inputs, inputs, strict=True))
             if self._local and any(activation.local is not None for activation in activations):
-                self._run(self._local, number, lambda: given | self._cut())
+                self._run(self._local, number, lambda: given | self._cut(self._local))
             if self._weighted and any(activation.weighted for activation in activations):
-                self._run(self._weighted, number, lambda: given | self._cut())
+                self._run(self._weighted, number, lambda: given | self._cut(self._weighted))
             if self._floats and any(activation.model is not None for activation in activations):
                 self._run(self._floats, number, lambda: given)
             return [self._value(activation, inputs) for activation in activations]
@@ -246,10 +248,12 @@ class Runs:
             runner.run(inputs(), self._reset)
             self._ran[runner] = number
 
-    def _cut(self) -> dict[int, NDArray[Any]]:
-        """What the local run reads from the quantized one."""
-        read = {tensor: self._meaning(tensor) for tensor in set(self._fed.values())}
-        return {index: read[tensor] for index, tensor in self._fed.items()}
+    def _cut(self, runner: Runner | None) -> dict[int, NDArray[Any]]:
+        """What a local run reads from the quantized one."""
+        assert runner is not None
+        fed = self._fed[runner]
+        read = {tensor: self._meaning(tensor) for tensor in set(fed.values())}
+        return {index: read[tensor] for index, tensor in fed.items()}
 
     def _value(self, activation: Activation, inputs: Sequence[NDArray[Any]]) -> Value | str:
         """The values of an activation in the last run, or why there are none."""
@@ -322,14 +326,15 @@ def _outputs(quantized: Graph, floats: Graph) -> dict[str, tuple[int, int]]:
     return dict(zip(floats.output_names, pairs, strict=True))
 
 
-def _cuts(twins: Twins) -> dict[Read, int]:
+def _cuts(twins: Twins, in_codes_only: bool = False) -> dict[Read, int]:
     """What the float operators of the local run read from the quantized run.
 
     Where the quantized model holds an operator's input as codes, the operator is cut from the
     producer of that input and fed with the dequantized codes. If the value is quantized more than
     once, these are the codes that the operator's own partner reads. A value that the quantized
     model has in float before it quantizes it (its input, for example) is fed as it is. TFLite's
-    NumericVerify does the same.
+    NumericVerify does the same. With `in_codes_only`, the operator is fed with the codes that its
+    partner reads of it, dequantized.
     """
     quantized, floats = twins.quantized_graph, twins.float_graph
     twin_of = {theirs: ours for ours, theirs in twins.pairing.values.items()}
@@ -346,13 +351,12 @@ def _cuts(twins: Twins) -> dict[Read, int]:
             twin = twin_of.get(floats.root[tensor]) if tensor >= 0 else None
             if twin not in in_codes or floats.tensors[tensor].type not in FLOATS:
                 continue
-            if not quantized.is_quantized(twin):
-                if twin not in quantized.inputs:
-                    cuts[operator.index, tensor] = twin
-                continue
             reads = partner[operator.index].inputs if operator.index in partner else ()
             read = [ours for ours in reads if ours >= 0 and quantized.root[ours] == twin]
-            cuts[operator.index, tensor] = read[0] if read else twin
+            if read and (in_codes_only or quantized.is_quantized(twin)):
+                cuts[operator.index, tensor] = read[0]
+            elif twin not in quantized.inputs or quantized.is_quantized(twin):
+                cuts[operator.index, tensor] = twin
     return cuts
 
 
@@ -440,12 +444,16 @@ def _activation(
         return Skipped(index, "no NumericVerify operator reads it")
     if partner is None:
         return Skipped(index, f"it has no partner in the float model (operator {operator.op})")
-    weighted = any(
-        graph.is_constant(graph.root[read]) and graph.is_quantized(graph.root[read])
-        for read in operator.inputs
-        if read >= 0
-    )
+    weighted = any(map(partial(_is_rounded_for_its_reader, graph), operator.inputs))
     return Activation(layer, index, local=partner, model=model, weighted=weighted)
+
+
+def _is_rounded_for_its_reader(graph: Graph, tensor: int) -> bool:
+    """Whether a tensor is a quantized constant, or codes of a value that is computed in float."""
+    if not graph.is_quantized(tensor):
+        return False
+    root = graph.root[tensor]
+    return graph.is_constant(root) or not graph.is_quantized(root)
 
 
 def _lacking(graph: Graph) -> str:

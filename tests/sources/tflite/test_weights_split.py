@@ -1,13 +1,16 @@
 """The carried error of an operator, split: what its weights bring, and what its kernel does."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import qdebug
+from qdebug.sources.tflite.run import Kernels
 from tests import oracle
-from tests.sources.tflite.models import FLOAT, INPUTS, INT8, read_directly
+from tests.paths import DATA
+from tests.sources.tflite.models import FLOAT, INPUTS, INT8, branch_inputs, read_directly
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
@@ -138,3 +141,22 @@ def test_pairs_that_do_not_tell_stay_carried(captured: Path, tmp_path: Path) -> 
     causes = {layer.diagnosis.cause for layer in qdebug.analyze(path) if layer.diagnosis}
     assert "carried" in causes
     assert not causes & {"weights", "arithmetic"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", get_args(Kernels))
+@pytest.mark.parametrize("name", ["int8", "pertensor", "uint8", "partly", "mixed"])
+def test_sound_kernels_raise_no_alarm(name: str, kernels: Kernels, tmp_path: Path) -> None:
+    """Whatever they read: floats that are quantized for them, codes, or both."""
+    pair = DATA / "branches_float.tflite", DATA / f"branches_{name}.tflite"
+    report = qdebug.analyze(*pair, inputs=branch_inputs(tmp_path), kernels=kernels)
+    split = {
+        layer.name: layer.metrics.arithmetic_rmse_scale
+        for layer in report
+        if layer.metrics and layer.metrics.arithmetic_rmse_scale is not None
+    }
+    assert len(split) >= 5
+    assert max(split.values()) < 0.1
+    causes = {layer.diagnosis.cause for layer in report if layer.diagnosis}
+    assert "weights" in causes
+    assert not causes & {"arithmetic", "carried"}
