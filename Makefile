@@ -41,6 +41,7 @@ format: .venv/dev
 ## docs: docs/cli.md and the README's table from the program itself
 docs: .venv/dev
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/screenshots.py
 
 ## bench: time and memory beside other tools: docs/performance.md anew (6 minutes, 3 GB in build)
 bench: .venv/bench

@@ -424,6 +424,32 @@ class Report(core.Report):
             return click.unstyle(text)
         return text
 
+    def to_html(self, *, histograms: int = 50) -> str:
+        """The report as one HTML page that opens anywhere and requests nothing (docs/html.md).
+
+        Args:
+            histograms: how many layers get histograms, from the worst; a report that was saved or
+                pickled has none.
+
+        >>> import qdebug
+        >>> page = qdebug.analyze({"conv1": qdebug.quantize([0.1, 0.2, 0.7])}).to_html()
+        >>> page.startswith("<!doctype html>"), "conv1" in page
+        (True, True)
+
+        Raises:
+            QdebugError: jinja2 is not installed, or a bad number.
+        """
+        from qdebug.render.html.page import html_page
+
+        if isinstance(histograms, bool) or not isinstance(histograms, int) or histograms < 0:
+            raise QdebugError(f"histograms: found {histograms!r:.60}, expected 0 or more")
+        found = {}
+        if self._session is not None and histograms:
+            drawn = [layer for layer in self.layers if layer.metrics and layer.metrics.num_elements]
+            worst = sorted(drawn, key=lambda layer: -layer.badness)[:histograms]
+            found = self._session.distributions(core.Report([], worst))
+        return html_page(self, found)
+
     def to_pandas(self, *, per_channel: bool = False) -> "pd.DataFrame":
         """A data frame: a row for each layer, a column for each figure.
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,11 +14,13 @@ from qdebug.cli import options
 from qdebug.cli.progress import progress
 from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
 from qdebug.output import check_writable, whole_file
-from qdebug.render.columns import View
+from qdebug.render.columns import View, arranged
 from qdebug.render.forms import FORMS, check_form, pieces
 from qdebug.sources.open import Options, check_board
 
-_BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
+_BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
+_WHOLE = ("json", "tflite-csv", "html")  # these always have all they have
+_HISTOGRAMS = 50
 
 
 @click.command(
@@ -38,13 +42,14 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
       qdebug report float.onnx int8.onnx --inputs data.npz --measure --sort gain_db
       qdebug report 's3://bucket/run/*.npz' --scheduler tcp://host:8786
       qdebug report model.npz -o report.json
+      qdebug report model.npz -o report.html
     """,
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(FORMS),
+    type=click.Choice([*FORMS, "html"]),
     help="Default: by the ending of FILE, else table.",
 )
 @options.output_option("Write to FILE; - is standard output.")
@@ -54,6 +59,12 @@ _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json"}
 @click.option("--columns", "names", metavar="A,B", help="Only these columns, in this order.")
 @click.option("--per-channel", is_flag=True, help="One row per channel, for layers with channels.")
 @click.option("--wide", is_flag=True, help="Full names and all columns on any terminal.")
+@click.option(
+    "--histograms",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help=f"With html: histograms of the N worst layers. Default: {_HISTOGRAMS}.",
+)
 @options.measure_options(
     "Also run the models with each operator in float, and with each one quantized alone. Shows the "
     "effect on the SQNR of the outputs (gain_db, alone_db)."
@@ -71,6 +82,7 @@ def command(
     names: str | None,
     per_channel: bool,
     wide: bool,
+    histograms: int | None,
     measure: bool,
     time_limit: float | None,
     reading: Options,
@@ -79,11 +91,13 @@ def command(
     if str(output) == "-":
         output = None
     form = form or (_BY_ENDING.get(output.suffix.lower()) if output else None) or "table"
-    if form in ("json", "tflite-csv") and (names or per_channel):
+    if histograms is not None and form != "html":
+        raise click.UsageError("--histograms goes with html")
+    if form in _WHOLE and (names or per_channel):
         raise click.UsageError(f"--columns and --per-channel cannot be used with {form}")
     chosen = None if names is None else [name.strip() for name in names.split(",")]
     view = View(chosen, per_channel, sort, top)
-    check_form(form, view)
+    check_form("table" if form == "html" else form, view)
     if output is not None:
         check_writable(output)
     if time_limit is not None and not measure:
@@ -95,9 +109,16 @@ def command(
     if measure:
         with progress() as advance:
             found = api.with_measured(found, named, reading, time_limit, advance)
-    fitted = output is None and sys.stdout.isatty() and not wide
-    width = shutil.get_terminal_size().columns if fitted else None
-    written = pieces(found, form, view, width)
+    if form == "html":
+        by_name = {layer.name: layer for layer in found}
+        layers = [by_name[layer.name] for layer in arranged(found, view).layers]
+        found = replace(found, layers=layers)
+        pictures = _HISTOGRAMS if histograms is None else histograms
+        written: Iterable[str] = [found.to_html(histograms=pictures)]
+    else:
+        fitted = output is None and sys.stdout.isatty() and not wide
+        width = shutil.get_terminal_size().columns if fitted else None
+        written = pieces(found, form, view, width)
     if output is None:
         for text in written:
             click.echo(text, nl=False, color=False if os.environ.get("NO_COLOR") else None)

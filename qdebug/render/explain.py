@@ -60,26 +60,41 @@ def explained_json(report: Report, what_ifs: Mapping[str, WhatIf]) -> dict[str, 
 
 def _title(layer: LayerReport, width: int) -> list[str]:
     """The layer's name, then its operator, kind, type and quantization."""
+    name = textwrap.wrap(shown(layer.name), width, break_on_hyphens=False, drop_whitespace=False)
+    return [*(name or ["''"]), *_wrapped(", ".join(facts(layer)), width, "  ")]
+
+
+def facts(layer: LayerReport) -> list[str]:
+    """A layer's operator, kind, type and quantization, each in a few words."""
     known = [layer.op, layer.kind, layer.dtype]
-    facts = [shorten(printable(fact), 60) for fact in known if fact]
+    found = [shorten(printable(fact), 60) for fact in known if fact]
     codes = _codes(layer)
     if codes and codes != code_range(str(layer.dtype)):
-        facts.append(f"codes {codes[0]} to {codes[1]}")
+        found.append(f"codes {codes[0]} to {codes[1]}")
     if layer.shape is not None:
-        facts.append(shorten("shape " + ("x".join(map(str, layer.shape)) or "scalar"), 60))
+        found.append(shorten("shape " + ("x".join(map(str, layer.shape)) or "scalar"), 60))
     if layer.scale is not None:
-        facts.append(f"scale {_spread(layer.scale)}")
+        found.append(f"scale {_spread(layer.scale)}")
     if layer.zero_point is not None:
-        facts.append(f"zero point {_spread(layer.zero_point)}")
+        found.append(f"zero point {_spread(layer.zero_point)}")
     if isinstance(layer.scale, list):
         along = "" if layer.axis is None else f" along axis {layer.axis}"
-        facts.append(f"{len(layer.scale)} channels{along}")
-    name = textwrap.wrap(shown(layer.name), width, break_on_hyphens=False, drop_whitespace=False)
-    return [*(name or ["''"]), *_wrapped(", ".join(facts), width, "  ")]
+        found.append(f"{len(layer.scale)} channels{along}")
+    return found
 
 
 def _figures(layer: LayerReport, metrics: Metrics, width: int) -> list[str]:
     """One line per figure: its name, its value, the normal value."""
+    cells = figure_rows(layer, metrics)
+    names, values, normals = ([row[i] for row in cells] for i in range(3))
+    return _table({"figure": names, "value": values, "normal": normals}, "figure normal", width)
+
+
+def figure_rows(layer: LayerReport, metrics: Metrics) -> list[tuple[str, str, str]]:
+    """The figures that a person looks at first: name, value and normal value as text.
+
+    Names of parts are indented.
+    """
     m = metrics
     rows: list[tuple[str, float | int | None, str]] = [
         ("NaN or Inf", m.non_finite or None, "0; the float model itself is broken"),
@@ -115,8 +130,7 @@ def _figures(layer: LayerReport, metrics: Metrics, width: int) -> list[str]:
             cells.append((label, _cell(value), normal))
     if m.model_sqnr_db is not None:
         cells.append(("model SQNR [dB]", _db(m.model_sqnr_db), "against the float model's own run"))
-    names, values, normals = ([row[i] for row in cells] for i in range(3))
-    return _table({"figure": names, "value": values, "normal": normals}, "figure normal", width)
+    return cells
 
 
 def _normal_rmse_scale(m: Metrics) -> str:
