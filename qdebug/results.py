@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from qdebug.arguments import at_least_one, file_name, texts
+from qdebug.arguments import at_least_one, file_name, one_of, texts
 from qdebug.errors import MissingExtraError, QdebugError, UnknownLayerError
 from qdebug.names import file_stems, find, find_all, printable, shown
 from qdebug.output import check_writable, whole_file
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qdebug.advise.suggest import Suggestion, Suggestions
     from qdebug.advise.whatif import WhatIf
     from qdebug.measure.requantized import Requantized
-    from qdebug.render.plots import Picture
+    from qdebug.render.plots import Picture, What
     from qdebug.sources.inputs import Inputs
 
 PathName = str | PathLike[str]
@@ -38,11 +38,12 @@ class Layer(core.LayerReport):
 
     _session: Session | None = field(default=None, compare=False, kw_only=True)
 
-    def plot(self, path: PathName | None = None) -> "Picture":
+    def plot(self, path: PathName | None = None, *, what: "What" = "all") -> "Picture":
         """The layer's picture: floats and codes over each other, and the error in steps.
 
         Args:
-            path: a PNG file to write it to.
+            path: a file to write it to: .png, .svg or .pdf.
+            what: only the ``values``, the ``error`` or the ``channels``; ``all`` for all of it.
 
         Raises:
             QdebugError: the tensors are not at hand or have no finite element, or the file cannot
@@ -50,7 +51,8 @@ class Layer(core.LayerReport):
         """
         from qdebug.render import plots
 
-        target = _png(path)
+        target = _picture(path)
+        one_of("what", what, plots.WHATS)
         if self.metrics is None or not self.metrics.num_elements:
             raise QdebugError(
                 self.unreadable or f"layer '{shown(self.name)}': no finite element to draw"
@@ -59,7 +61,7 @@ class Layer(core.LayerReport):
         found = session.distributions(core.Report([], [self]))
         if self.name not in found:
             raise QdebugError(session.reasons(self.name)[0])
-        figure = plots.layer_figure(self, found[self.name])
+        figure = plots.layer_figure(self, found[self.name], what)
         if target is not None:
             _save(figure, target)
         return figure
@@ -328,14 +330,14 @@ class Report(core.Report):
         """A picture of all layers' RMSE/scale against 0.289.
 
         Args:
-            path: a PNG file to write it to.
+            path: a file to write it to: .png, .svg or .pdf.
 
         Raises:
             QdebugError: no layer has a finite element, or the file cannot be written.
         """
         from qdebug.render import plots
 
-        target = _png(path)
+        target = _picture(path)
         figure = plots.overview_figure(self)
         if target is not None:
             _save(figure, target)
@@ -546,15 +548,17 @@ def _what_ifs(session: Session, names: Sequence[str]) -> "dict[str, WhatIf]":
     return found
 
 
-def _png(path: PathName | None) -> Path | None:
-    return None if path is None else _ending(path, ".png")
+def _picture(path: PathName | None) -> Path | None:
+    from qdebug.render.plots import ENDINGS
+
+    return None if path is None else _ending(path, *ENDINGS)
 
 
-def _ending(path: PathName, ending: str) -> Path:
+def _ending(path: PathName, *endings: str) -> Path:
     target = Path(file_name(path))
-    if target.suffix.lower() != ending:
+    if target.suffix.lower() not in endings:
         raise QdebugError(
-            f"found '{printable(str(target))}', expected a name that ends in {ending}"
+            f"found '{printable(str(target))}', expected a name that ends in {', '.join(endings)}"
         )
     return target
 
@@ -563,4 +567,4 @@ def _save(figure: "Picture", path: Path) -> None:
     from qdebug.render import plots
 
     with whole_file(path) as file:
-        plots.save_png(figure, file)
+        plots.save(figure, file, path.suffix.lower())

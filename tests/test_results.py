@@ -279,7 +279,7 @@ def test_pictures_are_returned_and_written(faulty: qdebug.Report, tmp_path: Path
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
     assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in figures)
     for call in (faulty.plot, faulty[ADD].plot):
-        assert "expected a name that ends in .png" in refused(call, tmp_path / "add.pdf")
+        assert "expected a name that ends in .png" in refused(call, tmp_path / "add.gif")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""``qdebug plot``: pictures of layers, as PNG."""
+"""``qdebug plot``: pictures of layers, as PNG, SVG or PDF."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,8 @@ from qdebug.sources.open import Options
     help=f"""Draw LAYER: its float and quantized distributions overlaid, and its error in steps.
 
     LAYER is a name, a glob, or a part of exactly one name. Each layer gets a PNG named after it;
-    the PNG's path is printed. --overview draws rmse/scale of all layers in one picture.
+    the PNG's path is printed. --overview draws rmse/scale of all layers in one picture, the error
+    accumulated up to each layer beside its own. The ending of FILE may also be .svg or .pdf.
 
     {SOURCE_HELP}
 
@@ -28,6 +29,7 @@ from qdebug.sources.open import Options
     Examples:
       qdebug plot conv1 -m model.npz
       qdebug plot '*Relu*' -m model.npz -o pictures/
+      qdebug plot conv1 --what channels -m model.npz -o conv1.svg
       qdebug plot --overview -m model.npz -o overview.png
     """,
 )
@@ -36,6 +38,12 @@ from qdebug.sources.open import Options
 @options.output_option("Write to FILE or, for several layers, into this directory.")
 @click.option("--all", "everything", is_flag=True, help="Draw all layers.")
 @click.option("--overview", is_flag=True, help="Draw rmse/scale of all layers in one picture.")
+@click.option(
+    "--what",
+    type=click.Choice(plots.WHATS),
+    default="all",
+    help="Only the distributions (values), the error, or rmse/scale by channel. Default: all.",
+)
 @options.reading_options
 @click.pass_context
 def command(
@@ -46,11 +54,14 @@ def command(
     output: Path | None,
     everything: bool,
     overview: bool,
+    what: plots.What,
     reading: Options,
 ) -> None:
     """Find the layers, draw each, print the pictures' paths."""
     if [bool(layers), everything, overview].count(True) != 1:
         raise click.UsageError("expected exactly one of LAYER..., --all or --overview")
+    if overview and what != "all":
+        raise click.UsageError("--what goes with LAYER... or --all")
     named, reading = resolve(sources, reading)
     if overview:
         (path,) = _paths(["overview"], output)
@@ -67,7 +78,12 @@ def command(
     complaints = list(report.complaints)
     for layer in report.layers:
         if layer.name in found:
-            _save(plots.layer_figure(layer, found[layer.name]), paths[layer.name])
+            try:
+                figure = plots.layer_figure(layer, found[layer.name], what)
+            except QdebugError as error:  # it has no channels
+                complaints += [str(error)] * (not everything)
+                continue
+            _save(figure, paths[layer.name])
         elif layer.metrics is not None:
             complaints += session.reasons(layer.name) or [
                 f"layer '{shown(layer.name)}': no finite element to draw"
@@ -78,8 +94,9 @@ def command(
 def _paths(names: Sequence[str], output: Path | None) -> list[Path]:
     """The pictures' paths: in a directory, each named after its layer, or a single file."""
     if output is not None and output.suffix and not output.is_dir():
-        if output.suffix.lower() != ".png":
-            raise QdebugError(f"-o: found {printable(str(output))}, expected .png or a directory")
+        if output.suffix.lower() not in plots.ENDINGS:
+            expected = f"{', '.join(plots.ENDINGS)} or a directory"
+            raise QdebugError(f"-o: found {printable(str(output))}, expected {expected}")
         if len(names) > 1:
             raise QdebugError(
                 f"-o: found the file {printable(str(output))} for {len(names)} pictures, expected "
@@ -100,5 +117,5 @@ def _paths(names: Sequence[str], output: Path | None) -> list[Path]:
 
 def _save(figure: Figure, path: Path) -> None:
     with whole_file(path) as file:
-        plots.save_png(figure, file)
+        plots.save(figure, file, path.suffix.lower())
     click.echo(printable(str(path)))

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, Literal, get_args
 
 import matplotlib as mpl
 import numpy as np
@@ -21,7 +21,7 @@ from qdebug.errors import QdebugError
 from qdebug.formatting import percent, significant
 from qdebug.measure.histogram import Distributions
 from qdebug.measure.metrics import REFERENCE, TFLITE_THRESHOLD, Metrics
-from qdebug.names import printable, shorten, shortened
+from qdebug.names import printable, shorten, shortened, shown
 from qdebug.report.report import LayerReport, Report
 
 # Okabe and Ito's palette, which colour-blind people can tell apart
@@ -31,6 +31,14 @@ QUANTIZED = "#000000"
 ABOVE = "#E69F00"  # orange: more than rounding explains
 BAD = "#D55E00"  # vermilion: clipped, or above TFLite's threshold
 WASTE = "#999999"
+ACCUMULATED = "#BBBBBB"
+
+# What of a layer to draw.
+What = Literal["all", "values", "error", "channels"]
+WHATS: tuple[What, ...] = get_args(What)
+
+# The kinds of files that a picture can be, by their endings.
+ENDINGS = (".png", ".svg", ".pdf")
 
 _DPI = 100
 
@@ -47,29 +55,39 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         file = BytesIO()
-        save_png(self, file)
+        save(self, file)
         return file.getvalue()
 
 
-def layer_figure(report: LayerReport, found: Distributions) -> Picture:
+def layer_figure(report: LayerReport, found: Distributions, what: What = "all") -> Picture:
     """The picture of one layer, from its figures and its distributions.
+
+    `what` is one of its panels, or all.
 
     The upper panel overlays floats and codes on one axis, and marks unused codes and clipped
     floats. The panel below shows the error in steps of the scale against that of rounding alone. A
     layer quantized per channel has a third panel: RMSE/scale by channel.
+
+    Raises:
+        QdebugError: the channels of a layer that has none.
     """
     metrics = report.metrics
     assert metrics is not None, "a layer that was read"
-    panels = 3 if report.channels else 2
+    if what == "channels" and not report.channels:
+        raise QdebugError(f"layer '{shown(report.name)}': found one scale, expected channels")
+    chosen = [what] if what != "all" else ["values", "error", *["channels"] * bool(report.channels)]
+    panels = len(chosen)
     figure = Picture(figsize=(9, 3.2 * panels), dpi=_DPI, layout="constrained")
-    axes = figure.subplots(panels, 1)
+    axes = dict(zip(chosen, figure.subplots(panels, 1, squeeze=False)[:, 0], strict=True))
     figure.suptitle(
         shorten(printable(report.name), 90), fontsize=11, fontweight="bold", parse_math=False
     )
-    _draw_values(axes[0], found, metrics)
-    _draw_errors(axes[1], found, metrics)
-    if report.channels:
-        _draw_channels(axes[2], [channel.metrics for channel in report.channels])
+    if "values" in axes:
+        _draw_values(axes["values"], found, metrics)
+    if "error" in axes:
+        _draw_errors(axes["error"], found, metrics)
+    if "channels" in axes and report.channels:
+        _draw_channels(axes["channels"], [channel.metrics for channel in report.channels])
     return figure
 
 
@@ -170,13 +188,21 @@ def _draw_channels(axes: Axes, channels: Sequence[Metrics]) -> None:
     )
     axes.axhline(REFERENCE, color=QUANTIZED, linestyle="--", linewidth=1.2)
     axes.set_xlim(-0.6, len(values) - 0.4)
-    axes.set_xlabel("channel")
+    worst = max(range(len(values)), key=values.__getitem__)
+    axes.annotate(
+        f"{worst}: {significant(values[worst])}", (worst, values[worst]), (0, 2),
+        textcoords="offset points", ha="center", va="bottom", fontsize=8,
+    )  # fmt: skip
+    axes.margins(y=0.15)
+    axes.set_xlabel("channel; the worst is named")
     axes.set_ylabel("rmse/scale")
     _colour_legend(axes)
 
 
 def overview_figure(report: Report) -> Picture:
     """RMSE/scale of all layers as bars against 0.289, coloured by verdict.
+
+    Where the float model's own run is known, the error accumulated up to each layer is beside it.
 
     Raises:
         QdebugError: no layer has a finite element.
@@ -189,6 +215,7 @@ def overview_figure(report: Report) -> Picture:
     if not layers:
         raise QdebugError("no layer has a finite element to draw")
     values = [metrics.rmse_scale or 0.0 for _, metrics in layers]
+    accumulated = [metrics.model_rmse_scale for _, metrics in layers]
     height = min(_ROW * len(layers), _TALLEST)
     figure = Picture(figsize=(10, 1.6 + height), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
@@ -196,7 +223,15 @@ def overview_figure(report: Report) -> Picture:
     verdicts = [_verdict(layer) for layer, _ in layers]
     # A bar is at least two pixels high; where bars overlap, the worse verdict is in front.
     thickness = max(0.75, 2 / _DPI / (height / len(layers)))
-    drawn = axes.barh(rows, values, color=[_VERDICTS[v] for v in verdicts], height=thickness)
+    both = any(value is not None for value in accumulated)
+    if both:  # the lower half of each row
+        thickness /= 2
+        axes.barh(
+            [row + thickness / 2 for row in rows], [value or 0.0 for value in accumulated],
+            color=ACCUMULATED, height=thickness,
+        )  # fmt: skip
+    places = [row - both * thickness / 2 for row in rows]
+    drawn = axes.barh(places, values, color=[_VERDICTS[v] for v in verdicts], height=thickness)
     for bar, verdict in zip(drawn, verdicts, strict=True):
         bar.set_zorder(1 + list(_VERDICTS).index(verdict) / 10)
     axes.axvline(REFERENCE, color=QUANTIZED, linestyle="--", linewidth=1.2)
@@ -211,9 +246,10 @@ def overview_figure(report: Report) -> Picture:
     axes.set_ylim(len(layers) - 0.4, -0.6)
     # A single layer far above the others would squeeze them against the axis.
     middle = sorted(values)[len(values) // 2]
-    if max(values) > 20 * max(middle, REFERENCE):
+    most = max(*values, *(value or 0.0 for value in accumulated))
+    if most > 20 * max(middle, REFERENCE):
         axes.set_xscale("symlog", linthresh=2 * TFLITE_THRESHOLD)
-        decades = range(1 + math.floor(math.log10(max(values))))
+        decades = range(1 + math.floor(math.log10(most)))
         axes.set_xticks([0.0, *(10.0**n for n in decades[:: 1 + len(decades) // _MOST_TICKS])])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -223,6 +259,8 @@ def overview_figure(report: Report) -> Picture:
     axes.set_xlabel("rmse/scale" + unnamed * (len(named) < len(layers)))
     for verdict, colour in _VERDICTS.items():
         axes.bar(0, 0, color=colour, label=f"verdict {verdict}")
+    if both:
+        axes.bar(0, 0, color=ACCUMULATED, label="accumulated")
     axes.plot([], [], "--", color=QUANTIZED, label=f"{REFERENCE:.3f}")
     _legend(axes)
     return figure
@@ -285,9 +323,12 @@ def _legend(axes: Axes, above: float = 1.0) -> None:
     )  # fmt: skip
 
 
-def save_png(figure: Figure, file: BinaryIO) -> None:
-    """Write a figure as PNG, with the same bytes every time."""
-    with mpl.rc_context({"axes.unicode_minus": False}), warnings.catch_warnings():
+def save(figure: Figure, file: BinaryIO, ending: str = ".png") -> None:
+    """Write a figure as PNG, SVG or PDF, with the same bytes every time."""
+    metadata = {".png": {"Software": "qdebug"}, ".svg": {"Date": None}}
+    about = metadata.get(ending, {"CreationDate": None})
+    settings = mpl.rc_context({"axes.unicode_minus": False, "svg.hashsalt": "qdebug"})
+    with settings, warnings.catch_warnings():
         # Matplotlib's font may lack the script of a layer's name; it then draws boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(file, format="png", metadata={"Software": "qdebug"})
+        figure.savefig(file, format=ending[1:], metadata=about)

@@ -25,7 +25,7 @@ DIGITS = SAMPLES / "digits.npz"
 
 def png(figure: Figure) -> bytes:
     file = BytesIO()
-    plots.save_png(figure, file)
+    plots.save(figure, file)
     return file.getvalue()
 
 
@@ -113,6 +113,44 @@ def test_strange_layers_make_a_picture_or_a_line(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ending", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")]
+)
+def test_the_ending_says_what_kind_of_file(
+    ending: str, start: bytes, qdebug: Run, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{name}{ending}" for name in "ab"]
+    for path in paths:
+        args = ("plot", "AvgPool", "-m", DIGITS, "--what", "error", "-o", path)
+        assert qdebug(*args).exit_code == 0
+    assert paths[0].read_bytes().startswith(start)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_one_panel_is_smaller_than_all_and_channels_need_channels(
+    qdebug: Run, tmp_path: Path
+) -> None:
+    heights = {}
+    for what in ("all", "values", "channels"):
+        figure = api.analyze(DIGITS)["tail_conv_1/convolution"].plot(what=what)
+        heights[what] = len(figure.axes), figure.get_size_inches()[1]
+        if what == "channels":
+            assert [text.get_text().partition(":")[0] for text in figure.axes[0].texts] == ["8"]
+    assert heights["all"][1] > heights["values"][1] == heights["channels"][1]
+    alone = qdebug("plot", "AvgPool", "--what", "channels", "-m", DIGITS, "-o", tmp_path)
+    assert (alone.exit_code, "expected channels" in alone.stderr) == (2, True)
+    every = qdebug("plot", "--all", "--what", "channels", "-m", DIGITS, "-o", tmp_path)
+    assert every.exit_code == 0
+    assert len(list(tmp_path.glob("*.png"))) == 10
+
+
+def test_the_overview_has_the_accumulated_error_where_it_is_known() -> None:
+    for name, labels in (("digits", 1), ("digits_faulty", 0)):
+        figure = api.analyze(SAMPLES / f"{name}.npz").plot()
+        shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert shown.count("accumulated") == labels
+
+
 def test_overview_shows_every_layer(qdebug: Run, tmp_path: Path) -> None:
     saved, picture = tmp_path / "report.json", tmp_path / "o.png"
     qdebug("report", DIGITS, "-o", saved)
@@ -133,7 +171,10 @@ def test_wrong_usage_is_explained(qdebug: Run, tmp_path: Path) -> None:
         (("--all", "-m", saved), "found a report, which holds no tensors"),
         (("--all", "-m", DIGITS, "-o", "one.png"), "found the file one.png for 20 pictures"),
         (("AvgPool", "-m", DIGITS, "-o", tmp_path / "no" / "x.png"), "cannot be written"),
-        (("AvgPool", "-m", DIGITS, "-o", tmp_path / "x.svg"), "expected .png"),
+        (
+            ("AvgPool", "-m", DIGITS, "-o", tmp_path / "x.gif"),
+            "expected .png, .svg, .pdf or a directory",
+        ),
     ]:
         result = qdebug("plot", *args)
         assert result.exit_code == 2, args
