@@ -132,7 +132,7 @@ def test_one_panel_is_smaller_than_all_and_channels_need_channels(
 ) -> None:
     heights = {}
     for what in ("all", "values", "channels"):
-        figure = api.analyze(DIGITS)["tail_conv_1/convolution"].plot(what=what)
+        figure = api.analyze(DIGITS)["digits_1/tail_conv_1/convolution"].plot(what=what)
         heights[what] = len(figure.axes), figure.get_size_inches()[1]
         if what == "channels":
             assert [text.get_text().partition(":")[0] for text in figure.axes[0].texts] == ["8"]
