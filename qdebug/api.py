@@ -16,7 +16,7 @@ from qdebug.errors import FieldError, QdebugError, locate
 from qdebug.names import select, shown
 from qdebug.output import whole_file
 from qdebug.report import report as core
-from qdebug.report.limits import parse_decibels, parse_share
+from qdebug.report.limits import parse_decibels, parse_growth, parse_share
 from qdebug.results import Layer, PathName, Report, with_session
 from qdebug.run.session import Session, hired
 from qdebug.run.workers import Threads, Workers
@@ -37,6 +37,7 @@ from qdebug.sources.pair_file.memory import MemoryPairs, Pair, checked, floats_o
 
 if TYPE_CHECKING:
     from qdebug.advise.switchboard import Found, Limits
+    from qdebug.report.comparison import Comparison
     from qdebug.report.replay import Replay
     from qdebug.sources.inputs import Inputs
     from qdebug.sources.tflite.run import Kernels
@@ -49,6 +50,7 @@ __all__ = [
     "analyze",
     "capture",
     "compare",
+    "diff",
     "load",
     "quantize",
     "replay",
@@ -403,6 +405,37 @@ def measured(
 
     board = open_board(names, options)
     return search(board, limits, time_limit=time_limit, advance=advance)
+
+
+def diff(
+    old: "PathName | core.Report",
+    new: "PathName | core.Report",
+    *,
+    max_regression: float | str = 0.1,
+) -> "Comparison":
+    """What changed from one report to another: which layers got worse, vanished, or are new.
+
+    Args:
+        old: a report, or a name that `analyze` takes.
+        new: likewise.
+        max_regression: how much worse a layer may get: 0.1 or "10%".
+
+    >>> import numpy as np
+    >>> x = np.linspace(-1, 1, 5000)
+    >>> fine, coarse = (analyze({"a": quantize(x, value_range=(-r, r))}) for r in (1, 2))
+    >>> [(change.name, change.status, change.figure) for change in diff(fine, coarse).changes]
+    [('a', 'worse', 'sqnr_db')]
+
+    Raises:
+        QdebugError: a report cannot be read, they have no layer in common, or a bad number.
+    """
+    from qdebug.report.comparison import compare as compared
+
+    limit = parse_growth(max_regression, "max_regression")
+    before, after = (
+        each if isinstance(each, core.Report) else analyze(each) for each in (old, new)
+    )
+    return compared(before, after, limit)
 
 
 def replay(

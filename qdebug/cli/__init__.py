@@ -26,6 +26,7 @@ COMMANDS = {
     "plot": "Draw one layer, or the errors of all layers.",
     "explain": "Explain one layer: figures, cause, what other quantizations would give.",
     "check": "Check limits in CI: exit status 1 if a layer exceeds one.",
+    "diff": "Compare two reports: which layers got worse.",
     "suggest": "Suggest the layers to leave in float, in the form a converter takes.",
     "replay": "Compute a quantized model's codes again: is it the kernel?",
     "multiplier": "Show a real multiplier in fixed point, as integer kernels use it.",

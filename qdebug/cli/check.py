@@ -1,5 +1,6 @@
 """``qdebug check``: limits for CI."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,16 +11,22 @@ import click
 from tabulate import tabulate
 
 from qdebug.cli import options
+from qdebug.cli.diff import report_at
 from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
 from qdebug.names import printable, shortened
+from qdebug.output import check_writable, whole_file
+from qdebug.render.ci import github, github_summary, junit
+from qdebug.report.comparison import compare, regression_failures
 from qdebug.report.configuration import find_config, read_config
 from qdebug.report.limits import (
     ALL_KINDS,
     OUTPUT_KINDS,
+    CheckResult,
     Failure,
     check,
     limits_of,
     parse_causes,
+    parse_growth,
     unmatched,
 )
 from qdebug.sources.open import Options
@@ -62,6 +69,8 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
       qdebug check model.npz --fail-on clipping,bias,wrong-scale,non-finite
       qdebug check report.json --config ci/qdebug.toml
       qdebug check float.onnx int8.onnx --inputs data.npz --min-output-sqnr 20 --min-top1 99%
+      qdebug check model.npz --baseline base.json --max-regression 5%
+      qdebug check model.npz --format junit -o qdebug.xml
     """,
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
@@ -74,6 +83,20 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FILE",
     help="Read the configuration from FILE (.toml).",
 )
+@click.option(
+    "--baseline",
+    metavar="FILE",
+    help="Also fail on layers that are worse than in this report, by more than --max-regression "
+    "and by more than chance. Any SOURCE of one name; mostly a .json.",
+)
+@options.regression_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "junit", "github"]),
+    help="JUnit XML, or GitHub's annotations and step summary. Default: text.",
+)
+@options.output_option("Write to FILE; - is standard output.")
 @options.reading_options
 @click.pass_context
 def command(
@@ -82,10 +105,22 @@ def command(
     sources: tuple[str, ...],
     fail_on: str | None,
     config_path: Path | None,
+    baseline: str | None,
+    max_regression: str | None,
+    allowed: tuple[Any, ...],
+    form: str | None,
+    output: Path | None,
     reading: Options,
     **bounds: str | None,
 ) -> None:
     """Read source and limits, print the failures."""
+    if baseline is None and (max_regression is not None or allowed):
+        raise click.UsageError("--max-regression and --allow go with --baseline")
+    growth = parse_growth(max_regression)
+    if str(output) == "-":
+        output = None
+    if output is not None:
+        check_writable(output)
     config = read_config(config_path) if config_path else find_config(Path.cwd())
     limits = limits_of({name: text for name, text in bounds.items() if text is not None}, _flag)
     causes = dict.fromkeys(config.fail_on, str(config.path))
@@ -94,20 +129,53 @@ def command(
         causes |= dict.fromkeys(names, "--fail-on")
     report = read(*resolve(sources, reading, config))
     result = check(report, limits, causes, config)
+    regressions: list[Failure] = []
+    if baseline is not None:
+        compared = compare(report_at(baseline, Options(keys=reading.keys)), report, growth)
+        regressions = regression_failures(compared, baseline, allowed)
+        for note in compared.notes:
+            click.echo(f"Note: {printable(note)}", err=True)
+    failures = [*result.failures, *regressions]
     for pattern in unmatched(report, config):
         path = printable(str(config.path))
         click.echo(f"Warning: {path}: no layer matches '{printable(pattern)}'", err=True)
-    if result.failures:
-        click.echo(_table(result.failures))
-    checked, failed = result.num_checked, len({failure.layer for failure in result.failures})
+    checked, failed = result.num_checked, len({failure.layer for failure in failures})
     counted = f"{checked} layer{'s' * (checked != 1)}"
     if result.num_outputs:
         counted += f" and {result.num_outputs} output{'s' * (result.num_outputs != 1)}"
-    click.echo(f"{counted} checked, {failed} over a limit", err=True)
+    counted += f" checked, {failed} over a limit"
+    _write(form, output, result, regressions, counted, ", ".join(report.sources) or "qdebug")
+    click.echo(counted, err=True)
     nothing = [] if checked else ["no layer was checked"]
     complain(ctx, report.notes, [*report.complaints, *result.unknown, *nothing])
-    if result.failures:
+    if failures:
         ctx.exit(1)
+
+
+def _write(
+    form: str | None,
+    output: Path | None,
+    result: CheckResult,
+    regressions: list[Failure],
+    counted: str,
+    suite: str,
+) -> None:
+    """Write the failures in their form, to a file or standard output."""
+    failures = [*result.failures, *regressions]
+    if form == "junit":
+        text = junit(result, suite, regressions)
+    elif form == "github":
+        text = github(failures)
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(github_summary(failures, counted))
+    else:
+        text = f"{_table(failures)}\n" if failures else ""
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        with whole_file(output) as target:
+            target.write(text.encode())
 
 
 def _table(over: list[Failure]) -> str:

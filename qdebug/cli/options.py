@@ -110,6 +110,22 @@ def measure_options(text: str) -> Callable[[F], F]:
     return decorated
 
 
+def regression_options(function: F) -> F:
+    """``--max-regression`` and ``--allow``, for comparisons with another report."""
+    function = click.option(
+        "--allow",
+        "allowed",
+        multiple=True,
+        type=click.Choice(["new", "vanished"]),
+        help="Layers that are new, or have vanished, are no regression. Repeatable.",
+    )(function)
+    return click.option(
+        "--max-regression",
+        metavar="SHARE",
+        help="How much worse a layer may get: 0.1 or 10%. Default: 10%.",
+    )(function)
+
+
 def layer_option(function: F) -> F:
     """``--layer``, to choose among a source's layers; the command gets them as `patterns`."""
     return click.option(

@@ -49,6 +49,7 @@ def json_pieces(report: Report) -> Iterator[str]:
     head = {
         "schema": SCHEMA,
         "qdebug_version": report.qdebug_version,
+        "runtime": dict(report.runtime),
         "sources": report.sources,
         "problems": report.problems,
         "notes": report.notes,
@@ -109,6 +110,10 @@ def loads(text: str, file: str) -> Report:
             lambda index: f"{file}: outputs[{index}]",
         ),
         qdebug_version=_read(data, "qdebug_version", str, file),
+        runtime={
+            name: str(value)
+            for name, value in (_read(data, "runtime", dict[str, Any] | None, file) or {}).items()
+        },
     )
 
 

@@ -95,6 +95,15 @@ class Failure:
     origin: str
 
 
+@dataclass(frozen=True)
+class Case:
+    """One figure of one layer that was held against a limit; `failure` is None if it passed."""
+
+    layer: str
+    figure: str
+    failure: Failure | None
+
+
 def parse_bound(name: str, value: Any) -> float:
     """The bound of the limit `name`: a number, for shares also a text such as ``10%``.
 
@@ -121,6 +130,25 @@ def parse_share(value: Any, where: str) -> float:
         return _bound(value, is_share=True)
     except QdebugError as error:
         raise QdebugError(f"{where}: {error}") from None
+
+
+def parse_growth(value: Any, where: str = "--max-regression") -> float:
+    """How much an error may grow: a number of 0 or more, or a text such as ``10%``; 0.1 for None.
+
+    >>> parse_growth("5%"), parse_growth(2), parse_growth(None)
+    (0.05, 2.0, 0.1)
+
+    Raises:
+        QdebugError: not such a number.
+    """
+    if value is None:
+        return 0.1
+    percent = isinstance(value, str) and value.endswith("%")
+    try:
+        return _bound(value[:-1] if percent else value, is_share=False) / (100 if percent else 1)
+    except QdebugError:
+        found = f"found {value!r:.60}, expected a number of 0 or more, such as 0.1 or 10%"
+        raise QdebugError(f"{where}: {found}") from None
 
 
 def parse_decibels(value: Any, where: str) -> float:
@@ -180,6 +208,7 @@ class CheckResult:
         num_checked: number of layers that were checked.
         num_outputs: number of the model's outputs that were checked.
         unreadable: one line per file or layer that could not be read.
+        cases: every figure that was held against a limit.
     """
 
     failures: list[Failure]
@@ -187,6 +216,13 @@ class CheckResult:
     num_checked: int
     unreadable: list[str] = field(default_factory=list)
     num_outputs: int = 0
+    cases: list[Case] = field(default_factory=list)
+
+    def add(self, layer: str, figure: str, failure: Failure | None) -> None:
+        """Note a case, and its failure if it has one."""
+        self.cases.append(Case(layer, figure, failure))
+        if failure is not None:
+            self.failures.append(failure)
 
     @property
     def passed(self) -> bool:
@@ -253,13 +289,14 @@ def check(
                 of_layer.update(override.limits)
         for limit in of_layer.values():
             failure = _failure(layer, layer.metrics, limit)
-            if isinstance(failure, Failure):
-                result.failures.append(failure)
-            elif failure is not None:
+            if isinstance(failure, str):
                 result.unknown.append(failure)
+            else:
+                result.add(layer.name, LIMIT_KINDS[limit.name].figure, failure)
         cause = layer.diagnosis.cause if layer.diagnosis else None
-        if cause is not None and cause in causes:
-            result.failures.append(Failure(layer.name, "cause", cause, "another", causes[cause]))
+        if causes and cause is not None:
+            wrong = Failure(layer.name, "cause", cause, "another", causes.get(cause, ""))
+            result.add(layer.name, "cause", wrong if cause in causes else None)
     return result
 
 
@@ -286,10 +323,9 @@ def _check_outputs(report: Report, limit: Limit, result: CheckResult) -> None:
         over = bool(output.rmse) if value is None else value < limit.bound
         if output.non_finite:
             over, found = True, f"{output.non_finite} NaN or infinite"
-        if over:
-            expected = f">= {limit.bound:.4g}"
-            name = f"output {output.name}"
-            result.failures.append(Failure(name, figure, found, expected, limit.origin))
+        name, expected = f"output {output.name}", f">= {limit.bound:.4g}"
+        failure = Failure(name, figure, found, expected, limit.origin) if over else None
+        result.add(name, figure, failure)
 
 
 def _is_checked(layer: LayerReport, config: Config) -> bool:

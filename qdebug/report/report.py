@@ -1,7 +1,7 @@
 """Report: metrics and diagnosis of all layers; `report_json` writes and reads it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
 
@@ -133,6 +133,7 @@ class Report:
         notes: what was left out, and choices that may surprise the user, one line each.
         outputs: the model's own outputs, against those of the float model.
         qdebug_version: the version that made the report.
+        runtime: what ran the models: its version, and its kernels; empty for files.
     """
 
     sources: list[str]
@@ -141,6 +142,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     outputs: list[OutputMetrics] = field(default_factory=list)
     qdebug_version: str = __version__
+    runtime: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_elements(self) -> int:

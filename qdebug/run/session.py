@@ -152,7 +152,9 @@ class Session:
             return unreadable_report(UnreadableLayer(layer.name, why[0], inputs=layer.inputs))
 
         layers = with_origins([reported(layer) for layer in chosen])
-        return Report(list(self.source.files), layers, problems, notes_of(self.source))
+        runtime: Mapping[str, str] = getattr(self.source, "runtime", {})
+        notes = notes_of(self.source)
+        return Report(list(self.source.files), layers, problems, notes, runtime=runtime)
 
 
 def run(

@@ -76,20 +76,6 @@ def html_page(report: Report, distributions: Mapping[str, Distributions] | None 
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError:
-        raise MissingExtraError("HTML reports need", "html") from None
-    style, script, layouter = (
-        (_FOLDER / name).read_text("utf-8") for name in ("style.css", "script.js", "dagre.min.js")
-    )
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     names = [shorten(printable(layer.name), _LONG_NAME) for layer in report.layers]
     shorts = shortened(names, _NAME)
     found = distributions or {}
@@ -103,7 +89,10 @@ def html_page(report: Report, distributions: Mapping[str, Distributions] | None 
         for index, layer in enumerate(report.layers)
     ]
     nodes = _graph(report, layers)
-    return environment.get_template("report.html.j2").render(
+    layouter = _read("dagre.min.js") if nodes else ""
+    return page(
+        "report.html.j2",
+        [_read("script.js"), *[layouter] * bool(nodes)],
         title=head(report),
         report=report,
         version=report.qdebug_version,
@@ -122,23 +111,47 @@ def html_page(report: Report, distributions: Mapping[str, Distributions] | None 
         times=_TIMES,
         figures=_figures(report),
         box=(WIDTH, TALL),
-        style=_own(style),
-        script=_own(script),
-        layouter=_own(layouter) if nodes else "",
-        policy=_policy([style], [script, *[layouter] * bool(nodes)]),
+        layouter=_Own(layouter),
+        script=_Own(_read("script.js")),
     )
 
 
-def _own(text: str) -> Any:
+def page(template: str, scripts: Sequence[str] = (), **values: Any) -> str:
+    """A page of one of the templates here, with the style and a policy that allows its scripts.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise MissingExtraError("HTML reports need", "html") from None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    style = _read("style.css")
+    policy = _policy([style], scripts)
+    return environment.get_template(template).render(style=_Own(style), policy=policy, **values)
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text("utf-8")
+
+
+class _Own(str):
     """A file of the package's own, which needs no escaping."""
-    from markupsafe import Markup
 
-    return Markup(text)
+    def __html__(self) -> str:
+        return self
 
 
-def _policy(styles: list[str], scripts: list[str]) -> str:
+def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
     """A Content-Security-Policy that allows the page's own style and scripts, and nothing else."""
-    allowed = [" ".join(map(_hash, texts)) for texts in (styles, scripts)]
+    allowed = [" ".join(map(_hash, texts)) or "'none'" for texts in (styles, scripts)]
     return f"default-src 'none'; style-src {allowed[0]}; script-src {allowed[1]}; base-uri 'none'"
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ class OnnxModels:
         self.problems: Sequence[str] = []
         self.skipped: list[tuple[str, str]] = []
         self.samples: Samples | None = None
+        self.runtime: dict[str, str] = {}
         self._output_runs = OutputRuns()
         floating, quantized, self.notes = _in_order(models)
         self.floating, self.quantized = floating, quantized
@@ -109,6 +111,7 @@ class OnnxModels:
             self._models = _Models(floating.graph, quantized.graph, matches, additions)
             self.samples = read_samples(inputs, self._models.specs, samples)
             self.notes += self.samples.notes
+            self.runtime = {"onnxruntime": version("onnxruntime")}
             run = self._models.run(0, next(iter(self.samples)), matches)
         for match in matches:
             self._add(match, run)

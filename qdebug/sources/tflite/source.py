@@ -8,6 +8,7 @@ tensor in a run of the whole float model. docs/models.md describes how they are 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
@@ -48,6 +49,7 @@ class LitertModels:
         skipped: name and reason of each quantized tensor that is not a layer.
         notes: what the user should know about how the files were used, one line each.
         samples: what the models are run on; None if no inputs were given.
+        runtime: its version and kernels, once it is used.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class LitertModels:
         self.skipped: list[tuple[str, str]] = []
         self.layers: list[Layer | UnreadableLayer] = []
         self.samples: Samples | None = None
+        self.runtime: dict[str, str] = {}
         self._twins = open_twins([read_model(path, signature) for path in models], self.notes)
         self._runs: Runs | None = None
         self._output_runs = OutputRuns()
@@ -102,6 +105,7 @@ class LitertModels:
                 self.notes.append(f"no outputs: {error}")
             else:
                 self.notes += self._runs.notes
+                self.runtime = {"ai-edge-litert": version("ai-edge-litert"), "kernels": kernels}
                 found += activations(self._twins, self._runs, names, first)
                 found.sort(key=lambda entry: entry[0])
         for _, entry in found:
