@@ -101,8 +101,24 @@ class _Commands(click.Group):
       qdebug report model.npz
       qdebug plot LAYER -m model.npz
       qdebug check model.npz --max-rmse-scale 0.7
+
+    Completion of commands and options for bash, zsh and fish: docs/terminal.md.
     """,
 )
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="Colour: auto is on a terminal, unless NO_COLOR is set.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No notes, hints or progress on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Say what was read, and how long it took.")
 @click.version_option(__version__, package_name="qdebug")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context, color: str, quiet: bool, verbose: bool) -> None:
     """Run one of `COMMANDS`."""
+    if quiet and verbose:
+        raise click.UsageError("found --quiet and --verbose, expected one of them")
+    never = color == "never" or (color == "auto" and bool(os.environ.get("NO_COLOR")))
+    ctx.color = True if color == "always" else False if never else None
+    ctx.obj = "quiet" if quiet else "verbose" if verbose else "plain"

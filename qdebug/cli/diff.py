@@ -1,7 +1,6 @@
 """``qdebug diff``: what changed from one report to another."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def command(
     found = compare(before, after, limit)
     text = _text(found, form, everything)
     if output is None:
-        click.echo(text, nl=False, color=False if os.environ.get("NO_COLOR") else None)
+        click.echo(text, nl=False)
     else:
         with whole_file(output) as file:
             file.write(click.unstyle(text).encode())

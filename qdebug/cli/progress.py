@@ -17,7 +17,8 @@ Advance = Callable[[int, int], None]
 @contextmanager
 def progress() -> Iterator[Advance | None]:
     """A function to call as the work proceeds; None if stderr is not a terminal."""
-    if not sys.stderr.isatty():
+    context = click.get_current_context(silent=True)
+    if not sys.stderr.isatty() or (context is not None and context.obj == "quiet"):
         yield None
         return
     with ExitStack() as stack:

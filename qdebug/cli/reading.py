@@ -1,6 +1,7 @@
 """SOURCE on the command line: its default, and how it is read, with a progress bar."""
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -57,8 +58,16 @@ def resolve(
 
 def read(names: Sequence[str], options: Options, patterns: Sequence[str] = ()) -> api.Report:
     """The report of a source, new or saved; with `patterns`, of the layers that match."""
+    start = time.perf_counter()
     with _workers(options) as workers, progress() as advance:
-        return api.read(names, options, patterns, workers, advance)
+        report = api.read(names, options, patterns, workers, advance)
+    context = click.get_current_context(silent=True)
+    if context is not None and context.obj == "verbose":
+        took = time.perf_counter() - start
+        what = f"{len(report.layers)} layers, {report.num_elements:,} elements"
+        files = ", ".join(map(printable, report.sources))
+        click.echo(f"Read {files}: {what} in {took:.2f} s", err=True)
+    return report
 
 
 @contextmanager
@@ -80,7 +89,7 @@ def _workers(options: Options) -> Iterator[Workers]:
 
 def complain(ctx: click.Context, notes: Sequence[str], complaints: Sequence[str]) -> None:
     """Print notes and complaints to stderr; complaints end the command with status 2."""
-    for note in notes:
+    for note in notes if ctx.obj != "quiet" else ():
         click.echo(f"Note: {printable(note)}", err=True)
     for complaint in complaints:
         click.echo(f"Error: {printable(complaint)}", err=True)

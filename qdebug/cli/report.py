@@ -1,9 +1,9 @@
 """``qdebug report``: the table of all layers, for people, scripts and pull requests."""
 
-import os
+import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from qdebug import api
 from qdebug.cli import options
 from qdebug.cli.progress import progress
 from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve
+from qdebug.names import printable
 from qdebug.output import check_writable, whole_file
 from qdebug.render.columns import View, arranged
 from qdebug.render.forms import FORMS, check_form, pieces
+from qdebug.results import Report
 from qdebug.sources.open import Options, check_board
 
 _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
@@ -121,9 +123,25 @@ def command(
         written = pieces(found, form, view, width)
     if output is None:
         for text in written:
-            click.echo(text, nl=False, color=False if os.environ.get("NO_COLOR") else None)
+            click.echo(text, nl=False)
+        if form == "table" and ctx.obj != "quiet":
+            click.echo(_next(found, named, reading))
     else:
         with whole_file(output) as file:
             for text in written:
                 file.write(click.unstyle(text).encode())
     complain(ctx, found.notes, found.complaints)
+
+
+def _next(report: Report, named: Sequence[str], reading: Options) -> str:
+    """The one command to run next: explain the worst layer, or check that all stays well."""
+    source = [shlex.quote(name) for name in named]
+    inputs = [f"--inputs {shlex.quote(str(reading.inputs))}"] if reading.inputs else []
+    faulty = [layer for layer in report if layer.diagnosis and layer.diagnosis.verdict != "ok"]
+    worst = max(faulty, key=lambda layer: layer.badness, default=None)
+    if worst is None:
+        return " ".join(["next: qdebug check", *source, *inputs])
+    from_source = [f"-m {name}" for name in source]
+    return " ".join(
+        ["next: qdebug explain", shlex.quote(printable(worst.name)), *from_source, *inputs]
+    )

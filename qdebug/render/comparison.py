@@ -64,9 +64,9 @@ def html(comparison: Comparison) -> str:
     """
     from qdebug.render.html.page import page
 
-    rows = [
-        (printable(change.name), change.status, _cells(change)) for change in comparison.changes
-    ]
+    names = [printable(change.name) for change in comparison.changes]
+    about = zip(names, shortened(names, _NAME_WIDTH), comparison.changes, strict=True)
+    rows = [(name, short, change.status, _cells(change)) for name, short, change in about]
     return page(
         "diff.html.j2",
         title=_head(comparison),

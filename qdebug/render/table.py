@@ -1,5 +1,6 @@
 """The table of a report, fitted to a terminal or whole."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -9,7 +10,15 @@ from tabulate import tabulate
 from qdebug.formatting import significant
 from qdebug.measure.metrics import REFERENCE
 from qdebug.names import printable, shorten, shortened
-from qdebug.render.columns import Column, Row, View, chosen_columns, rows, with_measured
+from qdebug.render.columns import (
+    COLUMNS,
+    Column,
+    Row,
+    View,
+    chosen_columns,
+    rows,
+    with_measured,
+)
 from qdebug.render.outputs import output_lines
 from qdebug.report.report import Report
 
@@ -35,6 +44,7 @@ DEFAULT_COLUMNS = (
 _DISPENSABLE = (
     "shape",
     "zero_point",
+    "bar",
     "op",
     "scale",
     "max_abs_error_scale",
@@ -43,6 +53,17 @@ _DISPENSABLE = (
     "range_waste",
     "mean_error_scale",
 )
+
+# On a terminal a bar stands beside the figure: a block for each half octave above rounding alone.
+_MOST_BLOCKS = 12
+
+
+def _bar(ratio: float) -> str:
+    octaves = math.log2(max(ratio, 1.0))
+    return "\u2587" * min(1 + round(2 * octaves), _MOST_BLOCKS)
+
+
+_BAR = Column("bar", "", COLUMNS["rmse_scale_ratio"].value, _bar, left=True)
 
 # A name shorter than this is hard to tell from its neighbours.
 _LEAST_NAME_WIDTH = 24
@@ -63,6 +84,9 @@ def table(
     """
     body = rows(report, view)
     chosen = chosen_columns(view, with_measured(report, DEFAULT_COLUMNS))
+    if width is not None and view.columns is None:
+        place = [column.name for column in chosen].index("rmse_scale_ratio") + 1
+        chosen.insert(place, _BAR)
     cells = {column.name: [cell(column, row) for row in body] for column in chosen}
     left_out: list[str] = []
     if width is not None:
@@ -72,7 +96,7 @@ def table(
             ):
                 break
             chosen = [column for column in chosen if column.name != name]
-            left_out.append(name)
+            left_out += [name] * (name != _BAR.name)
         if "layer" in cells:
             room = max(_room_for_names(chosen, cells, width), _LEAST_NAME_WIDTH)
             cells["layer"] = shortened(cells["layer"], room)
