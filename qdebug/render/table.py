@@ -44,23 +44,22 @@ DEFAULT_COLUMNS = (
 _DISPENSABLE = (
     "shape",
     "zero_point",
-    "bar",
     "op",
     "scale",
     "max_abs_error_scale",
     "rmse",
+    "bar",
     "clipped",
     "range_waste",
     "mean_error_scale",
 )
 
-# On a terminal a bar stands beside the figure: a block for each half octave above rounding alone.
-_MOST_BLOCKS = 12
+# On a terminal a bar stands beside the figure: a block for each octave above rounding alone.
+_MOST_BLOCKS = 8
 
 
 def _bar(ratio: float) -> str:
-    octaves = math.log2(max(ratio, 1.0))
-    return "\u2587" * min(1 + round(2 * octaves), _MOST_BLOCKS)
+    return "\u2587" * min(1 + round(math.log2(max(ratio, 1.0))), _MOST_BLOCKS)
 
 
 _BAR = Column("bar", "", COLUMNS["rmse_scale_ratio"].value, _bar, left=True)

@@ -21,7 +21,7 @@ SWEEPS = [(["report"], 1), (["plot", "--all", "-o", "."], 2), (["explain", "*"],
 @pytest.fixture(autouse=True)
 def nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "layer_figure", lambda *given: None)
-    monkeypatch.setattr(plots, "save_png", lambda *given: None)
+    monkeypatch.setattr(plots, "save", lambda *given: None)
 
 
 def counting(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[object]:
