@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.kernel.measure import measure
 from qdebug.measure.layer import Block
 from qdebug.measure.slabs import BLOCK_ELEMENTS
-from qdebug.measure.statistics import Statistics, measure
+from qdebug.measure.statistics import Statistics
 
 SOURCE = Path(__file__).resolve().parent / "kernel.c"
 COMPILER = ("cc", "-O3", "-march=native", "-ffast-math", "-fPIC", "-shared")

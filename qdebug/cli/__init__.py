@@ -85,6 +85,17 @@ class _Commands(click.Group):
             ctx.exit(_INTERRUPTED)
 
 
+def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from qdebug.measure.kernel.library import description
+
+        try:
+            click.echo(f"qdebug {__version__}, kernel: {description()}")
+        except QdebugError as error:
+            raise _Failure(str(error)) from None
+        ctx.exit()
+
+
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -100,6 +111,13 @@ class _Commands(click.Group):
       qdebug check model.npz --max-rmse-scale 0.7
     """,
 )
-@click.version_option(__version__, package_name="qdebug")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version, and what computes the statistics.",
+)
 def main() -> None:
     """Run one of `COMMANDS`."""

@@ -1,9 +1,10 @@
 """Figures: a layer's statistics, gathered block by block."""
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.kernel.measure import add
 from qdebug.measure.layer import Block, Layer
 from qdebug.measure.slices import SliceMetrics, SliceSums
-from qdebug.measure.statistics import Statistics, measure, no_statistics
+from qdebug.measure.statistics import Statistics, no_statistics
 
 
 class Figures:
@@ -36,16 +37,23 @@ class Figures:
                 self._slices = SliceSums(*layer.view)
             self._slices.add(block, self._params)
         view = block.as_one_channel() if self._params.channels == 1 else block
-        self._take(measure(view, self._params))
+        first, channels = view.first_channel, view.floats.shape[1]
+        found = self._found
+        if found is None or not found.cover(first, first + channels):
+            found = self._merged(no_statistics(channels, first))
+        add(found, view, self._params)
+        self._found = found
 
     def merge(self, other: "Figures") -> None:
         """Merge another's statistics."""
         if other._found is not None:
-            self._take(other._found)
+            self._found = self._merged(other._found)
         if self._slices is None:
             self._slices = other._slices
         elif other._slices is not None:
             self._slices.merge(other._slices)
 
-    def _take(self, more: Statistics) -> None:
-        self._found = more if self._found is None else self._found.merged(more)
+    def _merged(self, more: Statistics) -> Statistics:
+        """A table of its own, for `add` changes it."""
+        found = self._found or no_statistics(more.channels, more.first_channel)
+        return found.merged(more)
