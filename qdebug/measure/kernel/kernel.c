@@ -107,28 +107,27 @@ WIDE static void take(const double *restrict x, const double *restrict t, double
                       const struct channel *c, double *restrict row) {
     const double s = c->scale, lowest = c->lowest, highest = c->highest;
 
-    double sum_x = 0, sum_t = 0, sum_e = 0, xx = 0, tt = 0, xt = 0, ee = 0;
-    SIMD(reduction(+ : sum_x, sum_t, sum_e, xx, tt, xt, ee))
+    double sum_x = 0, sum_t = 0, sum_e = 0, magnitude = 0, outward = 0;
+    double xx = 0, tt = 0, xt = 0, ee = 0;
+    SIMD(reduction(+ : sum_x, sum_t, sum_e, magnitude, outward, xx, tt, xt, ee))
     for (int i = 0; i < n; i++) {
-        const double error = t[i] * s - x[i];
+        const double error = t[i] * s - x[i], away_from_zero = copysign(1, x[i]) * error;
         e[i] = error;
         sum_x += x[i];
         sum_t += t[i];
         sum_e += error;
+        magnitude += fabs(x[i]);
+        outward += x[i] == 0 ? 0 : away_from_zero;
         xx += x[i] * x[i];
         tt += t[i] * t[i];
         xt += x[i] * t[i];
         ee += error * error;
     }
 
-    double magnitude = 0, outward = 0, most_e = 0;
     double least_x = INFINITY, most_x = -INFINITY, least_t = INFINITY, most_t = -INFINITY;
-    SIMD(reduction(+ : magnitude, outward) reduction(min : least_x, least_t)
-         reduction(max : most_x, most_t, most_e))
+    double most_e = 0;
+    SIMD(reduction(min : least_x, least_t) reduction(max : most_x, most_t, most_e))
     for (int i = 0; i < n; i++) {
-        const double away_from_zero = copysign(1, x[i]) * e[i];
-        magnitude += fabs(x[i]);
-        outward += x[i] == 0 ? 0 : away_from_zero;
         least_x = least_of(x[i], least_x);
         most_x = most_of(x[i], most_x);
         least_t = least_of(t[i], least_t);
@@ -264,26 +263,31 @@ WIDE static void take(const double *restrict x, const double *restrict t, double
     row[steps_max] = most_e / s;
 }
 
-/* The rows about the float model's own values, where they are finite. */
-WIDE static void take_model(const double *restrict x, const double *restrict t, const double *restrict m,
-                       int n, const struct channel *c, double *row) {
+/* The rows about the float model's own values, all finite. */
+WIDE static void take_model(const double *restrict x, const double *restrict t,
+                            const double *restrict m, int n, const struct channel *c,
+                            double *restrict row) {
     const double s = c->scale, low = c->low, high = c->high;
-    double mm = 0, errors = 0, inherited = 0, known = 0, outside = 0;
-    double least = INFINITY, most = -INFINITY;
-    SIMD(reduction(+ : mm, errors, inherited, known, outside) reduction(min : least)
-         reduction(max : most))
+    double mm = 0, errors = 0, inherited = 0;
+    SIMD(reduction(+ : mm, errors, inherited))
     for (int i = 0; i < n; i++) {
-        const double size = fabs(m[i]), error = t[i] * s - m[i], before = x[i] - m[i];
-        mm += size <= DBL_MAX ? m[i] * m[i] : 0;
-        errors += size <= DBL_MAX ? error * error : 0;
-        inherited += size <= DBL_MAX ? before * before : 0;
-        known += size <= DBL_MAX ? 1 : 0;
-        const double beyond = m[i] < low ? 1 : m[i] > high ? 1 : 0;
-        outside += size <= DBL_MAX ? beyond : 0;
-        least = least_of(size <= DBL_MAX ? m[i] : INFINITY, least);
-        most = most_of(size <= DBL_MAX ? m[i] : -INFINITY, most);
+        const double error = t[i] * s - m[i], before = x[i] - m[i];
+        mm += m[i] * m[i];
+        errors += error * error;
+        inherited += before * before;
     }
-    row[model_count] = known;
+    double least = INFINITY, most = -INFINITY, outside = 0;
+    SIMD(reduction(min : least) reduction(max : most))
+    for (int i = 0; i < n; i++) {
+        least = least_of(m[i], least);
+        most = most_of(m[i], most);
+    }
+    if (least < low || most > high) {
+        SIMD(reduction(+ : outside))
+        for (int i = 0; i < n; i++)
+            outside += m[i] < low ? 1 : m[i] > high ? 1 : 0;
+    }
+    row[model_count] = n;
     row[model_square] = mm;
     row[model_error_square] = errors;
     row[model_steps_square] = errors / s / s;
@@ -376,36 +380,41 @@ WIDE static void load(double *restrict to, const void *restrict from, int type,
     }
 }
 
-/* Leave out what is not finite: it and the model's finite values there are counted in `row`. */
-static int without_gaps(double *x, double *t, double *m, int n, double *row) {
+/* Keep the elements for which `of` is finite; returns how many. `m` may be null. */
+static int without_gaps(const double *of, double *x, double *t, double *m, int n) {
     int kept = 0;
     for (int i = 0; i < n; i++) {
-        if (is_finite(x[i])) {
-            x[kept] = x[i];
-            t[kept] = t[i];
-            if (m)
-                m[kept] = m[i];
-            kept++;
-        } else {
-            row[non_finite] += 1;
-            row[model_only] += m && is_finite(m[i]);
-        }
+        if (!is_finite(of[i]))
+            continue;
+        x[kept] = x[i];
+        t[kept] = t[i];
+        if (m)
+            m[kept] = m[i];
+        kept++;
     }
     return kept;
 }
 
-/* Merge n elements of a channel into `row`. */
+/* Merge n elements of a channel, which are overwritten, into `row`. */
 static void add(double *x, double *t, double *m, int n, const struct channel *c, double *row) {
     double found[ROWS], room[CHUNK];
     take(x, t, room, n, c, found);
     if (!is_finite(found[x_sum])) {
-        n = without_gaps(x, t, m, n, row);
+        for (int i = 0; i < n; i++)
+            row[model_only] += m && !is_finite(x[i]) && is_finite(m[i]);
+        const int kept = without_gaps(x, x, t, m, n);
+        row[non_finite] += n - kept;
+        n = kept;
         take(x, t, room, n, c, found);
     }
-    if (m && n)
+    if (!n)
+        return;
+    if (m) {
         take_model(x, t, m, n, c, found);
-    if (n)
-        merge(row, found);
+        if (!is_finite(found[model_square]))
+            take_model(x, t, m, without_gaps(m, x, t, m, n), c, found);
+    }
+    merge(row, found);
 }
 
 /* Merge a block into the columns of its channels.
