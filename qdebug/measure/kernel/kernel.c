@@ -1,9 +1,8 @@
-/* The statistics of a block in one pass: the loop that qdebug/measure/statistics.py has in NumPy.
+/* The statistics of a block in one pass: the loop that qdebug/measure/kernel/plain.py has in NumPy.
 
    A block is read once, CHUNK elements at a time: converted to float64 in buffers that stay in the
    L1 cache, summed there, and merged into the column of its channel. The loops are written so that
-   compilers vectorize them; where they can, the widest version that the CPU has is chosen when the
-   library is loaded. Nothing is allocated, and no state is kept between calls.
+   compilers vectorize them. Nothing is allocated, and no state is kept between calls.
 
    x: float reference, q: code, t = q - z its steps from zero, d = t * s, e = d - x, m: the float
    model's own value. Formulas are those of docs/metrics.md.
@@ -27,9 +26,12 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-/* One copy of a function for each width of vectors; the loader picks one. */
-#if defined(__x86_64__) && defined(__ELF__) && (defined(__GNUC__) || defined(__clang__))
+/* One copy of a function for each width of vectors: AVX-512, AVX2, and the SSE2 of every x86-64.
+   glibc's loader picks one. Elsewhere there is one copy; NEON is a part of every AArch64. */
+#if defined(__x86_64__) && defined(__GLIBC__) && (__GNUC__ >= 12 || __clang_major__ >= 17)
 #define WIDE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#elif defined(__x86_64__) && defined(__GLIBC__)
+#define WIDE __attribute__((target_clones("avx2", "default")))
 #else
 #define WIDE
 #endif
@@ -135,23 +137,23 @@ WIDE static void take(const double *restrict x, const double *restrict t, double
         most_e = most_of(fabs(e[i]), most_e);
     }
 
-    /* Floats that are not zero: all, those of small codes, those of the code of zero. */
-    const int64_t one = 1, small_one = (int64_t)1 << 20, lost_one = (int64_t)1 << 40;
-    int64_t counts = 0;
+    /* Floats that are not zero: all, those of small codes, those of the code of zero. Three counts
+       in one number, whose digits they share. */
+    const double small_one = 0x1p20, lost_one = 0x1p40;
+    double counts = 0;
     SIMD(reduction(+ : counts))
     for (int i = 0; i < n; i++) {
-        const int64_t is_small = fabs(t[i]) <= SMALL_STEPS ? small_one : 0;
-        const int64_t kind = one + is_small + (t[i] == 0 ? lost_one : 0);
-        counts += x[i] == 0 ? 0 : kind;
+        const double is_small = fabs(t[i]) <= SMALL_STEPS ? small_one : 0;
+        const double is_lost = t[i] == 0 ? lost_one : 0;
+        counts += x[i] == 0 ? 0 : 1 + is_small + is_lost;
     }
+    const int64_t some = (int64_t)counts, below = ((int64_t)1 << 20) - 1;
 
-    int64_t at_limit = 0;
+    double at_limit = 0;
     if (least_t == lowest || most_t == highest) {
         SIMD(reduction(+ : at_limit))
-        for (int i = 0; i < n; i++) {
-            at_limit += t[i] == lowest ? one : 0;
-            at_limit += t[i] == highest ? one : 0;
-        }
+        for (int i = 0; i < n; i++)
+            at_limit += t[i] == lowest ? 1 : t[i] == highest ? 1 : 0;
     }
 
     /* A sum of squares about zero gives that about the mean, unless that cancels its digits. */
@@ -231,11 +233,11 @@ WIDE static void take(const double *restrict x, const double *restrict t, double
 
     memset(row, 0, sizeof(double) * ROWS);
     row[count] = n;
-    row[zeros] = (double)(n - (counts & (small_one - 1)));
+    row[zeros] = (double)(n - (some & below));
     row[clipped] = outside;
-    row[saturated] = (double)at_limit;
-    row[lost] = (double)(counts >> 40);
-    row[small] = (double)(counts >> 20 & (small_one - 1));
+    row[saturated] = at_limit;
+    row[lost] = (double)(some >> 40);
+    row[small] = (double)(some >> 20 & below);
     row[x_sum] = sum_x;
     row[x_magnitude] = magnitude;
     row[q_sum] = sum_t;
