@@ -39,21 +39,19 @@ class Figures:
         view = block.as_one_channel() if self._params.channels == 1 else block
         first, channels = view.first_channel, view.floats.shape[1]
         found = self._found
-        if found is None or not found.cover(first, first + channels):
-            found = self._merged(no_statistics(channels, first))
+        if found is None:
+            found = no_statistics(channels, first)
+        elif not found.cover(first, first + channels):
+            found = found.merged(no_statistics(channels, first))
         add(found, view, self._params)
         self._found = found
 
     def merge(self, other: "Figures") -> None:
         """Merge another's statistics."""
         if other._found is not None:
-            self._found = self._merged(other._found)
+            found = other._found
+            self._found = found.copy() if self._found is None else self._found.merged(found)
         if self._slices is None:
             self._slices = other._slices
         elif other._slices is not None:
             self._slices.merge(other._slices)
-
-    def _merged(self, more: Statistics) -> Statistics:
-        """A table of its own, for `add` changes it."""
-        found = self._found or no_statistics(more.channels, more.first_channel)
-        return found.merged(more)

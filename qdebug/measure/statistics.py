@@ -113,8 +113,12 @@ class Statistics:
         return int(self.table.shape[1])
 
     def cover(self, start: int, stop: int) -> bool:
-        """Whether these channels of the layer, without the last, are among those known."""
+        """Whether the layer's channels from `start` to `stop - 1` are among these."""
         return self.first_channel <= start and stop <= self.first_channel + self.channels
+
+    def copy(self) -> "Statistics":
+        """The same in a table of its own."""
+        return Statistics(self.table.copy(), self.first_channel)
 
     def merged(self, other: "Statistics") -> "Statistics":
         """The statistics of both parts together, for the channels from the first to the last."""
