@@ -68,7 +68,7 @@ clean:
 	@touch $@
 
 .venv/bench: .venv/dev
-	$(BIN)/pip install --quiet zlib-ng numba
+	$(BIN)/pip install --quiet zlib-ng
 	@touch $@
 
 .venv-samples/done:
