@@ -1,7 +1,9 @@
 """Figures: a layer's statistics, gathered block by block."""
 
+from collections.abc import Callable
+
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.measure.kernel.measure import add
+from qdebug.measure.kernel.measure import add, add_best
 from qdebug.measure.layer import Block, Layer
 from qdebug.measure.slices import SliceMetrics, SliceSums
 from qdebug.measure.statistics import Statistics, no_statistics
@@ -36,6 +38,15 @@ class Figures:
             if self._slices is None:
                 self._slices = SliceSums(*layer.view)
             self._slices.add(block, self._params)
+        self._add(block, add)
+
+    def add_best(self, block: Block) -> None:
+        """Measure a block as if its codes were Q(x)."""
+        self._add(block, add_best)
+
+    def _add(
+        self, block: Block, merge_into: Callable[[Statistics, Block, QuantParams], None]
+    ) -> None:
         view = block.as_one_channel() if self._params.channels == 1 else block
         first, channels = view.first_channel, view.floats.shape[1]
         found = self._found
@@ -43,7 +54,7 @@ class Figures:
             found = no_statistics(channels, first)
         elif not found.cover(first, first + channels):
             found = found.merged(no_statistics(channels, first))
-        add(found, view, self._params)
+        merge_into(found, view, self._params)
         self._found = found
 
     def merge(self, other: "Figures") -> None:

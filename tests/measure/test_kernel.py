@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure.kernel import plain
 from qdebug.measure.kernel.library import description, library
-from qdebug.measure.kernel.measure import add, measure
+from qdebug.measure.kernel.measure import add, add_best, measure
 from qdebug.measure.layer import Block
 from qdebug.measure.statistics import ROWS, Statistics, no_statistics
 from tests import layers
@@ -96,6 +96,10 @@ def test_random_layers_have_the_same_statistics_as_in_numpy(seed: int, elements:
     with np.errstate(all="ignore"):
         sizes = sizes_of_sums(block, params)
         assert_same(measure(block, params), plain.measured(block, params), sizes)
+        best = plain.quantized(block, params)
+        found = no_statistics(best.codes.shape[1])
+        add_best(found, block, params)
+        assert_same(found, plain.measured(best, params), sizes_of_sums(best, params))
 
 
 @pytest.mark.slow

@@ -103,6 +103,14 @@ INLINE double rounded(double a, double half_away) {
     return fabs(even) < fabs(a) ? even + moved : even;
 }
 
+/* The best codes of n floats, as steps from zero. */
+WIDE static void quantize(const double *restrict x, double *restrict t, int n,
+                          const struct channel *c) {
+    const double half_away = c->half_even ? 0 : 1;
+    for (int i = 0; i < n; i++)
+        t[i] = most_of(least_of(rounded(x[i] / c->scale, half_away), c->highest), c->lowest);
+}
+
 /* Sums, extremes and counts of one chunk, to a row of the table in which q stands for t.
    Each loop has as many sums as there are registers; `e` is room for n elements. */
 WIDE static void take(const double *restrict x, const double *restrict t, double *restrict e, int n,
@@ -209,9 +217,7 @@ WIDE static void take(const double *restrict x, const double *restrict t, double
     double best_ee = ee, carried = 0, clipped_ee = 0, outside = 0;
     if (most_e > SURELY_ROUNDED * s) {
         double *const best = e;
-        const double half_away = c->half_even ? 0 : 1;
-        for (int i = 0; i < n; i++)
-            best[i] = most_of(least_of(rounded(x[i] / s, half_away), highest), lowest);
+        quantize(x, best, n, c);
         best_ee = 0;
         SIMD(reduction(+ : best_ee, carried))
         for (int i = 0; i < n; i++) {
@@ -421,7 +427,8 @@ static void add(double *x, double *t, double *m, int n, const struct channel *c,
 
 /* Merge a block into the columns of its channels.
 
-   floats, codes, model: arrays of (outer, channels, inner) in C order; model may be null.
+   floats, codes, model: arrays of (outer, channels, inner) in C order. Where codes is null, the
+   best codes are taken; model may be null, too.
    scale, zero_point: of the block's channels. table: ROWS rows, `stride` apart, at the block's
    first channel. */
 EXPORT void qdebug_measure(const void *floats, int float_type, const void *codes, int code_type,
@@ -472,7 +479,11 @@ EXPORT void qdebug_measure(const void *floats, int float_type, const void *codes
                 }
             }
             load(x + n, floats, float_type, &p, nothing);
-            load(t + n, codes, code_type, &p, zero);
+            if (codes)
+                load(t + n, codes, code_type, &p, zero);
+            else
+                for (int k = 0; k < here; k++)
+                    quantize(x + k * PITCH + n, t + k * PITCH + n, p.rows * p.width, &c[k]);
             if (model)
                 load(m + n, model, model_type, &p, nothing);
             n += p.rows * p.width;

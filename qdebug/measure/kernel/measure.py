@@ -1,6 +1,5 @@
 """Measure: the statistics of a block, by the compiled kernel or by NumPy."""
 
-import ctypes
 from typing import Any
 
 from numpy.typing import NDArray
@@ -28,16 +27,46 @@ def measure(block: Block, params: QuantParams) -> Statistics:
 
 def add(statistics: Statistics, block: Block, params: QuantParams) -> None:
     """Merge a block's statistics into those of its channels, and perhaps others, in place."""
-    arrays = [block.floats, block.codes]
-    if block.model_float is not None:
-        arrays.append(block.model_float)
-    kernel = library()
-    if kernel is None or any(array.dtype.str[1:] not in _TYPES for array in arrays):
+    if not _run(statistics, block, block.codes, params):
         statistics.absorb(plain.measured(block, params))
-    else:
-        _run(
-            kernel, statistics, [_readable(array) for array in arrays], block.first_channel, params
-        )
+
+
+def add_best(statistics: Statistics, block: Block, params: QuantParams) -> None:
+    """The same as `add` for a block whose codes are Q(x); its own codes do not matter."""
+    if not _run(statistics, block, None, params):
+        statistics.absorb(plain.measured(plain.quantized(block, params), params))
+
+
+def _run(statistics: Statistics, block: Block, codes: _Array | None, params: QuantParams) -> bool:
+    """Run the compiled kernel; False if there is none, or none for these types."""
+    kernel = library()
+    given = (block.floats, codes, block.model_float)
+    if kernel is None or any(a is not None and a.dtype.str[1:] not in _TYPES for a in given):
+        return False
+    outer, channels, inner = block.floats.shape
+    assert all(a is None or a.shape == (outer, channels, inner) for a in given)
+    here = slice(block.first_channel, block.first_channel + channels)
+    scale, zero_point = params.scale[here], params.zero_point[here]
+    table = statistics.table[:, block.first_channel - statistics.first_channel :]
+    assert scale.shape == (channels,)
+    assert table.shape[1] >= channels
+    assert statistics.table.flags.c_contiguous
+    arrays = [None if a is None else _readable(a) for a in given]
+    kernel.qdebug_measure(
+        *(value for array in arrays for value in _place(array)),
+        *(outer, channels, inner),
+        *(scale.ctypes.data, zero_point.ctypes.data),
+        *params.code_range,
+        params.rounding == "half_even",
+        table.ctypes.data,
+        statistics.table.shape[1],
+    )
+    return True
+
+
+def _place(array: _Array | None) -> tuple[int | None, int]:
+    """Address and type."""
+    return (None, 0) if array is None else (array.ctypes.data, _TYPES[array.dtype.str[1:]])
 
 
 def _readable(array: _Array) -> _Array:
@@ -46,31 +75,3 @@ def _readable(array: _Array) -> _Array:
     if flags.c_contiguous and flags.aligned and array.dtype.isnative:
         return array
     return array.astype(array.dtype.newbyteorder("="), order="C")
-
-
-def _run(
-    kernel: ctypes.CDLL,
-    statistics: Statistics,
-    arrays: list[_Array],
-    first_channel: int,
-    params: QuantParams,
-) -> None:
-    outer, channels, inner = arrays[0].shape
-    assert all(array.shape == (outer, channels, inner) for array in arrays)
-    here = slice(first_channel, first_channel + channels)
-    scale, zero_point = params.scale[here], params.zero_point[here]
-    table = statistics.table[:, first_channel - statistics.first_channel :]
-    assert scale.shape == (channels,)
-    assert table.shape[1] >= channels
-    assert statistics.table.flags.c_contiguous
-    types = [(array.ctypes.data, _TYPES[array.dtype.str[1:]]) for array in arrays]
-    kernel.qdebug_measure(
-        *(value for pair in types for value in pair),
-        *(() if len(arrays) == 3 else (None, 0)),
-        *(outer, channels, inner),
-        *(scale.ctypes.data, zero_point.ctypes.data),
-        *params.code_range,
-        params.rounding == "half_even",
-        table.ctypes.data,
-        statistics.table.shape[1],
-    )

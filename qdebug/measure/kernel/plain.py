@@ -56,6 +56,14 @@ def measured(block: Block, params: QuantParams) -> Statistics:
         return Statistics(statistics.table, first)
 
 
+def quantized(block: Block, params: QuantParams) -> Block:
+    """The block with the codes Q(x), as whole float64 numbers."""
+    x = block.floats.astype(np.float64)  # (outer, channels, inner)
+    scale, zero_point = params.rows(block.first_channel, block.first_channel + x.shape[1])
+    codes = codes_of(x, scale, zero_point, params.code_range, params.rounding)
+    return Block(x, codes, block.model_float, block.first_channel)
+
+
 class _Scratch(threading.local):
     """Buffers that a thread uses again for every block.
 
