@@ -53,15 +53,17 @@ class Figures:
         if found is None:
             found = no_statistics(channels, first)
         elif not found.cover(first, first + channels):
-            found = found.merged(no_statistics(channels, first))
+            # With room for what follows, so that a layer of many blocks is not copied for each.
+            stop = min(first + channels + found.channels, self._params.channels)
+            found = found.widened(first, max(first + channels, stop))
         merge_into(found, view, self._params)
         self._found = found
 
     def merge(self, other: "Figures") -> None:
         """Merge another's statistics."""
         if other._found is not None:
-            found = other._found
-            self._found = found.copy() if self._found is None else self._found.merged(found)
+            found = self._found or no_statistics(0, other._found.first_channel)
+            self._found = found.merged(other._found)
         if self._slices is None:
             self._slices = other._slices
         elif other._slices is not None:

@@ -116,9 +116,13 @@ class Statistics:
         """Whether the layer's channels from `start` to `stop - 1` are among these."""
         return self.first_channel <= start and stop <= self.first_channel + self.channels
 
-    def copy(self) -> "Statistics":
-        """The same in a table of its own."""
-        return Statistics(self.table.copy(), self.first_channel)
+    def widened(self, start: int, stop: int) -> "Statistics":
+        """The same, for the layer's channels from `start` to `stop - 1`, too."""
+        first = min(self.first_channel, start)
+        wide = no_statistics(max(self.first_channel + self.channels, stop) - first, first)
+        here = self.first_channel - first
+        wide.table[:, here : here + self.channels] = self.table
+        return wide
 
     def merged(self, other: "Statistics") -> "Statistics":
         """The statistics of both parts together, for the channels from the first to the last."""
@@ -126,10 +130,7 @@ class Statistics:
             return Statistics(
                 _pooled(np.stack([self.table, other.table], axis=1)), self.first_channel
             )
-        first = min(self.first_channel, other.first_channel)
-        stop = max(part.first_channel + part.channels for part in (self, other))
-        both = no_statistics(stop - first, first)
-        both.absorb(self)
+        both = self.widened(other.first_channel, other.first_channel + other.channels)
         both.absorb(other)
         return both
 
