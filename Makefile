@@ -56,9 +56,10 @@ samples: .venv-samples/done
 	.venv-samples/bin/python sample_models/make_samples.py
 
 clean:
-	rm -rf .venv .venv-samples build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-samples build dist qdebug/measure/kernel/kernel.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/core: pyproject.toml
+# Installing compiles the kernel, if there is a C compiler.
+.venv/core: pyproject.toml qdebug/measure/kernel/kernel.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
@@ -68,7 +69,7 @@ clean:
 	@touch $@
 
 .venv/bench: .venv/dev
-	$(BIN)/pip install --quiet zlib-ng numba
+	$(BIN)/pip install --quiet zlib-ng
 	@touch $@
 
 .venv-samples/done:

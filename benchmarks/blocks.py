@@ -16,8 +16,8 @@ import numpy as np
 from tabulate import tabulate
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.kernel.measure import measure
 from qdebug.measure.layer import Block
-from qdebug.measure.statistics import measure
 
 ELEMENTS = 1 << 24  # per thread
 PARAMS = QuantParams.of(8 / 255)

@@ -1,105 +1,136 @@
-"""A compiled kernel, kernel.c, against qdebug's statistics: the same sums of the same blocks."""
+"""Elements per second of the statistics, by the compiled kernel and by NumPy, in memory.
 
-import ctypes
-import shutil
-import subprocess
+python benchmarks/kernel.py
+"""
+
+import os
+import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as `qdebug.cli` does
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike
+from tabulate import tabulate
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.kernel import plain
+from qdebug.measure.kernel.library import description, library
+from qdebug.measure.kernel.measure import measure
 from qdebug.measure.layer import Block
 from qdebug.measure.slabs import BLOCK_ELEMENTS
-from qdebug.measure.statistics import Statistics, measure
 
-SOURCE = Path(__file__).resolve().parent / "kernel.c"
-COMPILER = ("cc", "-O3", "-march=native", "-ffast-math", "-fPIC", "-shared")
-ELEMENTS = 1 << 24
-REPETITIONS = 7
-PARAMS = QuantParams.of(8 / 255, 0, "int8")
-SCALE = float(PARAMS.scale[0])
+ROUNDS = 15
+REPETITIONS = 4
+ONE_SCALE = (1, 1, BLOCK_ELEMENTS)
 
 
-SUMS = (
-    *("x", "magnitude", "steps", "error", "outward"),
-    *("x_square", "steps_square", "x_steps", "error_square"),
-    *("x_min", "x_max", "q_min", "q_max", "error_max"),
-    *("zeros", "saturated", "doubtful"),
-)
+@dataclass(frozen=True)
+class Rates:
+    """Elements per second: NumPy's and the kernel's on one core, the kernel's on two."""
+
+    numpy: float
+    kernel: float
+    two_threads: float
 
 
-class Sums(ctypes.Structure):
-    """`struct sums` of kernel.c."""
-
-    _fields_ = tuple((name, ctypes.c_double) for name in SUMS)
-
-
-def blocks_in_memory() -> list[Block]:
-    """A layer of float32 and int8 with one scale, cut into blocks as by a source."""
-    floats = np.random.default_rng(0).standard_normal(ELEMENTS, np.float32)
-    codes = np.rint(floats / SCALE).clip(-128, 127).astype(np.int8)
-    size = BLOCK_ELEMENTS
-    return [
-        Block(floats[i : i + size].reshape(1, 1, -1), codes[i : i + size].reshape(1, 1, -1))
-        for i in range(0, ELEMENTS, size)
-    ]
-
-
-def compiled(folder: Path) -> Callable[[Block], Sums] | None:
-    """kernel.c, compiled; None if there is no C compiler."""
-    if shutil.which(COMPILER[0]) is None:
-        return None
-    library = folder / "kernel.so"
-    subprocess.run([*COMPILER, str(SOURCE), "-o", str(library)], check=True)
-    function = ctypes.CDLL(str(library)).measure
-    function.argtypes = [
-        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
-        *(ctypes.c_double, ctypes.c_double, ctypes.POINTER(Sums)),
-    ]
-    function.restype = None
-    zero_point = float(PARAMS.zero_point[0])
-
-    def kernel(block: Block) -> Sums:
-        sums = Sums()
-        where = (block.floats.ctypes.data, block.codes.ctypes.data, block.codes.size)
-        function(*where, SCALE, zero_point, ctypes.byref(sums))
-        return sums
-
-    return kernel
+def normal(
+    shape: tuple[int, int, int] = ONE_SCALE,
+    floats: DTypeLike = np.float32,
+    codes: DTypeLike = np.int8,
+    *,
+    relu: bool = False,
+    carried: float = 0.0,
+    model: bool = False,
+) -> tuple[Block, QuantParams]:
+    """A block of normal numbers as a source hands it over; `carried`: steps of further error."""
+    rng = np.random.default_rng(0)
+    info, channels = np.iinfo(codes), shape[1]
+    x = rng.standard_normal(shape)
+    x = (np.maximum(x, 0) if relu else x).astype(floats)
+    scale = np.full(channels, 8 / (float(info.max) - float(info.min)))
+    zero_point = int(info.min) if relu else 0
+    steps = x / scale[:, None] + carried * rng.standard_normal(shape)
+    q = (np.rint(steps) + zero_point).clip(info.min, info.max).astype(codes)
+    m = (x + 0.1 * rng.standard_normal(shape)).astype(floats) if model else None
+    return Block(x, q, m), QuantParams.of(scale, zero_point, np.dtype(codes).name, axis=1)
 
 
-def statistics(block: Block) -> Statistics:
-    """The statistics that qdebug itself takes."""
-    return measure(block, PARAMS)
+CASES: dict[str, Callable[[], tuple[Block, QuantParams]]] = {
+    "float32, int8, one scale": normal,
+    "float16": partial(normal, floats=np.float16),
+    "float64": partial(normal, floats=np.float64),
+    "int16": partial(normal, codes=np.int16),
+    "int32": partial(normal, codes=np.int32),
+    "after ReLU": partial(normal, relu=True),
+    "codes a step off, as behind other layers": partial(normal, carried=1.0),
+    "the same, with the float model's own values": partial(normal, carried=1.0, model=True),
+    "256 channels, axis first": partial(normal, shape=(1, 256, BLOCK_ELEMENTS // 256)),
+    "256 channels, axis middle": partial(normal, shape=(BLOCK_ELEMENTS // 4096, 256, 16)),
+    "256 channels, axis last": partial(normal, shape=(BLOCK_ELEMENTS // 256, 256, 1)),
+}
 
 
-def check_agreement(ours: Statistics, theirs: Sums) -> None:
-    """Check that both compute the same, so that their times can be compared."""
-    found: NDArray[np.float64] = np.array([getattr(theirs, name) for name in SUMS])
-    unit = dict.fromkeys(("steps", "x_steps"), SCALE) | {"steps_square": SCALE**2}
-    found *= [unit.get(name, 1.0) for name in SUMS]
-    steps = ours.steps_sum * SCALE + ours.x_sum  # sum of d = e + x
-    expected = np.concatenate(
-        [
-            *(ours.x_sum, ours.x_magnitude, steps, ours.e_sum, ours.steps_outward * SCALE),
-            *(ours.x_moment + ours.x_sum**2 / ours.count, ours.d_square, ours.xd_product),
-            ours.steps_square * SCALE**2,
-            *(ours.x_min, ours.x_max, ours.q_min, ours.q_max, ours.e_max),
-            *(ours.zeros, ours.saturated),
-        ]
-    )
-    np.testing.assert_allclose(found[:-1], expected, rtol=1e-9, atol=1e-7)
-
-
-def rate(work: Callable[[Block], object], blocks: Sequence[Block]) -> float:
-    """Elements per second on one core, the best of `REPETITIONS`."""
-    best = float("inf")
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call, on average over a few."""
+    start = time.perf_counter()
     for _ in range(REPETITIONS):
-        start = time.perf_counter()
-        for block in blocks:
-            work(block)
-        best = min(best, time.perf_counter() - start)
-    return sum(block.codes.size for block in blocks) / best
+        work()
+    return (time.perf_counter() - start) / REPETITIONS
+
+
+def at_once(work: Callable[[], object]) -> None:
+    """The work in two threads."""
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def rates() -> Mapping[str, Rates]:
+    """Of each case; the contenders take turns, and the best time of each counts."""
+    found = {}
+    for name, made in CASES.items():
+        block, params = made()
+        size = block.codes.size
+
+        def compiled(block: Block = block, params: QuantParams = params) -> None:
+            for _ in range(REPETITIONS):
+                measure(block, params)
+
+        contenders = (
+            (lambda block=block, params=params: plain.measured(block, params), 1),
+            (compiled, REPETITIONS),
+            (partial(at_once, compiled), 2 * REPETITIONS),
+        )
+        best = [float("inf")] * len(contenders)
+        for _ in range(ROUNDS):
+            for place, (work, blocks) in enumerate(contenders):
+                best[place] = min(best[place], seconds(work) / blocks)
+        found[name] = Rates(*(size / value for value in best))
+    return found
+
+
+def rows(found: Mapping[str, Rates]) -> list[tuple[str, ...]]:
+    """As a table: M elements per second, and how many times as fast as NumPy."""
+    return [
+        (
+            name,
+            *(f"{rate / 1e6:.0f}" for rate in (each.numpy, each.kernel, each.two_threads)),
+            f"{each.kernel / each.numpy:.1f}",
+        )
+        for name, each in found.items()
+    ]
+
+
+HEADERS = ("", "NumPy", "kernel", "kernel, two threads", "kernel / NumPy")
+
+
+if __name__ == "__main__":
+    print(f"M elements per second; kernel: {description()}")
+    if library() is not None:
+        print(tabulate(rows(rates()), HEADERS, disable_numparse=True))

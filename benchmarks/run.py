@@ -23,7 +23,7 @@ PAGE = ROOT / "docs/performance.md"
 TODAY = f"{datetime.now(UTC):%Y-%m-%d}"
 PACKAGES = (
     *("qdebug", "numpy"),
-    *("onnxruntime", "ai-edge-quantizer", "ai-edge-litert", "isal", "zlib-ng", "numba"),
+    *("onnxruntime", "ai-edge-quantizer", "ai-edge-litert", "isal", "zlib-ng"),
 )
 
 

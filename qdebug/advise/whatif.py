@@ -17,7 +17,6 @@ from qdebug.arithmetic.affine import (
     Float64Array,
     QuantParams,
     QuantScheme,
-    codes_of,
     params_from_range,
 )
 from qdebug.arithmetic.ranges import range_minmax, range_mse, range_percentile
@@ -166,9 +165,9 @@ class _Trials:
 
     def add(self, layer: Layer, block: Block) -> None:
         """Quantize a block with each candidate."""
-        for params, figures in zip(self._candidates, self._figures, strict=True):
-            view = block if params.channels > 1 else block.as_one_channel()
-            figures.add(layer, _quantized(view, params))
+        alone = replace(block, model_float=None)
+        for figures in self._figures:
+            figures.add_best(alone)
 
     def merge(self, other: "_Trials") -> None:
         """Merge another's figures."""
@@ -353,11 +352,3 @@ def _plans(layer: Layer, look: Look, metrics: Metrics) -> list[_Plan]:
         if bits != recorded.bits:
             plans.append((f"int{bits}", "bits", fitted(scheme)))
     return plans
-
-
-def _quantized(block: Block, params: QuantParams) -> Block:
-    """The block with codes computed with these parameters."""
-    x = block.floats.astype(np.float64)  # (outer, channels, inner)
-    scale, zero_point = params.rows(block.first_channel, block.first_channel + x.shape[1])
-    codes = codes_of(x, scale, zero_point, params.code_range, params.rounding)
-    return Block(x, codes, first_channel=block.first_channel)

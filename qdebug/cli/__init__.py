@@ -88,6 +88,17 @@ class _Commands(click.Group):
             ctx.exit(_INTERRUPTED)
 
 
+def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from qdebug.measure.kernel.library import description
+
+        try:
+            click.echo(f"qdebug {__version__}, kernel: {description()}")
+        except QdebugError as error:
+            raise _Failure(str(error)) from None
+        ctx.exit()
+
+
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -113,7 +124,14 @@ class _Commands(click.Group):
 )
 @click.option("-q", "--quiet", is_flag=True, help="No notes, hints or progress on stderr.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what was read, and how long it took.")
-@click.version_option(__version__, package_name="qdebug")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version, and what computes the statistics.",
+)
 @click.pass_context
 def main(ctx: click.Context, color: str, quiet: bool, verbose: bool) -> None:
     """Run one of `COMMANDS`."""

@@ -1,9 +1,12 @@
 """Figures: a layer's statistics, gathered block by block."""
 
+from collections.abc import Callable
+
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.kernel.measure import add, add_best
 from qdebug.measure.layer import Block, Layer
 from qdebug.measure.slices import SliceMetrics, SliceSums
-from qdebug.measure.statistics import Statistics, measure, no_statistics
+from qdebug.measure.statistics import Statistics, no_statistics
 
 
 class Figures:
@@ -35,17 +38,33 @@ class Figures:
             if self._slices is None:
                 self._slices = SliceSums(*layer.view)
             self._slices.add(block, self._params)
+        self._add(block, add)
+
+    def add_best(self, block: Block) -> None:
+        """Measure a block as if its codes were Q(x)."""
+        self._add(block, add_best)
+
+    def _add(
+        self, block: Block, merge_into: Callable[[Statistics, Block, QuantParams], None]
+    ) -> None:
         view = block.as_one_channel() if self._params.channels == 1 else block
-        self._take(measure(view, self._params))
+        first, channels = view.first_channel, view.floats.shape[1]
+        found = self._found
+        if found is None:
+            found = no_statistics(channels, first)
+        elif not found.cover(first, first + channels):
+            # With room for what follows, so that a layer of many blocks is not copied for each.
+            stop = min(first + channels + found.channels, self._params.channels)
+            found = found.widened(first, max(first + channels, stop))
+        merge_into(found, view, self._params)
+        self._found = found
 
     def merge(self, other: "Figures") -> None:
         """Merge another's statistics."""
         if other._found is not None:
-            self._take(other._found)
+            found = self._found or no_statistics(0, other._found.first_channel)
+            self._found = found.merged(other._found)
         if self._slices is None:
             self._slices = other._slices
         elif other._slices is not None:
             self._slices.merge(other._slices)
-
-    def _take(self, more: Statistics) -> None:
-        self._found = more if self._found is None else self._found.merged(more)

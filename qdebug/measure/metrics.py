@@ -4,7 +4,7 @@ Each figure is defined here and nowhere else; docs/metrics.md explains them.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, overload
 
@@ -176,6 +176,9 @@ def rmse_scale_stderr(count: Any) -> Any:
     return _STDERR_OF_ONE / count**0.5
 
 
+# Figures of channels, by name; one that does not exist is not finite.
+Columns = Mapping[str, Float64Array]
+
 FIGURES = tuple(field.name for field in fields(Metrics))
 _WHOLE = (
     "num_elements",
@@ -204,7 +207,7 @@ def layers_metrics(layers: Sequence[tuple[Statistics, QuantParams]]) -> list[Met
         )
     one_scale = np.array([params.channels == 1 for _, params in layers])
     pooled = side_by_side([statistics.pooled() for statistics, _ in layers])
-    return _metrics(pooled, one_scale, mean_low, mean_high)
+    return _metrics(_columns(pooled, one_scale, mean_low, mean_high))
 
 
 class ChannelMetrics(Sequence[Metrics]):
@@ -229,18 +232,29 @@ class ChannelMetrics(Sequence[Metrics]):
         index = range(len(self))[index]
         if not 0 <= index - self._first < len(self._made):
             self._first = index - index % _MADE_TOGETHER
-            channels = slice(self._first, self._first + _MADE_TOGETHER)
-            self._made = _channels(self._statistics, self._params, channels)
+            self._made = _metrics(self._columns(self._first))
         return self._made[index - self._first]
 
+    def scale(self, first: int) -> Float64Array:
+        """The scales of the channels of which `columns` gives the figures together."""
+        return self._params.scale[first : first + _MADE_TOGETHER]
 
-def _channels(statistics: Statistics, params: QuantParams, channels: slice) -> list[Metrics]:
-    some = statistics.of(channels)
-    some_params = replace(
-        params, scale=params.scale[channels], zero_point=params.zero_point[channels]
-    )
-    one_scale = np.ones(some.channels, bool)
-    return _metrics(some, one_scale, *_range_waste([(some, some_params)]))
+    def columns(self) -> Iterator[tuple[int, Columns]]:
+        """The figures of all channels as arrays, some channels at a time, and the first of them."""
+        for first in range(0, len(self), _MADE_TOGETHER):
+            yield first, self._columns(first)
+
+    def _columns(self, first: int) -> Columns:
+        channels = slice(first, first + _MADE_TOGETHER)
+        scale, zero_point = self._params.scale[channels], self._params.zero_point[channels]
+        params = replace(self._params, scale=scale, zero_point=zero_point)
+        some = self._statistics.of(channels)
+        return _columns(some, np.ones(some.channels, bool), *_range_waste([(some, params)]))
+
+
+def metrics_at(columns: Columns, places: NDArray[np.intp]) -> list[Metrics]:
+    """The figures at some places of the columns."""
+    return _metrics({name: column[places] for name, column in columns.items()})
 
 
 def _range_waste(
@@ -269,13 +283,19 @@ def _range_waste(
     return (lowest - qmin) / span, (qmax - highest) / span
 
 
-def _metrics(
+def _metrics(columns: Columns) -> list[Metrics]:
+    """Metrics of every channel."""
+    rows = zip(*(_figures(name, columns[name]) for name in FIGURES), strict=True)
+    return [Metrics(*row) for row in rows]
+
+
+def _columns(
     statistics: Statistics,
     one_scale: NDArray[np.bool_],
     range_waste_low: Float64Array,
     range_waste_high: Float64Array,
-) -> list[Metrics]:
-    """Metrics of every channel of `statistics`; what does not exist is NaN until the end."""
+) -> Columns:
+    """The figures of every channel of `statistics`."""
     t = statistics
     with np.errstate(all="ignore"):
         n = np.where(t.count > 0, t.count, np.nan)
@@ -288,7 +308,7 @@ def _metrics(
         model_n = np.where(t.model_count > 0, t.model_count, np.nan)
         weights_n = np.where(t.weights_count > 0, t.weights_count, np.nan)
         not_zero = np.where(t.zeros < n, n - t.zeros, np.nan)
-        columns = {
+        return {
             "num_elements": t.count,
             "non_finite": t.non_finite,
             "mean_error": t.e_sum / n,
@@ -336,8 +356,6 @@ def _metrics(
             "weights_rmse_scale": np.sqrt(t.weights_square / weights_n),
             "arithmetic_rmse_scale": np.sqrt(t.arithmetic_square / weights_n),
         }
-    rows = zip(*(_figures(name, columns[name]) for name in FIGURES), strict=True)
-    return [Metrics(*row) for row in rows]
 
 
 def _figures(name: str, column: Float64Array) -> list[Any]:

@@ -7,7 +7,11 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qdebug.arithmetic.affine import (
+    Float64Array,
     QuantScheme,
     middle_code,
     params_from_range,
@@ -17,7 +21,10 @@ from qdebug.measure.metrics import (
     LOW_SQNR_DB,
     REFERENCE,
     TFLITE_THRESHOLD,
+    ChannelMetrics,
+    Columns,
     Metrics,
+    metrics_at,
     tolerated_excess,
 )
 
@@ -38,6 +45,9 @@ CAUSES = (
 )
 # Causes of an error larger than rounding.
 ERRORS = ("clipping", "bias", "wrong-scale", "carried", "weights", "arithmetic")
+
+# Causes in channels that may be the layer's.
+_IN_CHANNELS = (*ERRORS, "coarse-scale", "range-waste")
 
 # A cause is named where it explains this share of the excess of the squared error.
 _EXPLAINS = 0.5
@@ -126,31 +136,8 @@ def unreadable(reason: str) -> Diagnosis:
     )
 
 
-def diagnose(
-    subject: Subject, channel: Callable[[int], Subject] | None = None, channels: int = 0
-) -> Diagnosis:
-    """What is wrong with a layer, and with which of its channels if each has its own scale.
-
-    `channel` returns one of the `channels` channels: there may be too many to hold them all.
-    """
-    whole = _diagnose(subject)
-    if channel is None or whole.cause == "non-finite":
-        return whole
-    causes: list[str | None] = []
-    weights: dict[str, float] = {}
-    for index in range(channels):
-        each = channel(index)
-        cause = _diagnose(each, channels).cause
-        causes.append(cause)
-        if cause in ERRORS:
-            weight = each.metrics.num_elements * _excess(each.metrics)
-            weights[cause] = weights.get(cause, 0.0) + weight
-    cause = _channels_cause(whole, subject.metrics, causes, weights)
-    return whole if cause is None else _of_channels(cause, channel, causes)
-
-
-def _diagnose(subject: Subject, of: int = 1) -> Diagnosis:
-    """The diagnosis of one set of figures, the most extreme `of` that many by chance."""
+def diagnose(subject: Subject, of: int = 1) -> Diagnosis:
+    """What is wrong with a layer, or with one of the `of` channels of a layer."""
     m = subject.metrics
     if m.non_finite:
         count = f"{m.non_finite} of {m.num_elements + m.non_finite}"
@@ -166,11 +153,38 @@ def _diagnose(subject: Subject, of: int = 1) -> Diagnosis:
         return Diagnosis(
             "warn", None, "rmse/scale is unknown: finding the cause needs the tensors", ""
         )
-    if m.rmse_scale - _expected(m) > tolerated_excess(m, 3 + math.sqrt(2 * math.log(of))):
+    if m.rmse_scale - _expected(m) > tolerated_excess(m, _chance(of)):
         error = next(filter(None, (rule(subject) for rule in _ERROR_RULES)), None)
         if error is not None:
             return error
     return next(filter(None, (rule(subject) for rule in _RANGE_RULES)), None) or _sound(m)
+
+
+def diagnose_channels(
+    subject: Subject, channels: ChannelMetrics, channel: Callable[[int, Metrics], Subject]
+) -> Diagnosis:
+    """What is wrong with a layer, and with which of its channels, each of which has its own scale.
+
+    There may be very many: `channel` makes the subject of those that may have a cause.
+    """
+    whole = diagnose(subject)
+    if whole.cause == "non-finite":
+        return whole
+    faults: dict[str, _Fault] = {}
+    for first, columns in channels.columns():
+        places = np.flatnonzero(_suspect(columns, channels.scale(first), len(channels)))
+        for place, metrics in zip(places.tolist(), metrics_at(columns, places), strict=True):
+            each = channel(first + place, metrics)
+            cause = diagnose(each, len(channels)).cause
+            if cause in _IN_CHANNELS:
+                faults.setdefault(cause, _Fault()).add(first + place, each)
+    cause = _channels_cause(whole, subject.metrics, faults, len(channels))
+    return whole if cause is None else faults[cause].diagnosis(len(channels))
+
+
+def _chance(of: int) -> float:
+    """How many standard errors the most extreme `of` that many may be off by chance."""
+    return 3 + math.sqrt(2 * math.log(of))
 
 
 def _expected(m: Metrics) -> float:
@@ -579,33 +593,61 @@ def _sound(m: Metrics) -> Diagnosis:
 # --- channels -------------------------------------------------------------------------------------
 
 
+def _suspect(columns: Columns, scale: Float64Array, channels: int) -> NDArray[np.bool_]:
+    """Channels that may have a cause: what the rules ask for at least, of arrays."""
+    c, n = columns, columns["num_elements"]
+    with np.errstate(all="ignore"):
+        expected = c["rmse_scale_expected"]
+        above = c["rmse_scale"] - expected > _chance(channels) * c["rmse_scale_stderr"]
+        gone = (c["small"] >= _SOME) & (c["lost"] >= _SOME)
+        peak = np.maximum(np.abs(c["float_min"]), np.abs(c["float_max"]))
+        bulk = (c["float_mean_abs"] * n - peak) / ((expected / REFERENCE) ** 2 * n - 1)
+        coarse = (bulk < _COARSE_STEPS * scale) & (peak > _COARSE_PEAK * bulk)
+        suspect: NDArray[np.bool_] = above | gone | coarse | (c["range_waste"] > _WASTE)
+    return suspect
+
+
+class _Fault:
+    """The channels with one cause: how many, how much of the error is theirs, the worst."""
+
+    def __init__(self) -> None:
+        self.count, self.weight = 0, 0.0
+        self._worst: tuple[float, int, Subject] | None = None
+
+    def add(self, index: int, subject: Subject) -> None:
+        """Add a channel."""
+        self.count += 1
+        self.weight += subject.metrics.num_elements * _excess(subject.metrics)
+        rmse_scale = _rmse_scale(subject.metrics)
+        if self._worst is None or rmse_scale > self._worst[0]:
+            self._worst = rmse_scale, index, subject
+
+    def diagnosis(self, channels: int) -> Diagnosis:
+        """The diagnosis of the worst channel, and how many of all channels have the cause."""
+        assert self._worst is not None
+        rmse_scale, index, subject = self._worst
+        found = diagnose(subject, channels)
+        return replace(
+            found,
+            evidence=f"{self.count} of {channels} channels; the worst is {index} (rmse/scale "
+            f"{_g(rmse_scale)}): {found.evidence}",
+        )
+
+
 def _channels_cause(
-    whole: Diagnosis, metrics: Metrics, causes: Sequence[str | None], weights: Mapping[str, float]
+    whole: Diagnosis, metrics: Metrics, faults: Mapping[str, _Fault], channels: int
 ) -> str | None:
     """The cause in the channels that explains the layer, by weight; None if none does."""
-    if weights:
-        cause = max(weights, key=lambda name: weights[name])
+    errors = [cause for cause in faults if cause in ERRORS]
+    if errors:
+        cause = max(errors, key=lambda name: faults[name].weight)
         excess = max(metrics.num_elements * _excess(metrics), 0.0)
-        if whole.cause not in ERRORS or weights[cause] >= _EXPLAINS * excess:
+        if whole.cause not in ERRORS or faults[cause].weight >= _EXPLAINS * excess:
             return cause
     for cause in ("coarse-scale", "range-waste"):
-        if whole.cause == "ok" and causes.count(cause) > len(causes) / 2:
+        if whole.cause == "ok" and cause in faults and faults[cause].count > channels / 2:
             return cause
     return None
-
-
-def _of_channels(
-    cause: str, channel: Callable[[int], Subject], causes: Sequence[str | None]
-) -> Diagnosis:
-    """The diagnosis of the worst channel with this cause, and how many channels have it."""
-    at_fault = [index for index, of_channel in enumerate(causes) if of_channel == cause]
-    worst = max(at_fault, key=lambda index: _rmse_scale(channel(index).metrics))
-    found = _diagnose(channel(worst), len(causes))
-    return replace(
-        found,
-        evidence=f"{len(at_fault)} of {len(causes)} channels; the worst is {worst} (rmse/scale "
-        f"{_g(_rmse_scale(channel(worst).metrics))}): {found.evidence}",
-    )
 
 
 # --- where a model's error began ------------------------------------------------------------------

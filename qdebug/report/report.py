@@ -13,7 +13,15 @@ from qdebug.measure.outputs import OutputMetrics
 from qdebug.measure.slices import SliceMetrics
 from qdebug.measure.statistics import Statistics
 from qdebug.names import shown
-from qdebug.report.diagnosis import ERRORS, Diagnosis, Subject, diagnose, origin, unreadable
+from qdebug.report.diagnosis import (
+    ERRORS,
+    Diagnosis,
+    Subject,
+    diagnose,
+    diagnose_channels,
+    origin,
+    unreadable,
+)
 from qdebug.report.graph import graph_of, is_constant
 from qdebug.report.upstream import with_causes
 
@@ -162,7 +170,7 @@ def layer_report(
     params = layer.params
     per_channel = params.channels > 1
     scales, zero_points = params.scale.tolist(), params.zero_point.tolist()
-    channels = _Channels(params, ChannelMetrics(statistics, params)) if per_channel else None
+    channels = ChannelMetrics(statistics, params) if per_channel else None
     return LayerReport(
         name=layer.name,
         op=layer.op,
@@ -179,14 +187,12 @@ def layer_report(
         zero_point=zero_points if per_channel else zero_points[0],
         metrics=metrics,
         slices=slices,
-        channels=channels,
+        channels=None if channels is None else _Channels(params, channels),
         diagnosis=_diagnosis(layer, metrics, channels),
     )
 
 
-def _diagnosis(
-    layer: Layer, metrics: Metrics, channels: Sequence[ChannelReport] | None
-) -> Diagnosis:
+def _diagnosis(layer: Layer, metrics: Metrics, channels: ChannelMetrics | None) -> Diagnosis:
     params = layer.params
     codes = (params.dtype, params.bits, params.qmin, params.qmax)
 
@@ -194,14 +200,12 @@ def _diagnosis(
         about = (layer.kind, params.narrow_range, layer.op, layer.shape)
         return Subject(figures, *codes, scale, zero_point, *about)
 
+    def of_channel(index: int, figures: Metrics) -> Subject:
+        return subject(figures, params.scale.item(index), params.zero_point.item(index))
+
     if channels is None:
-        return diagnose(subject(metrics, float(params.scale[0]), int(params.zero_point[0])))
-
-    def channel_subject(index: int) -> Subject:
-        channel = channels[index]
-        return subject(channel.metrics, channel.scale, channel.zero_point)
-
-    return diagnose(subject(metrics, None, None), channel_subject, len(channels))
+        return diagnose(of_channel(0, metrics))
+    return diagnose_channels(subject(metrics, None, None), channels, of_channel)
 
 
 def with_origins(layers: Sequence[LayerReport]) -> list[LayerReport]:

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.kernel.measure import measure
 from qdebug.measure.layer import Block
 from qdebug.measure.metrics import layer_metrics
-from qdebug.measure.statistics import measure
+
+pytestmark = pytest.mark.usefixtures("both_kernels")
 
 
 @pytest.mark.slow

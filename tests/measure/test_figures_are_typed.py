@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.kernel.measure import measure
 from qdebug.measure.layer import Block
-from qdebug.measure.statistics import Statistics, measure
+from qdebug.measure.statistics import Statistics
 
 USE = """\
 from qdebug.measure.statistics import Statistics

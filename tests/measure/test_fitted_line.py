@@ -15,6 +15,8 @@ from qdebug.report.diagnosis import Diagnosis
 from qdebug.report.report import layer_report
 from tests.visits import ArrayPart, blocks_of
 
+pytestmark = pytest.mark.usefixtures("both_kernels")
+
 LEAST, MOST = -(2**31), 2**31 - 1
 
 

@@ -1,11 +1,15 @@
 """Parts merge into what all elements together give."""
 
 import numpy as np
+import pytest
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.kernel.measure import measure
 from qdebug.measure.layer import Block
 from qdebug.measure.metrics import layer_metrics
-from qdebug.measure.statistics import measure, no_statistics
+from qdebug.measure.statistics import no_statistics
+
+pytestmark = pytest.mark.usefixtures("both_kernels")
 
 
 def test_parts_of_huge_floats_merge_without_a_warning() -> None:

@@ -13,14 +13,17 @@ from hypothesis import strategies as st
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure import slabs
+from qdebug.measure.kernel.measure import measure
 from qdebug.measure.layer import Block
 from qdebug.measure.metrics import FIGURES, ChannelMetrics, Metrics, layer_metrics
-from qdebug.measure.statistics import Statistics, measure, no_statistics
+from qdebug.measure.statistics import Statistics, no_statistics
 from qdebug.report.report import LayerReport
 from qdebug.run import session
 from qdebug.sources.npz import array as npy_array
 from qdebug.sources.pair_file.read import PairFiles
 from tests import layers, oracle
+
+pytestmark = pytest.mark.usefixtures("both_kernels")
 
 
 def figures(path: Path, *more: Path) -> dict[str, LayerReport]:

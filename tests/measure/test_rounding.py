@@ -10,6 +10,8 @@ from qdebug.measure.metrics import Metrics, layer_metrics, layers_metrics
 from qdebug.run.session import Session
 from tests.visits import ArraySource, statistics_of
 
+pytestmark = pytest.mark.usefixtures("both_kernels")
+
 TIES = np.arange(-50, 50) + 0.5  # every float lies half a step from two codes
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.errors import QdebugError
+from qdebug.measure.kernel.measure import measure
 from qdebug.measure.layer import Block, Layer
 from qdebug.measure.metrics import layer_metrics
-from qdebug.measure.statistics import measure
 from qdebug.report import json as report_json
 from qdebug.report.json import dumps, loads
 from qdebug.report.report import Report, layer_report

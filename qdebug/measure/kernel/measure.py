@@ -1,0 +1,94 @@
+"""Measure: the statistics of a block, by the compiled kernel or by NumPy."""
+
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.kernel import plain
+from qdebug.measure.kernel.library import library
+from qdebug.measure.layer import Block
+from qdebug.measure.statistics import Statistics, no_statistics
+
+# `enum type` of kernel.c, by NumPy's kind and size.
+_TYPES = {
+    name: place for place, name in enumerate(("f2", "f4", "f8", "i1", "u1", "i2", "u2", "i4"))
+}
+
+_Array = NDArray[Any]
+
+
+def measure(block: Block, params: QuantParams) -> Statistics:
+    """The statistics of one block, for the block's own channels."""
+    found = no_statistics(block.floats.shape[1], block.first_channel)
+    add(found, block, params)
+    return found
+
+
+def add(statistics: Statistics, block: Block, params: QuantParams) -> None:
+    """Merge a block's statistics into those of its channels, and perhaps others, in place."""
+    if block.weights_float is not None:
+        _add_split(statistics, block, params)
+        return
+    if not _run(statistics, block, block.codes, params):
+        statistics.absorb(plain.measured(block, params))
+
+
+def _add_split(statistics: Statistics, block: Block, params: QuantParams) -> None:
+    """As `add`, with what the operator's weights and its kernel did."""
+    own = no_statistics(block.floats.shape[1], block.first_channel)
+    add(own, replace(block, weights_float=None), params)
+    if block.weights_float is block.floats:  # no weights
+        own.weights_count[:], own.arithmetic_square[:] = own.count, own.carried_square
+    else:
+        own.weights_count[:], own.weights_square[:], own.arithmetic_square[:] = plain.split(
+            block, params
+        )
+    statistics.absorb(own)
+
+
+def add_best(statistics: Statistics, block: Block, params: QuantParams) -> None:
+    """The same as `add` for a block whose codes are Q(x); its own codes do not matter."""
+    if not _run(statistics, block, None, params):
+        statistics.absorb(plain.measured(plain.quantized(block, params), params))
+
+
+def _run(statistics: Statistics, block: Block, codes: _Array | None, params: QuantParams) -> bool:
+    """Run the compiled kernel; False if there is none, or none for these types."""
+    kernel = library()
+    given = (block.floats, codes, block.model_float)
+    if kernel is None or any(a is not None and a.dtype.str[1:] not in _TYPES for a in given):
+        return False
+    outer, channels, inner = block.floats.shape
+    assert all(a is None or a.shape == (outer, channels, inner) for a in given)
+    here = slice(block.first_channel, block.first_channel + channels)
+    scale, zero_point = params.scale[here], params.zero_point[here]
+    table = statistics.table[:, block.first_channel - statistics.first_channel :]
+    assert scale.shape == (channels,)
+    assert table.shape[1] >= channels
+    assert statistics.table.flags.c_contiguous
+    arrays = [None if a is None else _readable(a) for a in given]
+    kernel.qdebug_measure(
+        *(value for array in arrays for value in _place(array)),
+        *(outer, channels, inner),
+        *(scale.ctypes.data, zero_point.ctypes.data),
+        *params.code_range,
+        params.rounding == "half_even",
+        table.ctypes.data,
+        statistics.table.shape[1],
+    )
+    return True
+
+
+def _place(array: _Array | None) -> tuple[int | None, int]:
+    """Address and type."""
+    return (None, 0) if array is None else (array.ctypes.data, _TYPES[array.dtype.str[1:]])
+
+
+def _readable(array: _Array) -> _Array:
+    """The array as the kernel reads it: C order, aligned, in the machine's byte order."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
+        return array
+    return array.astype(array.dtype.newbyteorder("="), order="C")
