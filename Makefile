@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
 
-.PHONY: demo test quick lint format docs bench bench-scale samples clean
+.PHONY: demo test quick lint format docs site bench bench-scale samples clean
 
 ## demo: the tool on a real network: table, picture, failing check
 demo: .venv/core
@@ -42,6 +42,10 @@ format: .venv/dev
 docs: .venv/dev
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/screenshots.py
+
+## site: the documentation as a site, in build/site
+site: .venv/dev
+	$(BIN)/mkdocs build
 
 ## bench: time and memory beside other tools: docs/performance.md anew (6 minutes, 3 GB in build)
 bench: .venv/bench

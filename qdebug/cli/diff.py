@@ -1,6 +1,5 @@
 """``qdebug diff``: what changed from one report to another."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +109,8 @@ def report_at(name: str, reading: Options) -> Report:
 
 def _text(found: Comparison, form: str, everything: bool) -> str:
     if form == "json":
+        import json
+
         values = comparison_json(found)
         return json.dumps(values, indent=1, allow_nan=False, ensure_ascii=True) + "\n"
     if form == "markdown":

@@ -21,7 +21,8 @@ from qdebug.results import Report
 from qdebug.sources.open import Options, check_board
 
 _BY_ENDING = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
-_WHOLE = ("json", "tflite-csv", "html")  # these always have all they have
+_PAGES = ("html", "model-explorer")  # of the whole report, beside those of `forms`
+_WHOLE = ("json", "tflite-csv", *_PAGES)  # these always have all they have
 _HISTOGRAMS = 50
 
 
@@ -45,13 +46,14 @@ _HISTOGRAMS = 50
       qdebug report 's3://bucket/run/*.npz' --scheduler tcp://host:8786
       qdebug report model.npz -o report.json
       qdebug report model.npz -o report.html
+      qdebug report float.tflite int8.tflite --inputs data.npz --format model-explorer -o nodes.json
     """,
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option(
     "--format",
     "form",
-    type=click.Choice([*FORMS, "html"]),
+    type=click.Choice([*FORMS, *_PAGES]),
     help="Default: by the ending of FILE, else table.",
 )
 @options.output_option("Write to FILE; - is standard output.")
@@ -66,6 +68,11 @@ _HISTOGRAMS = 50
     type=click.IntRange(min=0),
     metavar="N",
     help=f"With html: histograms of the N worst layers. Default: {_HISTOGRAMS}.",
+)
+@click.option(
+    "--metric",
+    metavar="FIGURE",
+    help="With model-explorer: the figure of each node. Default: rmse_scale_ratio.",
 )
 @options.measure_options(
     "Also run the models with each operator in float, and with each one quantized alone. Shows the "
@@ -85,6 +92,7 @@ def command(
     per_channel: bool,
     wide: bool,
     histograms: int | None,
+    metric: str | None,
     measure: bool,
     time_limit: float | None,
     reading: Options,
@@ -95,11 +103,17 @@ def command(
     form = form or (_BY_ENDING.get(output.suffix.lower()) if output else None) or "table"
     if histograms is not None and form != "html":
         raise click.UsageError("--histograms goes with html")
+    if metric is not None:
+        if form != "model-explorer":
+            raise click.UsageError("--metric goes with model-explorer")
+        from qdebug.render.model_explorer import check_metric
+
+        check_metric(metric)
     if form in _WHOLE and (names or per_channel):
         raise click.UsageError(f"--columns and --per-channel cannot be used with {form}")
     chosen = None if names is None else [name.strip() for name in names.split(",")]
     view = View(chosen, per_channel, sort, top)
-    check_form("table" if form == "html" else form, view)
+    check_form("table" if form in _PAGES else form, view)
     if output is not None:
         check_writable(output)
     if time_limit is not None and not measure:
@@ -111,12 +125,17 @@ def command(
     if measure:
         with progress() as advance:
             found = api.with_measured(found, named, reading, time_limit, advance)
-    if form == "html":
+    written: Iterable[str]
+    if form == "model-explorer":
+        from qdebug.render.model_explorer import DEFAULT_METRIC, node_data
+
+        written = [node_data(arranged(found, view), metric or DEFAULT_METRIC)]
+    elif form == "html":
         by_name = {layer.name: layer for layer in found}
         layers = [by_name[layer.name] for layer in arranged(found, view).layers]
         found = replace(found, layers=layers)
         pictures = _HISTOGRAMS if histograms is None else histograms
-        written: Iterable[str] = [found.to_html(histograms=pictures)]
+        written = [found.to_html(histograms=pictures)]
     else:
         fitted = output is None and sys.stdout.isatty() and not wide
         width = shutil.get_terminal_size().columns if fitted else None

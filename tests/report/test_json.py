@@ -51,8 +51,10 @@ def test_a_saved_report_that_is_none_is_explained(
 def test_a_diagnosis_survives_json(qdebug: Run, tmp_path: Path) -> None:
     saved = tmp_path / "r.json"
     qdebug("report", SAMPLES / "digits_faulty.npz", "-o", saved)
-    fresh = qdebug("report", SAMPLES / "digits_faulty.npz", "--columns", "cause,evidence").output
-    assert qdebug("report", saved, "--columns", "cause,evidence").output == fresh
+    fresh = qdebug(
+        "-q", "report", SAMPLES / "digits_faulty.npz", "--columns", "cause,evidence"
+    ).output
+    assert qdebug("-q", "report", saved, "--columns", "cause,evidence").output == fresh
     assert "clipping" in fresh
     assert "lie above" in fresh
     assert LayerReport("a").unreadable is None
