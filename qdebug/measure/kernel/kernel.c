@@ -1,4 +1,5 @@
 /* The statistics of a block in one pass: the loop that qdebug/measure/kernel/plain.py has in NumPy.
+   At the end, the loops of qdebug/measure/summary.py.
 
    A block is read once, CHUNK elements at a time: converted to float64 in buffers that stay in the
    L1 cache, summed there, and merged into the column of its channel. The loops are written so that
@@ -388,6 +389,55 @@ WIDE static void load(double *restrict to, const void *restrict from, int type,
     }
 }
 
+/* Widen a range by n numbers, without those that are not finite. */
+WIDE static void widen(const double *restrict x, int n, double *low, double *high) {
+    double least = *low, most = *high;
+    SIMD(reduction(min : least) reduction(max : most))
+    for (int i = 0; i < n; i++) {
+        least = least_of(fabs(x[i]) <= DBL_MAX ? x[i] : INFINITY, least);
+        most = most_of(fabs(x[i]) <= DBL_MAX ? x[i] : -INFINITY, most);
+    }
+    *low = least;
+    *high = most;
+}
+
+/* The bits of n numbers as float32, in `unit`: finite ones stay finite, and only those. */
+WIDE static void to_float32(const double *restrict x, uint32_t *restrict bits, int n, double unit) {
+    for (int i = 0; i < n; i++) {
+        const double value = x[i] / unit;
+        const float near = (float)(value > FLT_MAX ? FLT_MAX : value < -FLT_MAX ? -FLT_MAX : value);
+        const float kept = fabs(x[i]) <= DBL_MAX ? near : INFINITY;
+        memcpy(bits + i, &kept, sizeof kept);
+    }
+}
+
+/* A way through a block of (outer, channels, inner): row `outer`, of which some is `done`. */
+struct walk {
+    const ptrdiff_t rows, channels, inner;
+    ptrdiff_t row, done;
+};
+
+/* The next piece of `here` channels from `first` on, at most `room` elements of each: whole rows if
+   they fit. */
+static struct piece next_piece(struct walk *w, ptrdiff_t first, int here, int room) {
+    struct piece p = {(w->row * w->channels + first) * w->inner + w->done,
+                      w->channels * w->inner, w->inner, 1, here, 0};
+    const ptrdiff_t fit = room / w->inner, rows = w->rows - w->row, rest = w->inner - w->done;
+    if (w->done == 0 && fit > 0) {
+        p.rows = (int)(rows < fit ? rows : fit);
+        p.width = (int)w->inner;
+        w->row += p.rows;
+    } else {
+        p.width = (int)(rest < room ? rest : room);
+        w->done += p.width;
+        if (w->done == w->inner) {
+            w->done = 0;
+            w->row++;
+        }
+    }
+    return p;
+}
+
 /* Keep the elements for which `of` is finite; returns how many. `m` may be null. */
 static int without_gaps(const double *of, double *x, double *t, double *m, int n) {
     int kept = 0;
@@ -461,23 +511,10 @@ EXPORT void qdebug_measure(const void *floats, int float_type, const void *codes
                 row[k][i] = i < FIRST_LEAST ? 0 : i < FIRST_MOST ? INFINITY : -INFINITY;
         }
 
-        int n = 0;         /* elements of each channel in the buffers */
-        ptrdiff_t done = 0; /* of a row */
-        for (ptrdiff_t o = 0; o < outer;) {
-            struct piece p = {(o * channels + first) * inner + done, channels * inner, inner, 1, here, 0};
-            if (done == 0 && inner <= chunk - n) { /* whole rows */
-                const ptrdiff_t room = (chunk - n) / inner;
-                p.rows = (int)(outer - o < room ? outer - o : room);
-                p.width = (int)inner;
-                o += p.rows;
-            } else {
-                p.width = (int)(inner - done < chunk - n ? inner - done : chunk - n);
-                done += p.width;
-                if (done == inner) {
-                    done = 0;
-                    o++;
-                }
-            }
+        int n = 0; /* elements of each channel in the buffers */
+        struct walk w = {outer, channels, inner, 0, 0};
+        while (w.row < outer) {
+            const struct piece p = next_piece(&w, first, here, chunk - n);
             load(x + n, floats, float_type, &p, nothing);
             if (codes)
                 load(t + n, codes, code_type, &p, zero);
@@ -487,7 +524,8 @@ EXPORT void qdebug_measure(const void *floats, int float_type, const void *codes
             if (model)
                 load(m + n, model, model_type, &p, nothing);
             n += p.rows * p.width;
-            if (o == outer || n == chunk || (done == 0 && inner <= chunk && n + inner > chunk)) {
+            const int fits_no_row = w.done == 0 && inner <= chunk && n + inner > chunk;
+            if (w.row == outer || n == chunk || fits_no_row) {
                 for (int k = 0; k < here; k++)
                     add(x + k * PITCH, t + k * PITCH, model ? m + k * PITCH : NULL, n, &c[k], row[k]);
                 n = 0;
@@ -505,6 +543,54 @@ EXPORT void qdebug_measure(const void *floats, int float_type, const void *codes
             merge(column, row[k]);
             for (int i = 0; i < ROWS; i++)
                 table[i * stride + first + k] = column[i];
+        }
+    }
+}
+
+/* Widen low and high, one for each channel, by the finite elements of a block. */
+EXPORT void qdebug_extremes(const void *floats, int float_type, ptrdiff_t outer, ptrdiff_t channels,
+                            ptrdiff_t inner, double *low, double *high) {
+    const double nothing = 0;
+    double x[CHUNK];
+    for (ptrdiff_t k = 0; k < channels; k++) {
+        struct walk w = {outer, channels, inner, 0, 0};
+        while (inner && w.row < outer) {
+            const struct piece p = next_piece(&w, k, 1, CHUNK);
+            load(x, floats, float_type, &p, &nothing);
+            widen(x, p.rows * p.width, low + k, high + k);
+        }
+    }
+}
+
+/* Count the finite elements of a block in bins of float32 numbers, as `Summarizer` has them.
+
+   unit, first: of each channel; its elements are counted in `unit`, and `first` is the number of its
+   lowest bin. A bin's number is the exponent and the first mantissa bits of a number. counts: of
+   (channels, 2, bins), numbers from zero on and negative ones. */
+EXPORT void qdebug_count(const void *floats, int float_type, ptrdiff_t outer, ptrdiff_t channels,
+                         ptrdiff_t inner, const double *unit, const int64_t *first,
+                         int mantissa_bits, int64_t bins, int64_t *counts) {
+    const double nothing = 0;
+    const int shift = 23 - mantissa_bits;
+    double x[CHUNK];
+    uint32_t bits[CHUNK];
+    for (ptrdiff_t k = 0; k < channels; k++) {
+        int64_t *const of = counts + k * 2 * bins;
+        struct walk w = {outer, channels, inner, 0, 0};
+        while (inner && w.row < outer) {
+            const struct piece p = next_piece(&w, k, 1, CHUNK);
+            const int n = p.rows * p.width;
+            load(x, floats, float_type, &p, &nothing);
+            to_float32(x, bits, n, unit[k]);
+            for (int i = 0; i < n; i++) {
+                const uint32_t magnitude = bits[i] & 0x7fffffff;
+                if (magnitude > 0x7f7fffff)
+                    continue; /* not finite */
+                int64_t bin = (int64_t)(magnitude >> shift) - first[k];
+                bin = bin < 0 ? 0 : bin < bins ? bin : bins - 1;
+                const int negative = bits[i] > 0x80000000;
+                of[negative * bins + bin]++;
+            }
         }
     }
 }
