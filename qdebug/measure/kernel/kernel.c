@@ -1,5 +1,5 @@
 /* The statistics of a block in one pass: the loop that qdebug/measure/kernel/plain.py has in NumPy.
-   At the end, the loops of qdebug/measure/summary.py.
+   At the end, the loops of bins.py and of qdebug/measure/histogram.py.
 
    A block is read once, CHUNK elements at a time: converted to float64 in buffers that stay in the
    L1 cache, summed there, and merged into the column of its channel. The loops are written so that
@@ -593,4 +593,58 @@ EXPORT void qdebug_count(const void *floats, int float_type, ptrdiff_t outer, pt
             }
         }
     }
+}
+
+/* Count n numbers, without NaN, in bins between edges; those beyond them in the nearest. */
+static void tally(const double *x, int n, const double *edges, ptrdiff_t bins, double *counts) {
+    const double low = edges[0], high = edges[bins], each = (double)bins / (high - low);
+    for (int i = 0; i < n; i++) {
+        if (isnan(x[i]))
+            continue;
+        const double value = most_of(least_of(x[i], high), low);
+        ptrdiff_t bin = (ptrdiff_t)((value - low) * each);
+        bin = bin < bins ? bin : bins - 1;
+        while (value < edges[bin])
+            bin--;
+        while (bin + 1 < bins && value >= edges[bin + 1])
+            bin++;
+        counts[bin]++;
+    }
+}
+
+/* Count a block as `Distributions` does: x / s + z and q in the bins of code_edges, q - x / s - z
+   times `inside` in those of error_edges. Returns how many exact zeros stayed exact; they have no
+   error to count. */
+EXPORT int64_t qdebug_distribute(const void *floats, int float_type, const void *codes,
+                                 int code_type, ptrdiff_t outer, ptrdiff_t channels,
+                                 ptrdiff_t inner, const double *scale, const int64_t *zero_point,
+                                 const double *code_edges, ptrdiff_t code_bins,
+                                 double *float_counts, double *code_counts,
+                                 const double *error_edges, ptrdiff_t error_bins,
+                                 double *error_counts, double inside) {
+    const double nothing = 0;
+    double x[CHUNK], q[CHUNK], e[CHUNK];
+    int64_t exact = 0;
+    for (ptrdiff_t k = 0; k < channels; k++) {
+        const double s = scale[k], z = (double)zero_point[k];
+        struct walk w = {outer, channels, inner, 0, 0};
+        while (inner && w.row < outer) {
+            const struct piece p = next_piece(&w, k, 1, CHUNK);
+            const int n = p.rows * p.width;
+            load(x, floats, float_type, &p, &nothing);
+            load(q, codes, code_type, &p, &nothing);
+            for (int i = 0; i < n; i++) {
+                const int same = (x[i] == 0) & (q[i] == z);
+                const double code = x[i] / s + z;
+                exact += same;
+                x[i] = is_finite(code) ? code : NAN;
+                q[i] = is_finite(code) ? q[i] : NAN;
+                e[i] = same ? NAN : (q[i] - x[i]) * inside;
+            }
+            tally(x, n, code_edges, code_bins, float_counts);
+            tally(q, n, code_edges, code_bins, code_counts);
+            tally(e, n, error_edges, error_bins, error_counts);
+        }
+    }
+    return exact;
 }

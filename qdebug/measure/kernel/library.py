@@ -71,6 +71,15 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         *(address, address, small),  # unit, first bin, mantissa bits
         *(code, address),  # bins, counts
     ]
+    found.qdebug_distribute.argtypes = [
+        *(address, small) * 2,  # floats, codes; types
+        *(size, size, size),  # outer, channels, inner
+        *(address, address),  # scale, zero_point
+        *(address, size, address, address),  # edges of codes; counts of floats and codes
+        *(address, size, address),  # edges of errors; counts
+        ctypes.c_double,
+    ]
+    found.qdebug_distribute.restype = code
     for function in (found.qdebug_measure, found.qdebug_extremes, found.qdebug_count):
         function.restype = None
     return found, ""
