@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.measure.kernel.arrays import known, place, readable
+from qdebug.measure.kernel.library import library
 from qdebug.measure.layer import Block, Layer
 from qdebug.measure.metrics import Metrics
 
@@ -85,6 +87,28 @@ class Distributions:
 
     def add(self, layer: Layer, block: Block) -> None:
         """Count a block."""
+        kernel = library()
+        if kernel is None or not (known(block.floats) and known(block.codes)):
+            self._add_plainly(block)
+            return
+        outer, channels, inner = block.floats.shape
+        here = slice(block.first_channel, block.first_channel + channels)
+        scale = np.broadcast_to(self.params.scale[here], channels).copy()
+        zero_point = np.broadcast_to(self.params.zero_point[here], channels).copy()
+        x, q = readable(block.floats), readable(block.codes)
+        self.exact_zeros += kernel.qdebug_distribute(
+            *(*place(x), *place(q)),
+            *(outer, channels, inner),
+            *(scale.ctypes.data, zero_point.ctypes.data),
+            *(self.floats.edges.ctypes.data, len(self.floats.counts)),
+            *(self.floats.counts.ctypes.data, self.codes.counts.ctypes.data),
+            *(self.errors.edges.ctypes.data, len(self.errors.counts)),
+            self.errors.counts.ctypes.data,
+            _JUST_INSIDE,
+        )
+
+    def _add_plainly(self, block: Block) -> None:
+        """Count a block in NumPy."""
         x = block.floats.astype(np.float64)  # (outer, channels, inner)
         first = block.first_channel
         scale, zero_point = self.params.rows(first, first + x.shape[1])

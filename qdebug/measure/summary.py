@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qdebug.arithmetic.affine import Float64Array
+from qdebug.measure.kernel import bins
 
 # Up to this many elements the floats themselves are kept. The error search over them takes a
 # quarter of a second.
@@ -33,9 +34,7 @@ MOST_CHANNELS = _MOST_BINS // (2 * _OCTAVES)
 # bins would fall on the same place in a quantizer's step.
 _SPREAD = (math.sqrt(5) - 1) / 2
 
-_FLOAT32_MANTISSA_BITS = 23
-_FLOAT32_MAX = np.finfo(np.float32).max
-_FLOAT32_MAX_BITS = int(_FLOAT32_MAX.view(np.uint32))
+_FLOAT32_MAX_BITS = int(np.finfo(np.float32).max.view(np.uint32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +82,11 @@ class Summarizer:
 
     def add(self, floats: NDArray[np.floating], first_channel: int = 0) -> None:
         """Add a slab of shape (outer, channels, inner); non-finite elements are left out."""
+        if self._whole is None:
+            self._count(floats, first_channel)
+            return
         outer, width, inner = floats.shape
         rows = floats.transpose(1, 0, 2).reshape(width, outer * inner)
-        if self._whole is None:
-            self._count(rows, first_channel)
-            return
         part = rows.astype(np.float64)
         if width < self._unit.size:
             part = np.full((self._unit.size, outer * inner), np.nan)
@@ -136,40 +135,23 @@ class Summarizer:
         kept, self._whole = self._whole, None
         self._counts = np.zeros((self._unit.size, 2, self._bins), np.int64)
         for part in kept:
-            self._count(part, 0)
+            self._count(part[None], 0)
 
-    def _count(self, rows: NDArray[np.floating], first_channel: int) -> None:
-        """Count rows of shape (channels, elements)."""
-        channels = slice(first_channel, first_channel + rows.shape[0])
-        finite = np.isfinite(rows)
-        for ends, reduce, start in (
-            (self._low, np.minimum, np.inf),
-            (self._high, np.maximum, -np.inf),
-        ):
-            extreme = reduce.reduce(rows, axis=1, where=finite, initial=start)
-            ends[channels] = reduce(ends[channels], extreme)
-        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-            values = (rows / self._unit[channels, None]).astype(np.float32)
-            values = np.clip(values, -_FLOAT32_MAX, _FLOAT32_MAX)
-        bins = self._bins_of(values)
+    def _count(self, floats: NDArray[np.floating], first_channel: int) -> None:
+        """Count a slab of shape (outer, channels, inner)."""
+        here = slice(first_channel, first_channel + floats.shape[1])
+        low, high = bins.extremes(floats)
+        self._low[here] = np.minimum(self._low[here], low)
+        self._high[here] = np.maximum(self._high[here], high)
+        # The window ends with the octave of the largest value.
+        largest = bins.in_units(np.maximum(np.maximum(-low, high), 0.0), self._unit[here])
+        octave = 1 << self._mantissa_bits
+        last = bins.numbers(largest, self._mantissa_bits) // octave * octave
         first = self._first.copy()
-        if rows.shape[1]:
-            largest = np.where(finite, bins, 0).max(axis=1)
-            octave = 1 << self._mantissa_bits
-            lowest = (largest // octave + 1) * octave - self._bins  # the window ends an octave
-            first[channels] = np.maximum(first[channels], lowest)
+        first[here] = np.maximum(first[here], last + octave - self._bins)
         self._move_up(first)
-        bins = np.clip(bins - self._first[channels, None], 0, self._bins - 1)
-        bins += (values < 0) * self._bins
-        bins += np.arange(rows.shape[0])[:, None] * (2 * self._bins)
-        size = rows.shape[0] * 2 * self._bins
-        counts = np.bincount(bins[finite], minlength=size)
-        self._counts[channels] += counts.reshape(-1, 2, self._bins)
-
-    def _bins_of(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The number of each value's bin, whatever its sign: exponent and first mantissa bits."""
-        shift = _FLOAT32_MANTISSA_BITS - self._mantissa_bits
-        return (np.abs(values).view(np.uint32) >> shift).astype(np.int64)
+        of_window = self._unit[here], self._first[here], self._mantissa_bits
+        bins.count(self._counts[here], floats, *of_window)
 
     def _move_up(self, first: NDArray[np.int64]) -> None:
         """Start each channel's window at this bin; elements below it count as zero."""
@@ -184,7 +166,7 @@ class Summarizer:
 
     def _points(self, used: NDArray[np.bool_]) -> Float64Array:
         """A value, in units, for each used bin of each channel, shape (channels, used)."""
-        shift = _FLOAT32_MANTISSA_BITS - self._mantissa_bits
+        shift = bins.FLOAT32_MANTISSA_BITS - self._mantissa_bits
         sign, place = np.divmod(np.flatnonzero(used), self._bins)
         number = self._first[:, None] + place
         lower, upper = (

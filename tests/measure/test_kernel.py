@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.measure.kernel import plain
-from qdebug.measure.kernel.library import description, library
+from qdebug.measure.histogram import Distributions
+from qdebug.measure.kernel import bins, plain
+from qdebug.measure.kernel.library import VARIABLE, description, library
 from qdebug.measure.kernel.measure import add, add_best, measure
-from qdebug.measure.layer import Block
+from qdebug.measure.layer import Block, Layer
+from qdebug.measure.metrics import layer_metrics
 from qdebug.measure.statistics import ROWS, Statistics, no_statistics
 from tests import layers
 
@@ -175,3 +177,52 @@ def test_the_rows_of_the_table_have_the_same_order_in_both() -> None:
     assert kernel is not None
     names = ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(kernel, "qdebug_rows")))
     assert names.decode().split() == [row.name for row in ROWS]
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(["<f2", "<f4", "<f8", ">f4"]))
+def test_bins_are_those_of_numpy(seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in rng.integers(1, 60, 3))
+    channels = shape[1]
+    with np.errstate(over="ignore"):
+        x = (rng.normal(size=shape) * 10.0 ** rng.uniform(-30, 30)).astype(kind)
+    x[rng.random(shape) < 0.1] = rng.choice([0.0, -0.0, np.nan, np.inf, -np.inf])
+    unit = 10.0 ** rng.uniform(-3, 3, channels)
+    first = rng.integers(0, 400_000, channels)
+    found = []
+    for kernel in ("", "numpy"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(VARIABLE, kernel)
+            counts = np.zeros((channels, 2, 1 << 12), np.int64)
+            bins.count(counts, x, unit, first, 11)
+            found.append((counts, *bins.extremes(x)))
+    for ours, plainly in zip(*found, strict=True):
+        assert (ours == plainly).all()
+    assert found[0][0].sum() == np.isfinite(x).sum()
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_distributions_are_those_of_numpy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    fields = layers.random_layer(rng, 14)
+    block, params = block_of(fields)
+    with np.errstate(all="ignore"):
+        metrics = layer_metrics(measure(block, params), params)
+    if not metrics.num_elements:
+        return
+    found = []
+    for kernel in ("", "numpy"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(VARIABLE, kernel)
+            counted = Distributions(params, metrics)
+            counted.add(Layer("layer", params, block.floats.shape), block)
+            found.append(counted)
+    ours, plainly = found
+    assert ours.exact_zeros == plainly.exact_zeros
+    assert (ours.floats.counts == plainly.floats.counts).all()
+    assert (ours.codes.counts == plainly.codes.counts).all()
+    assert (ours.errors.counts == plainly.errors.counts).all()

@@ -10,6 +10,8 @@ from qdebug.arithmetic.ranges import range_mse, range_percentile
 from qdebug.measure.summary import Summarizer
 from tests import oracle
 
+pytestmark = pytest.mark.usefixtures("both_kernels")
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("outliers", [1.0, 1e3, 1e6])

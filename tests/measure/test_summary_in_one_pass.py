@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from qdebug.measure import summary
 from qdebug.measure.summary import Summarizer, Summary
 
+pytestmark = pytest.mark.usefixtures("both_kernels")
+
 
 @pytest.fixture(autouse=True)
 def _always_a_histogram(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 /* The statistics of a block in one pass: the loop that qdebug/measure/kernel/plain.py has in NumPy.
+   At the end, the loops of bins.py and of qdebug/measure/histogram.py.
 
    A block is read once, CHUNK elements at a time: converted to float64 in buffers that stay in the
    L1 cache, summed there, and merged into the column of its channel. The loops are written so that
@@ -389,6 +390,55 @@ WIDE static void load(double *restrict to, const void *restrict from, int type,
     }
 }
 
+/* Widen a range by n numbers, without those that are not finite. */
+WIDE static void widen(const double *restrict x, int n, double *low, double *high) {
+    double least = *low, most = *high;
+    SIMD(reduction(min : least) reduction(max : most))
+    for (int i = 0; i < n; i++) {
+        least = least_of(fabs(x[i]) <= DBL_MAX ? x[i] : INFINITY, least);
+        most = most_of(fabs(x[i]) <= DBL_MAX ? x[i] : -INFINITY, most);
+    }
+    *low = least;
+    *high = most;
+}
+
+/* The bits of n numbers as float32, in `unit`: finite ones stay finite, and only those. */
+WIDE static void to_float32(const double *restrict x, uint32_t *restrict bits, int n, double unit) {
+    for (int i = 0; i < n; i++) {
+        const double value = x[i] / unit;
+        const float near = (float)(value > FLT_MAX ? FLT_MAX : value < -FLT_MAX ? -FLT_MAX : value);
+        const float kept = fabs(x[i]) <= DBL_MAX ? near : INFINITY;
+        memcpy(bits + i, &kept, sizeof kept);
+    }
+}
+
+/* A way through a block of (outer, channels, inner): row `outer`, of which some is `done`. */
+struct walk {
+    const ptrdiff_t rows, channels, inner;
+    ptrdiff_t row, done;
+};
+
+/* The next piece of `here` channels from `first` on, at most `room` elements of each: whole rows if
+   they fit. */
+static struct piece next_piece(struct walk *w, ptrdiff_t first, int here, int room) {
+    struct piece p = {(w->row * w->channels + first) * w->inner + w->done,
+                      w->channels * w->inner, w->inner, 1, here, 0};
+    const ptrdiff_t fit = room / w->inner, rows = w->rows - w->row, rest = w->inner - w->done;
+    if (w->done == 0 && fit > 0) {
+        p.rows = (int)(rows < fit ? rows : fit);
+        p.width = (int)w->inner;
+        w->row += p.rows;
+    } else {
+        p.width = (int)(rest < room ? rest : room);
+        w->done += p.width;
+        if (w->done == w->inner) {
+            w->done = 0;
+            w->row++;
+        }
+    }
+    return p;
+}
+
 /* Keep the elements for which `of` is finite; returns how many. `m` may be null. */
 static int without_gaps(const double *of, double *x, double *t, double *m, int n) {
     int kept = 0;
@@ -462,23 +512,10 @@ EXPORT void qdebug_measure(const void *floats, int float_type, const void *codes
                 row[k][i] = i < FIRST_LEAST ? 0 : i < FIRST_MOST ? INFINITY : -INFINITY;
         }
 
-        int n = 0;         /* elements of each channel in the buffers */
-        ptrdiff_t done = 0; /* of a row */
-        for (ptrdiff_t o = 0; o < outer;) {
-            struct piece p = {(o * channels + first) * inner + done, channels * inner, inner, 1, here, 0};
-            if (done == 0 && inner <= chunk - n) { /* whole rows */
-                const ptrdiff_t room = (chunk - n) / inner;
-                p.rows = (int)(outer - o < room ? outer - o : room);
-                p.width = (int)inner;
-                o += p.rows;
-            } else {
-                p.width = (int)(inner - done < chunk - n ? inner - done : chunk - n);
-                done += p.width;
-                if (done == inner) {
-                    done = 0;
-                    o++;
-                }
-            }
+        int n = 0; /* elements of each channel in the buffers */
+        struct walk w = {outer, channels, inner, 0, 0};
+        while (w.row < outer) {
+            const struct piece p = next_piece(&w, first, here, chunk - n);
             load(x + n, floats, float_type, &p, nothing);
             if (codes)
                 load(t + n, codes, code_type, &p, zero);
@@ -488,7 +525,8 @@ EXPORT void qdebug_measure(const void *floats, int float_type, const void *codes
             if (model)
                 load(m + n, model, model_type, &p, nothing);
             n += p.rows * p.width;
-            if (o == outer || n == chunk || (done == 0 && inner <= chunk && n + inner > chunk)) {
+            const int fits_no_row = w.done == 0 && inner <= chunk && n + inner > chunk;
+            if (w.row == outer || n == chunk || fits_no_row) {
                 for (int k = 0; k < here; k++)
                     add(x + k * PITCH, t + k * PITCH, model ? m + k * PITCH : NULL, n, &c[k], row[k]);
                 n = 0;
@@ -508,4 +546,106 @@ EXPORT void qdebug_measure(const void *floats, int float_type, const void *codes
                 table[i * stride + first + k] = column[i];
         }
     }
+}
+
+/* Widen low and high, one for each channel, by the finite elements of a block. */
+EXPORT void qdebug_extremes(const void *floats, int float_type, ptrdiff_t outer, ptrdiff_t channels,
+                            ptrdiff_t inner, double *low, double *high) {
+    const double nothing = 0;
+    double x[CHUNK];
+    for (ptrdiff_t k = 0; k < channels; k++) {
+        struct walk w = {outer, channels, inner, 0, 0};
+        while (inner && w.row < outer) {
+            const struct piece p = next_piece(&w, k, 1, CHUNK);
+            load(x, floats, float_type, &p, &nothing);
+            widen(x, p.rows * p.width, low + k, high + k);
+        }
+    }
+}
+
+/* Count the finite elements of a block in bins of float32 numbers, as `Summarizer` has them.
+
+   unit, first: of each channel; its elements are counted in `unit`, and `first` is the number of its
+   lowest bin. A bin's number is the exponent and the first mantissa bits of a number. counts: of
+   (channels, 2, bins), numbers from zero on and negative ones. */
+EXPORT void qdebug_count(const void *floats, int float_type, ptrdiff_t outer, ptrdiff_t channels,
+                         ptrdiff_t inner, const double *unit, const int64_t *first,
+                         int mantissa_bits, int64_t bins, int64_t *counts) {
+    const double nothing = 0;
+    const int shift = 23 - mantissa_bits;
+    double x[CHUNK];
+    uint32_t bits[CHUNK];
+    for (ptrdiff_t k = 0; k < channels; k++) {
+        int64_t *const of = counts + k * 2 * bins;
+        struct walk w = {outer, channels, inner, 0, 0};
+        while (inner && w.row < outer) {
+            const struct piece p = next_piece(&w, k, 1, CHUNK);
+            const int n = p.rows * p.width;
+            load(x, floats, float_type, &p, &nothing);
+            to_float32(x, bits, n, unit[k]);
+            for (int i = 0; i < n; i++) {
+                const uint32_t magnitude = bits[i] & 0x7fffffff;
+                if (magnitude > 0x7f7fffff)
+                    continue; /* not finite */
+                int64_t bin = (int64_t)(magnitude >> shift) - first[k];
+                bin = bin < 0 ? 0 : bin < bins ? bin : bins - 1;
+                const int negative = bits[i] > 0x80000000;
+                of[negative * bins + bin]++;
+            }
+        }
+    }
+}
+
+/* Count n numbers, without NaN, in bins between edges; those beyond them in the nearest. */
+static void tally(const double *x, int n, const double *edges, ptrdiff_t bins, double *counts) {
+    const double low = edges[0], high = edges[bins], each = (double)bins / (high - low);
+    for (int i = 0; i < n; i++) {
+        if (isnan(x[i]))
+            continue;
+        const double value = most_of(least_of(x[i], high), low);
+        ptrdiff_t bin = (ptrdiff_t)((value - low) * each);
+        bin = bin < bins ? bin : bins - 1;
+        while (value < edges[bin])
+            bin--;
+        while (bin + 1 < bins && value >= edges[bin + 1])
+            bin++;
+        counts[bin]++;
+    }
+}
+
+/* Count a block as `Distributions` does: x / s + z and q in the bins of code_edges, q - x / s - z
+   times `inside` in those of error_edges. Returns how many exact zeros stayed exact; they have no
+   error to count. */
+EXPORT int64_t qdebug_distribute(const void *floats, int float_type, const void *codes,
+                                 int code_type, ptrdiff_t outer, ptrdiff_t channels,
+                                 ptrdiff_t inner, const double *scale, const int64_t *zero_point,
+                                 const double *code_edges, ptrdiff_t code_bins,
+                                 double *float_counts, double *code_counts,
+                                 const double *error_edges, ptrdiff_t error_bins,
+                                 double *error_counts, double inside) {
+    const double nothing = 0;
+    double x[CHUNK], q[CHUNK], e[CHUNK];
+    int64_t exact = 0;
+    for (ptrdiff_t k = 0; k < channels; k++) {
+        const double s = scale[k], z = (double)zero_point[k];
+        struct walk w = {outer, channels, inner, 0, 0};
+        while (inner && w.row < outer) {
+            const struct piece p = next_piece(&w, k, 1, CHUNK);
+            const int n = p.rows * p.width;
+            load(x, floats, float_type, &p, &nothing);
+            load(q, codes, code_type, &p, &nothing);
+            for (int i = 0; i < n; i++) {
+                const int same = (x[i] == 0) & (q[i] == z);
+                const double code = x[i] / s + z;
+                exact += same;
+                x[i] = is_finite(code) ? code : NAN;
+                q[i] = is_finite(code) ? q[i] : NAN;
+                e[i] = same ? NAN : (q[i] - x[i]) * inside;
+            }
+            tally(x, n, code_edges, code_bins, float_counts);
+            tally(q, n, code_edges, code_bins, code_counts);
+            tally(e, n, error_edges, error_bins, error_counts);
+        }
+    }
+    return exact;
 }

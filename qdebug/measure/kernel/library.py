@@ -51,19 +51,35 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, "no compiled kernel was built"
     try:
         found = ctypes.CDLL(str(FILE))
-        function = found.qdebug_measure
         built_of = ctypes.c_uint32.in_dll(found, "qdebug_source").value
     except (OSError, AttributeError, ValueError) as error:
         return None, f"the compiled kernel does not load: {error}".replace("\n", " ")
     if SOURCE.exists() and built_of != zlib.crc32(SOURCE.read_bytes()):
         return None, "the compiled kernel is not of this kernel.c"
-    address, size, code = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int64
-    function.argtypes = [
-        *(address, ctypes.c_int) * 3,  # floats, codes, the float model's values; types
+    address, size, code, small = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int64, ctypes.c_int
+    floats = (address, small, size, size, size)  # and their type, outer, channels, inner
+    found.qdebug_measure.argtypes = [
+        *(address, small) * 3,  # floats, codes, the float model's values; types
         *(size, size, size),  # outer, channels, inner
         *(address, address),  # scale, zero_point
-        *(code, code, ctypes.c_int),  # qmin, qmax, whether halves are rounded to even
+        *(code, code, small),  # qmin, qmax, whether halves are rounded to even
         *(address, size),  # table, and its columns
     ]
-    function.restype = None
+    found.qdebug_extremes.argtypes = [*floats, address, address]  # low, high
+    found.qdebug_count.argtypes = [
+        *floats,
+        *(address, address, small),  # unit, first bin, mantissa bits
+        *(code, address),  # bins, counts
+    ]
+    found.qdebug_distribute.argtypes = [
+        *(address, small) * 2,  # floats, codes; types
+        *(size, size, size),  # outer, channels, inner
+        *(address, address),  # scale, zero_point
+        *(address, size, address, address),  # edges of codes; counts of floats and codes
+        *(address, size, address),  # edges of errors; counts
+        ctypes.c_double,
+    ]
+    found.qdebug_distribute.restype = code
+    for function in (found.qdebug_measure, found.qdebug_extremes, found.qdebug_count):
+        function.restype = None
     return found, ""

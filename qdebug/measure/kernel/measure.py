@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.measure.kernel import plain
+from qdebug.measure.kernel.arrays import known, place, readable
 from qdebug.measure.kernel.library import library
 from qdebug.measure.layer import Block
 from qdebug.measure.statistics import Statistics, no_statistics
@@ -58,7 +59,7 @@ def _run(statistics: Statistics, block: Block, codes: _Array | None, params: Qua
     """Run the compiled kernel; False if there is none, or none for these types."""
     kernel = library()
     given = (block.floats, codes, block.model_float)
-    if kernel is None or any(a is not None and a.dtype.str[1:] not in _TYPES for a in given):
+    if kernel is None or any(a is not None and not known(a) for a in given):
         return False
     outer, channels, inner = block.floats.shape
     assert all(a is None or a.shape == (outer, channels, inner) for a in given)
@@ -68,9 +69,9 @@ def _run(statistics: Statistics, block: Block, codes: _Array | None, params: Qua
     assert scale.shape == (channels,)
     assert table.shape[1] >= channels
     assert statistics.table.flags.c_contiguous
-    arrays = [None if a is None else _readable(a) for a in given]
+    arrays = [None if a is None else readable(a) for a in given]
     kernel.qdebug_measure(
-        *(value for array in arrays for value in _place(array)),
+        *(value for array in arrays for value in place(array)),
         *(outer, channels, inner),
         *(scale.ctypes.data, zero_point.ctypes.data),
         *params.code_range,
@@ -79,16 +80,3 @@ def _run(statistics: Statistics, block: Block, codes: _Array | None, params: Qua
         statistics.table.shape[1],
     )
     return True
-
-
-def _place(array: _Array | None) -> tuple[int | None, int]:
-    """Address and type."""
-    return (None, 0) if array is None else (array.ctypes.data, _TYPES[array.dtype.str[1:]])
-
-
-def _readable(array: _Array) -> _Array:
-    """The array as the kernel reads it: C order, aligned, in the machine's byte order."""
-    flags = array.flags
-    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
-        return array
-    return array.astype(array.dtype.newbyteorder("="), order="C")
