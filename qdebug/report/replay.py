@@ -8,6 +8,8 @@ SCHEMA = "qdebug.replay/1"
 
 # The roundings of a multiplication that kernels have; "any" stands for operators without one.
 Rounded = Literal["single", "double", "double_up", "float", "any"]
+# Where an operator's input codes come from: the local run, a dump, or some from each.
+Recorded = Literal["run", "dump", "both"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class OperatorReplay:
     max_steps: int
     first: tuple[Difference, ...] = ()
     overflows: int = 0
-    recorded: Literal["run", "dump"] = "run"
+    recorded: Recorded = "run"
     fault: Fault | None = None
 
     @property

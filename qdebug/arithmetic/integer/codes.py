@@ -86,7 +86,7 @@ class Arithmetic:
 
     def rescaled_wide(self, accumulators: Int64Array, multiplier: Multiplier) -> Int64Array:
         """int64 accumulators times a 16-bit mantissa."""
-        return multiply_reduced(accumulators, self._off(multiplier))
+        return multiply_reduced(accumulators, self._off(multiplier), self.rounding)
 
     def coded(
         self, centred: Int64Array, output: QuantParams, activation: "Activation" = "NONE"
