@@ -25,9 +25,9 @@ def hypotheses(step: Step, arithmetic: Arithmetic) -> Iterator[tuple[str, Step, 
             yield name, _without_zero_point(step, place), arithmetic
     if step.output.zero_point.any():
         yield "it ignores the zero point of its output", step, replace(arithmetic, offset=False)
-    if step.op in _ACCUMULATING:
-        name = "its accumulator saturates at 16 bits"
-        yield name, step, replace(arithmetic, accumulator_bits=16)
+    for bits in (16, 32) if step.op in _ACCUMULATING else ():
+        name = f"its accumulator saturates at {bits} bits"
+        yield name, step, replace(arithmetic, accumulator_bits=bits)
     if bias_place is not None and (bias := step.plain(bias_place)) is not None and bias.any():
         yield "it ignores its bias", _with(step, bias_place, None), arithmetic
     if step.activation != "NONE":
