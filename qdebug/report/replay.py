@@ -50,7 +50,7 @@ class OperatorReplay:
         max_steps: the largest difference under it, in steps of the output.
         first: the first codes that differ under it.
         overflows: sums that do not fit an int32 accumulator.
-        recorded: where its input codes come from.
+        recorded: where its input codes come from: the local run, the dump, or some from each.
         fault: the known fault that explains the differences, if one does.
     """
 
@@ -96,6 +96,7 @@ class Replay:
         operators: in the order in which the model runs.
         unsupported: the operators that were not replayed.
         notes: what the user should know, one line each.
+        dumped: whether the recorded codes are a dump's.
     """
 
     model: str
@@ -104,6 +105,7 @@ class Replay:
     operators: Sequence[OperatorReplay]
     unsupported: Sequence[Unsupported] = ()
     notes: Sequence[str] = field(default_factory=tuple)
+    dumped: bool = False
 
     def failing(self, tolerance: int = 0) -> list[OperatorReplay]:
         """The operators with a code that is more than `tolerance` steps off."""
@@ -121,6 +123,7 @@ def replay_json(replay: Replay, tolerance: int = 0) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": replay.model,
         "codes": replay.codes,
+        "dumped": replay.dumped,
         "num_samples": replay.num_samples,
         "tolerance": tolerance,
         "failing": [operator.name for operator in replay.failing(tolerance)],

@@ -67,6 +67,7 @@ def replay(
         [plan.result() for plan in plans],
         unsupported,
         [*model.notes, *recordings.notes],
+        bool(recordings.dumped),
     )
 
 
