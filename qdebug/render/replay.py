@@ -10,6 +10,7 @@ from qdebug.names import printable, shorten, shortened
 from qdebug.report.replay import Difference, OperatorReplay, Replay
 
 _HEADINGS = ("operator", "op", "codes", "differ", "most\nsteps", "rounding\nthat fits")
+_INPUT_CODES = "input\ncodes"  # a column beside a dump: whether they are the dump's
 _NAME_WIDTH = 40
 _LONG_NAME_WIDTH = 80
 
@@ -19,8 +20,13 @@ def replay_text(replay: Replay, tolerance: int = 0) -> str:
     names = shortened([printable(each.name) for each in replay.operators], _NAME_WIDTH)
     failing = replay.failing(tolerance)
     body = [_line(name, each) for name, each in zip(names, replay.operators, strict=True)]
-    text = tabulate(body, _HEADINGS, "simple", colalign=["left", "left", *["right"] * 3, "left"])
+    headings, aligned = [*_HEADINGS], ["left", "left", *["right"] * 3, "left"]
+    if replay.dumped:
+        headings, aligned = [*headings, _INPUT_CODES], [*aligned, "left"]
+        body = [[*line, each.recorded] for line, each in zip(body, replay.operators, strict=True)]
+    text = tabulate(body, headings, "simple", colalign=aligned)
     parts = [_head(replay), "", text, "", _verdict(replay, failing, tolerance)]
+    parts += [_overflows(each) for each in replay.operators if each.overflows]
     for each in failing:
         parts += ["", *_details(each)]
     if replay.unsupported:
@@ -71,11 +77,14 @@ def _details(operator: OperatorReplay) -> list[str]:
         lines.append(f"  the codes are those of a kernel with a fault: {operator.fault.name}{rest}")
     else:
         lines.append("  no known fault explains the codes")
-    if operator.overflows:
-        lines.append(f"  {operator.overflows} sums do not fit the int32 accumulator")
-    if operator.recorded == "run":
-        lines.append("  its input codes are those of the local run")
     return [*lines, *map(_difference, operator.first)]
+
+
+def _overflows(operator: OperatorReplay) -> str:
+    name = shorten(printable(operator.name), _LONG_NAME_WIDTH)
+    sums = f"{operator.overflows} sum{'s' * (operator.overflows != 1)}"
+    fit = "does" if operator.overflows == 1 else "do"
+    return f"{operator.op} {name}: {sums} {fit} not fit the int32 accumulator"
 
 
 def _difference(found: Difference) -> str:

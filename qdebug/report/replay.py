@@ -8,6 +8,8 @@ SCHEMA = "qdebug.replay/1"
 
 # The roundings of a multiplication that kernels have; "any" stands for operators without one.
 Rounded = Literal["single", "double", "double_up", "float", "any"]
+# Where an operator's input codes come from: the local run, a dump, or some from each.
+Recorded = Literal["run", "dump", "both"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class OperatorReplay:
         max_steps: the largest difference under it, in steps of the output.
         first: the first codes that differ under it.
         overflows: sums that do not fit an int32 accumulator.
-        recorded: where its input codes come from.
+        recorded: where its input codes come from: the local run, the dump, or some from each.
         fault: the known fault that explains the differences, if one does.
     """
 
@@ -60,7 +62,7 @@ class OperatorReplay:
     max_steps: int
     first: tuple[Difference, ...] = ()
     overflows: int = 0
-    recorded: Literal["run", "dump"] = "run"
+    recorded: Recorded = "run"
     fault: Fault | None = None
 
     @property
@@ -94,6 +96,7 @@ class Replay:
         operators: in the order in which the model runs.
         unsupported: the operators that were not replayed.
         notes: what the user should know, one line each.
+        dumped: whether the recorded codes are a dump's.
     """
 
     model: str
@@ -102,6 +105,7 @@ class Replay:
     operators: Sequence[OperatorReplay]
     unsupported: Sequence[Unsupported] = ()
     notes: Sequence[str] = field(default_factory=tuple)
+    dumped: bool = False
 
     def failing(self, tolerance: int = 0) -> list[OperatorReplay]:
         """The operators with a code that is more than `tolerance` steps off."""
@@ -119,6 +123,7 @@ def replay_json(replay: Replay, tolerance: int = 0) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": replay.model,
         "codes": replay.codes,
+        "dumped": replay.dumped,
         "num_samples": replay.num_samples,
         "tolerance": tolerance,
         "failing": [operator.name for operator in replay.failing(tolerance)],

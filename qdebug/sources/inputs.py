@@ -143,7 +143,9 @@ def array_names(inputs: Inputs) -> list[str]:
         return []
     shown = printable(str(inputs))
     with _read_errors(shown), Path(inputs).open("rb") as file:
-        return [info.filename.removesuffix(".npy") for info in _members(file, shown)]
+        return [
+            info.filename.removesuffix(".npy") for info in _members(file, shown, "an .npz file")
+        ]
 
 
 def read_samples(
@@ -222,17 +224,17 @@ def _arrays(path: str, names: Sequence[str]) -> list[_Array]:
             if len(names) > 1:
                 raise QdebugError(_lone_array(shown, names))
             return [_npy_array(path)][: len(names)]
-        infos = _members(file, shown)
+        infos = _members(file, shown, _EXPECTED)
     stored = [info.filename.removesuffix(".npy") for info in infos]
     return [_npz_array(path, infos[place]) for place in _places(shown, stored, names)]
 
 
-def _members(file: IO[bytes], shown: str) -> list[zipfile.ZipInfo]:
+def _members(file: IO[bytes], shown: str, expected: str) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise QdebugError(f"{shown}: {error}; expected {_EXPECTED}") from None
+        raise QdebugError(f"{shown}: {error}; expected {expected}") from None
 
 
 def _arrays_in_memory(

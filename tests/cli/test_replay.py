@@ -12,7 +12,17 @@ from tests.paths import SAMPLES
 
 pytest.importorskip("ai_edge_litert", reason="qdebug[litert] is not installed")
 
-from tests.sources.tflite.replay.device import LOGITS, dumped, faulty, name_of, until
+from tests.arithmetic.integer.one_operator import Tensor
+from tests.arithmetic.integer.one_operator import model as one_operator
+from tests.sources.tflite.models import schema
+from tests.sources.tflite.replay.device import (
+    LOGITS,
+    POINTWISE,
+    dumped,
+    faulty,
+    name_of,
+    until,
+)
 
 Run = Callable[..., Result]
 MODEL, INPUTS = SAMPLES / "digits_int8.tflite", SAMPLES / "digits_inputs.npz"
@@ -48,6 +58,51 @@ def test_a_faulty_layer_of_a_dump_is_shown_with_its_fault(qdebug: Run, tmp_path:
     assert "not replayed: 1\n  SOFTMAX StatefulPartitionedCall_1:0: " in result.stdout
 
 
+def test_the_table_tells_whose_input_codes_an_operator_read(qdebug: Run, tmp_path: Path) -> None:
+    path, codes = tmp_path / "dump.npz", dumped()
+    kept = [name for name in codes if not name.startswith(("serving", POINTWISE))]
+    np.savez(path, **{name: codes[name] for name in kept})
+    args = ("replay", MODEL, "--outputs", path)
+    local = ("--inputs", INPUTS, "--samples", 3, "--kernels", "reference")
+    result = qdebug(*args, *local)
+    assert result.exit_code == 0
+    found = {line.split()[1]: line.split()[-1] for line in result.stdout.splitlines()[5:13]}
+    assert found == {
+        "CONV_2D": "dump",  # the last of the two; the first read the local run's
+        "DEPTHWISE_CONV_2D": "dump",
+        "ADD": "both",
+        **dict.fromkeys(("AVERAGE_POOL_2D", "MEAN", "FULLY_CONNECTED", "SOFTMAX"), "dump"),
+    }
+    result = qdebug(*args, *local, "--format", "json")
+    values = json.loads(result.stdout)
+    assert values["dumped"] is True
+    assert [each["recorded"] for each in values["operators"]][:3] == ["run", "dump", "both"]
+    assert "input" not in qdebug("replay", MODEL, *local).stdout
+
+
+def test_overflows_of_the_accumulator_are_told(qdebug: Run, tmp_path: Path) -> None:
+    model, dump = overflowing(tmp_path)
+    result = qdebug("replay", model, "--outputs", dump)
+    assert result.exit_code == 0
+    assert "FULLY_CONNECTED t3: 1 sum does not fit the int32 accumulator\n" in result.stdout
+
+
+def overflowing(path: Path) -> tuple[Path, Path]:
+    """A model of one dense layer whose first sum is beyond int32, and its wrapped codes."""
+    x, weights = Tensor((1, 2), "int8", 0.5), Tensor((2, 2), "int8", 0.5)
+    weights.data = np.array([[127, 127], [1, 1]], np.int8)
+    bias = Tensor((2,), "int32", 0.25, 0, None, np.array([2**31 - 1, 0], np.int32))
+    output = Tensor((1, 2), "int8", 2.0**24)
+    options = schema.FullyConnectedOptionsT()
+    content = one_operator("FULLY_CONNECTED", options, [x, weights, bias], output, version=4)
+    (path / "one.tflite").write_bytes(content)
+    values = np.array([[[127, 100]]], np.int8)
+    wrapped = -(2**31) - 1 + 127 * 227  # 2^31 - 1 + 127 * 227, less 2^32
+    made = np.array([[[round(wrapped * 0.25 / 2**24), 0]]], np.int8)
+    np.savez(path / "dump.npz", t0=values, t3=made)
+    return path / "one.tflite", path / "dump.npz"
+
+
 def test_the_tolerance_is_in_steps(qdebug: Run, dump: Callable[..., Path]) -> None:
     name = name_of(LOGITS)
     codes = dumped()[name]
@@ -79,7 +134,7 @@ def test_json_goes_to_a_file_by_its_suffix(
         ((SAMPLES / "digits_float.tflite", "--inputs", INPUTS), "found no quantized activations"),
         ((SAMPLES / "digits.npz", "--inputs", INPUTS), "expected a quantized .tflite model"),
         ((MODEL, "--outputs", "missing.npz"), "missing.npz: No such file or directory"),
-        ((MODEL, "--outputs", MODEL), "File is not a zip file; expected"),
+        ((MODEL, "--outputs", MODEL), "File is not a zip file; expected an .npz file"),
         ((MODEL, "--outputs", INPUTS), "expected codes named like tensors of"),
         ((MODEL, "--inputs", INPUTS, "-o", "missing/x.json"), "missing"),
         ((MODEL, "--inputs", INPUTS, "--tolerance", "-1"), "--tolerance"),

@@ -63,7 +63,8 @@ class Arithmetic:
     Attributes:
         rounding: of the multiplication by the fixed-point multiplier.
         shift: bits by which the multiplier's shift is off.
-        accumulator_bits: width at which accumulators saturate; None: int32, which wraps around.
+        accumulator_bits: width at which accumulators saturate; None: int32, which wraps around, or
+            int64.
         offset: whether the output's zero point is added.
     """
 
@@ -72,9 +73,13 @@ class Arithmetic:
     accumulator_bits: int | None = None
     offset: bool = True
 
-    def accumulated(self, exact: Int64Array) -> tuple[Int64Array, int]:
-        """Exact sums as the accumulator keeps them, and how many do not fit int32."""
-        over = int(np.count_nonzero((exact > INT32_MAX) | (exact < INT32_MIN)))
+    def accumulated(self, exact: Int64Array, *, wide: bool = False) -> tuple[Int64Array, int]:
+        """Exact sums as the accumulator keeps them, and how many do not fit int32.
+
+        A `wide` accumulator is int64, as for int16 activations, and all sums fit.
+        """
+        beyond = (exact > INT32_MAX) | (exact < INT32_MIN)
+        over = 0 if wide else int(np.count_nonzero(beyond))
         if self.accumulator_bits is not None:
             half = 1 << (self.accumulator_bits - 1)
             return np.clip(exact, -half, half - 1), over
@@ -86,7 +91,7 @@ class Arithmetic:
 
     def rescaled_wide(self, accumulators: Int64Array, multiplier: Multiplier) -> Int64Array:
         """int64 accumulators times a 16-bit mantissa."""
-        return multiply_reduced(accumulators, self._off(multiplier))
+        return multiply_reduced(accumulators, self._off(multiplier), self.rounding)
 
     def coded(
         self, centred: Int64Array, output: QuantParams, activation: "Activation" = "NONE"

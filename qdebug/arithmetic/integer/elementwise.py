@@ -4,6 +4,7 @@ Sources: TensorFlow Lite's quantization specification, and its reference kernels
 ``mul.h``, ``leaky_relu.h``, ``requantize.h``, ``hard_swish.h``) for what that leaves open.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -72,8 +73,9 @@ def _sum(
 ) -> Computed:
     up = _ADD_SHIFT[output.dtype]
     common = 2 * max(left.scale, right.scale)
+    inner = replace(arithmetic, shift=0)  # a shift that is off is the output's
     terms = [
-        arithmetic.rescaled(codes.centred << up, quantize_multiplier(codes.scale / common))
+        inner.rescaled(codes.centred << up, quantize_multiplier(codes.scale / common))
         for codes in (left, right)
     ]
     total = terms[0] + sign * terms[1]

@@ -138,18 +138,21 @@ def multiply(
     return np.asarray(kept >> np.where(total >= 16, total - 16, total), np.int64)
 
 
-def multiply_reduced(x: ArrayLike, multiplier: Multiplier) -> Int64Array:
+def multiply_reduced(
+    x: ArrayLike, multiplier: Multiplier, rounding: MultiplierRounding = "single"
+) -> Int64Array:
     """int64 accumulators `x`, of up to 48 bits, times the multiplier reduced to 16 bits.
 
-    The kernels for int16 activations do this, so that the product fits 64 bits.
+    The kernels for int16 activations do this, so that the product fits 64 bits. It is rounded once,
+    halves up, whatever `rounding` is; only `floor` does not round.
 
     >>> multiply_reduced([2**40], quantize_multiplier(2.0**-30))
     array([1024])
     """
     total = 15 - multiplier.shift
     mantissa = reduced_mantissa(multiplier.m0)
-    product = np.asarray(x, np.int64) * mantissa + (np.int64(1) << (total - 1))
-    return np.asarray(product >> total, np.int64)
+    half = 0 if rounding == "floor" else np.int64(1) << (total - 1)
+    return np.asarray((np.asarray(x, np.int64) * mantissa + half) >> total, np.int64)
 
 
 def reduced_mantissa(m0: ArrayLike) -> Int64Array:

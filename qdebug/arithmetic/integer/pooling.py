@@ -33,10 +33,12 @@ def average_pool_2d(
     stride: Pair = (1, 1),
     padding: Padding = "SAME",
     activation: Activation = "NONE",
+    arithmetic: Arithmetic = SPECIFIED,
 ) -> Computed:
     """The mean code of each window of `x` (batch, height, width, channels), padding left out.
 
-    Means are rounded half away from zero; input and output share their scale and zero point.
+    Means are rounded half away from zero; a kernel that does not round (`floor`) leaves it to the
+    integer division, which truncates toward zero. Input and output share scale and zero point.
 
     >>> x = Codes(np.array([1, 2, 4, 8], np.int8).reshape(1, 2, 2, 1), QuantParams.of(1.0))
     >>> average_pool_2d(x, QuantParams.of(1.0), size=(2, 2), padding="VALID").codes.reshape(-1)
@@ -45,7 +47,7 @@ def average_pool_2d(
     values = x.values.astype(np.int64)
     total = sum(patch for _, patch in windows(values, size, stride, (1, 1), padding))
     count = sum(patch for _, patch in windows(np.ones_like(values), size, stride, (1, 1), padding))
-    means = _rounded_quotient(np.asarray(total), np.asarray(count))
+    means = _quotient(np.asarray(total), np.asarray(count), arithmetic.rounding != "floor")
     return Computed(np.clip(means, *limits(output, activation)).astype(output.dtype))
 
 
@@ -110,7 +112,7 @@ def _divided(multiplier: Multiplier, count: int) -> Multiplier:
     )
 
 
-def _rounded_quotient(total: Int64Array, count: Int64Array) -> Int64Array:
-    """Quotient of integers, halves away from zero."""
-    size = (np.abs(total) + count // 2) // count
+def _quotient(total: Int64Array, count: Int64Array, rounded: bool) -> Int64Array:
+    """Quotient of integers: halves away from zero, or all fractions toward zero."""
+    size = (np.abs(total) + (count // 2 if rounded else 0)) // count
     return np.where(total > 0, size, -size)

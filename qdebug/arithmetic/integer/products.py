@@ -222,12 +222,10 @@ def _output(
     if bias is not None:
         exact = exact + bias.astype(np.int64)
     multiplier = product_multiplier(x, weights, output)
-    if x.params.dtype == "int16":  # int64 accumulators
-        rescale = arithmetic.rescaled_wide if reduced else arithmetic.rescaled
-        return Computed(arithmetic.coded(rescale(exact, multiplier), output, activation))
-    kept, overflows = arithmetic.accumulated(exact)
-    rescaled = arithmetic.rescaled(kept, multiplier)
-    return Computed(arithmetic.coded(rescaled, output, activation), overflows)
+    wide = x.params.dtype == "int16"
+    kept, overflows = arithmetic.accumulated(exact, wide=wide)
+    rescale = arithmetic.rescaled_wide if wide and reduced else arithmetic.rescaled
+    return Computed(arithmetic.coded(rescale(kept, multiplier), output, activation), overflows)
 
 
 def _edges(length: int, kernel: int, stride: int, dilation: int, padding: Padding) -> Pair:

@@ -34,9 +34,15 @@ class Tensor:
 
 
 def model(
-    operator: str, options: Any, inputs: list[Tensor], output: Tensor, *, version: int
+    operator: str,
+    options: Any,
+    inputs: list[Tensor],
+    output: Tensor | list[Tensor],
+    *,
+    version: int,
 ) -> bytes:
     """A .tflite file of one operator that reads `inputs` in order."""
+    outputs = output if isinstance(output, list) else [output]
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -48,7 +54,7 @@ def model(
     content.operatorCodes = [code]
     graph = schema.SubGraphT()
     graph.name, graph.tensors = b"main", []
-    for number, tensor in enumerate([*inputs, output]):
+    for number, tensor in enumerate([*inputs, *outputs]):
         made = schema.TensorT()
         made.name, made.shape = f"t{number}".encode(), list(tensor.shape)
         made.type, made.buffer = getattr(schema.TensorType, tensor.dtype.upper()), 0
@@ -66,7 +72,8 @@ def model(
         graph.tensors.append(made)
     node = schema.OperatorT()
     node.opcodeIndex = 0
-    node.inputs, node.outputs = list(range(len(inputs))), [len(inputs)]
+    node.inputs = list(range(len(inputs)))
+    node.outputs = list(range(len(inputs), len(inputs) + len(outputs)))
     if options is not None:
         node.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__[:-1])
         node.builtinOptions = options
@@ -80,7 +87,12 @@ def model(
 
 
 def computed(content: bytes, values: list[Array]) -> Array:
-    """The output codes of the reference kernels."""
+    """The output codes of the reference kernels; of several outputs, the first's."""
+    return all_computed(content, values)[0]
+
+
+def all_computed(content: bytes, values: list[Array]) -> list[Array]:
+    """The codes of every output of the reference kernels."""
     from ai_edge_litert import interpreter as litert
 
     runner = litert.Interpreter(
@@ -91,5 +103,4 @@ def computed(content: bytes, values: list[Array]) -> Array:
     for detail, value in zip(runner.get_input_details(), values, strict=True):
         runner.set_tensor(detail["index"], value)
     runner.invoke()
-    found: Array = runner.get_tensor(runner.get_output_details()[0]["index"])
-    return found
+    return [runner.get_tensor(detail["index"]) for detail in runner.get_output_details()]

@@ -130,13 +130,18 @@ def _softmax(step: Step, arithmetic: Arithmetic) -> list[Computed]:
     return [activations.softmax(step.codes(0), step.output, beta=float(step.options.beta))]
 
 
-def _pool(function: Callable[..., Computed]) -> Compute:
-    return lambda step, arithmetic: [
-        function(
-            step.codes(0), step.output,
-            size=(step.options.filterHeight, step.options.filterWidth), **_window(step),
-        )
-    ]  # fmt: skip
+def _pooled(step: Step) -> dict[str, Any]:
+    size = step.options.filterHeight, step.options.filterWidth
+    return {"size": size, **_window(step)}
+
+
+def _average_pool(step: Step, arithmetic: Arithmetic) -> list[Computed]:
+    more = _pooled(step)
+    return [pooling.average_pool_2d(step.codes(0), step.output, arithmetic=arithmetic, **more)]
+
+
+def _max_pool(step: Step, arithmetic: Arithmetic) -> list[Computed]:
+    return [pooling.max_pool_2d(step.codes(0), step.output, **_pooled(step))]
 
 
 def _mean(step: Step, arithmetic: Arithmetic) -> list[Computed]:
@@ -183,12 +188,21 @@ def _strided_slice(step: Step, values: Array) -> Array:
     return np.asarray(values[index])
 
 
-def _pad(step: Step, values: Array) -> Array:
-    widths = [(low, high) for low, high in np.array(step.integers(1)).reshape(-1, 2)]
-    if step.op == "MIRROR_PAD":
-        return moves.pad(values, widths, 0, "symmetric" if step.options.mode else "reflect")
-    fill = step.integers(2)[0] if step.op == "PADV2" else int(step.output.zero_point[0])
-    return moves.pad(values, widths, fill)
+def _widths(step: Step) -> list[tuple[int, int]]:
+    return [(low, high) for low, high in np.array(step.integers(1)).reshape(-1, 2)]
+
+
+def _pad(step: Step, arithmetic: Arithmetic) -> list[Computed]:
+    """PAD and PADV2: without its zero point, PAD fills with code 0."""
+    if step.op == "PADV2":
+        fill = step.integers(2)[0]
+    else:
+        fill = int(step.output.zero_point[0]) if arithmetic.offset else 0
+    return [Computed(moves.pad(step.codes(0).values, _widths(step), fill))]
+
+
+def _mirror_pad(step: Step, values: Array) -> Array:
+    return moves.pad(values, _widths(step), 0, "symmetric" if step.options.mode else "reflect")
 
 
 def _gather(step: Step, values: Array) -> Array:
@@ -247,8 +261,8 @@ COMPUTE: dict[str, Compute] = {
     "LOGISTIC": _bounded(activations.logistic),
     "TANH": _bounded(activations.tanh),
     "SOFTMAX": _softmax,
-    "AVERAGE_POOL_2D": _pool(pooling.average_pool_2d),
-    "MAX_POOL_2D": _pool(pooling.max_pool_2d),
+    "AVERAGE_POOL_2D": _average_pool,
+    "MAX_POOL_2D": _max_pool,
     "MAXIMUM": _extreme,
     "MINIMUM": _extreme,
     "REDUCE_MAX": _reduced(np.max),
@@ -263,9 +277,9 @@ COMPUTE: dict[str, Compute] = {
     "STRIDED_SLICE": _moved(_strided_slice),
     "SPLIT": _split,
     "SPLIT_V": _split,
-    "PAD": _moved(_pad),
-    "PADV2": _moved(_pad),
-    "MIRROR_PAD": _moved(_pad),
+    "PAD": _pad,
+    "PADV2": _pad,
+    "MIRROR_PAD": _moved(_mirror_pad),
     "PACK": _pack,
     "UNPACK": _unpack,
     "GATHER": _moved(_gather),

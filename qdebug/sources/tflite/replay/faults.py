@@ -7,10 +7,10 @@ import numpy as np
 
 from qdebug.arithmetic.integer.codes import Arithmetic, Codes
 from qdebug.sources.tflite.replay.step import Step
+from qdebug.sources.tflite.replay.takes import ACTIVATIONS_OF, bias_of
 
-# Operators that add products in an accumulator, and the place of their bias.
-_BIAS = {"FULLY_CONNECTED": 2, "CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "TRANSPOSE_CONV": 3}
-_ACCUMULATING = (*_BIAS, "BATCH_MATMUL", "MEAN")
+# Operators that add in an accumulator.
+_ACCUMULATING = (*ACTIVATIONS_OF, "MEAN")
 
 
 def hypotheses(step: Step, arithmetic: Arithmetic) -> Iterator[tuple[str, Step, Arithmetic]]:
@@ -18,25 +18,21 @@ def hypotheses(step: Step, arithmetic: Arithmetic) -> Iterator[tuple[str, Step, 
     yield "its shift is one too large: results are halved", step, replace(arithmetic, shift=-1)
     yield "its shift is one too small: results are doubled", step, replace(arithmetic, shift=1)
     yield "it truncates instead of rounding", step, replace(arithmetic, rounding="floor")
+    bias_place = bias_of(step.op)
     for place, read in enumerate(step.reads):
-        if isinstance(read, Codes) and read.params.zero_point.any() and place not in _biases(step):
+        if isinstance(read, Codes) and read.params.zero_point.any() and place != bias_place:
             name = f"it ignores the zero point of its input {place}"
             yield name, _without_zero_point(step, place), arithmetic
     if step.output.zero_point.any():
         yield "it ignores the zero point of its output", step, replace(arithmetic, offset=False)
-    if step.op in _ACCUMULATING:
-        name = "its accumulator saturates at 16 bits"
-        yield name, step, replace(arithmetic, accumulator_bits=16)
-    for place in _biases(step):
-        if place < len(step.reads) and (bias := step.plain(place)) is not None and bias.any():
-            yield "it ignores its bias", _without(step, place), arithmetic
+    for bits in (16, 32) if step.op in _ACCUMULATING else ():
+        name = f"its accumulator saturates at {bits} bits"
+        yield name, step, replace(arithmetic, accumulator_bits=bits)
+    if bias_place is not None and (bias := step.plain(bias_place)) is not None and bias.any():
+        yield "it ignores its bias", _with(step, bias_place, None), arithmetic
     if step.activation != "NONE":
         name = f"it ignores its fused activation {step.activation}"
         yield name, replace(step, activation="NONE"), arithmetic
-
-
-def _biases(step: Step) -> tuple[int, ...]:
-    return (_BIAS[step.op],) if step.op in _BIAS else ()
 
 
 def _without_zero_point(step: Step, place: int) -> Step:
@@ -44,10 +40,6 @@ def _without_zero_point(step: Step, place: int) -> Step:
     zero = np.zeros_like(codes.params.zero_point)
     changed = Codes(codes.values, replace(codes.params, zero_point=zero))
     return _with(step, place, changed)
-
-
-def _without(step: Step, place: int) -> Step:
-    return _with(step, place, None)
 
 
 def _with(step: Step, place: int, read: Codes | None) -> Step:

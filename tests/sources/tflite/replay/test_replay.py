@@ -161,7 +161,12 @@ def test_inputs_that_a_dump_lacks_come_from_the_local_run() -> None:
         ({"outputs": {"StatefulPartitionedCall_1:0": np.zeros((3, 9), np.int8)}},
          "found shape (3, 9), expected (samples, 10) for tensor"),
         ({"outputs": {"StatefulPartitionedCall_1:0": np.zeros((3, 10), np.int8)}},
-         "none of its 9 operators can be replayed"),
+         "none of its 9 operators can be replayed; SOFTMAX 'StatefulPartitionedCall_1:0': "
+         "'digits_1/logits_1/MatMul;digits_1/logits_1/BiasAdd' is not recorded"),
+        ({"outputs": {"StatefulPartitionedCall_1:0": np.zeros((3, 10), np.int8),
+                      "StatefulPartitionedCall:0": np.zeros((3, 10), np.int8)}},
+         "outputs: array 'StatefulPartitionedCall:0': found no tensor of this name in"),
+        ({"outputs": np.zeros((3, 10), np.int8)}, "outputs: found no named arrays, expected"),
         ({"inputs": INPUTS, "outputs": {"StatefulPartitionedCall_1:0": np.zeros((3, 10), np.int8)}},
          "found 3 samples, expected 40, as in the inputs"),
         ({"inputs": INPUTS, "tolerance": -1}, "tolerance: found -1, expected steps: 0 or more"),
@@ -173,6 +178,15 @@ def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
         qdebug.replay(INT8, **arguments)  # type: ignore[arg-type]
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_arrays_of_a_dump_that_are_not_compared_are_noted() -> None:
+    found = qdebug.replay(INT8, outputs=dumped() | {"digits_1/logits_1/MatMul": np.zeros(3)})
+    assert len(found.operators) == 9
+    (note,) = found.notes
+    assert note == (
+        "outputs: 1 array left out, not codes of activations: 'digits_1/logits_1/MatMul'"
+    )
 
 
 def test_a_float_model_is_refused() -> None:
