@@ -1,4 +1,4 @@
-"""Model Explorer itself, in a browser: the sample model opens with qdebug's figures on its nodes."""
+"""Model Explorer itself, in a browser: it shows qdebug's figures on the sample model's nodes."""
 
 import importlib.util
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,4 +62,4 @@ def test_the_figures_are_on_the_nodes(browser: Any, address: str) -> None:  # no
     words = text.split()
     # Each node beside its figure: an ADD of 82.7 times, a SOFTMAX of 0.847.
     for node, figure in (("add", "82.7"), ("softmax", "0.847"), ("conv_2d", "15.3")):
-        assert (node, figure) in zip(words, words[1:], strict=False), text
+        assert (node, figure) in pairwise(words), text
