@@ -55,7 +55,9 @@ def rows(name: str, kernels: Kernels, operators: Iterable[OperatorReplay]) -> li
     for op, found in kinds.items():
         common = set.intersection(*(set(each.matching) for each in found))
         fits = [rounding for rounding in found[0].differing if rounding in common]
-        text = ", ".join(fits) if len(fits) < len(found[0].differing) else "every"
+        text = (
+            (", ".join(fits) or "none for all") if len(fits) < len(found[0].differing) else "every"
+        )
         text = "-" if found[0].rounding == "any" else text
         codes = sum(each.num_codes for each in found)
         table.append(

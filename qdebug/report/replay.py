@@ -7,7 +7,9 @@ from typing import Any, Literal
 SCHEMA = "qdebug.replay/1"
 
 # The roundings of a multiplication that kernels have; "any" stands for operators without one.
-Rounded = Literal["single", "double", "double_up", "float", "any"]
+# double_mixed is double_up in whole blocks of channels and double in the rest; xnnpack the form of
+# its own that XNNPACK has for sums and requantizations.
+Rounded = Literal["single", "double", "double_up", "float", "double_mixed", "xnnpack", "any"]
 # Where an operator's input codes come from: the local run, a dump, or some from each.
 Recorded = Literal["run", "dump", "both"]
 

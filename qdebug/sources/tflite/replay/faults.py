@@ -18,9 +18,8 @@ def hypotheses(step: Step, arithmetic: Arithmetic) -> Iterator[tuple[str, Step, 
     yield "its shift is one too large: results are halved", step, replace(arithmetic, shift=-1)
     yield "its shift is one too small: results are doubled", step, replace(arithmetic, shift=1)
     yield "it truncates instead of rounding", step, replace(arithmetic, rounding="floor")
-    bias_place = bias_of(step.op)
     for place, read in enumerate(step.reads):
-        if isinstance(read, Codes) and read.params.zero_point.any() and place != bias_place:
+        if isinstance(read, Codes) and read.params.zero_point.any():
             name = f"it ignores the zero point of its input {place}"
             yield name, _without_zero_point(step, place), arithmetic
     if step.output.zero_point.any():
@@ -28,6 +27,7 @@ def hypotheses(step: Step, arithmetic: Arithmetic) -> Iterator[tuple[str, Step, 
     for bits in (16, 32) if step.op in _ACCUMULATING else ():
         name = f"its accumulator saturates at {bits} bits"
         yield name, step, replace(arithmetic, accumulator_bits=bits)
+    bias_place = bias_of(step.op)
     if bias_place is not None and (bias := step.plain(bias_place)) is not None and bias.any():
         yield "it ignores its bias", _with(step, bias_place, None), arithmetic
     if step.activation != "NONE":

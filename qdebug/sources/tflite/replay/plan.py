@@ -1,8 +1,9 @@
 """One operator to replay: its codes under each rounding and known fault. Runs no model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from qdebug.report.replay import Difference, Fault, OperatorReplay, Recorded, Ro
 from qdebug.sources.tflite.graph import Operator
 from qdebug.sources.tflite.layers import params_of
 from qdebug.sources.tflite.model import BROKEN, Model
-from qdebug.sources.tflite.replay.compute import computed, rounds
+from qdebug.sources.tflite.replay.compute import computed
 from qdebug.sources.tflite.replay.faults import hypotheses
+from qdebug.sources.tflite.replay.forms import ROUNDINGS, computed_in, forms_of
 from qdebug.sources.tflite.replay.recordings import Values
 from qdebug.sources.tflite.replay.step import Read, Step, activation_of
 
-_KERNEL_ROUNDINGS: tuple[Rounded, ...] = ("single", "double", "double_up", "float")
 _FIRST = 3  # differences that are shown
 # A fault explains an operator if it leaves at most this share of the differences.
 _EXPLAINED = 0.01
@@ -66,8 +67,12 @@ class Plan:
             for index in operator.inputs
             if graph.is_constant(index)
         }
-        roundings: tuple[Rounded, ...] = _KERNEL_ROUNDINGS if rounds(operator.op) else ("any",)
-        self._tallies = {rounding: _Tally() for rounding in roundings}
+        forms = forms_of(
+            operator.op,
+            [self._params[index] for index in operator.inputs if index in self._params],
+            self._params[operator.outputs[0]],
+        )
+        self._tallies = {form: _Tally() for form in forms}
         self._faults: dict[tuple[str, Rounded], int] = {}
         self._codes = 0
 
@@ -85,7 +90,7 @@ class Plan:
         step, recorded = self._step(values), self._made(values)
         self._codes += sum(codes.size for codes in recorded)
         for rounding, tally in self._tallies.items():
-            found = self._computed(step, _arithmetic(rounding))
+            found = self._checked(step, partial(computed_in, step, rounding))
             for ours, theirs in zip(found, recorded, strict=True):
                 tally.overflows += ours.overflows
                 tally.add(number, ours.codes, theirs)
@@ -93,9 +98,13 @@ class Plan:
     def search(self, values: Values) -> None:
         """Count the codes that differ from those of each known fault."""
         step, recorded = self._step(values), self._made(values)
-        for rounding in self._tallies:
-            for name, changed, arithmetic in hypotheses(step, _arithmetic(rounding)):
-                ours = self._computed(changed, arithmetic)
+        tries: list[tuple[Rounded, Arithmetic]] = [
+            (each, Arithmetic(each)) for each in ROUNDINGS if each in self._tallies
+        ]
+        tries = tries or [("any", Arithmetic())]
+        for rounding, sound in tries:
+            for name, changed, arithmetic in hypotheses(step, sound):
+                ours = self._checked(step, partial(computed, changed, arithmetic))
                 wrong = sum(
                     int(np.count_nonzero(each.codes != codes))
                     for each, codes in zip(ours, recorded, strict=True)
@@ -156,14 +165,14 @@ class Plan:
         name = printable(self._tensors[index].name)
         return self._located(f"the runtime does not keep the value of '{name}'")
 
-    def _computed(self, step: Step, arithmetic: Arithmetic) -> list[Computed]:
-        """The operator's codes, of the recorded shapes.
+    def _checked(self, step: Step, compute: Callable[[], list[Computed]]) -> list[Computed]:
+        """The operator's computed codes, of the recorded shapes.
 
         Raises:
             QdebugError: options and tensors of the operator contradict each other.
         """
         with contradictions(self._path, self._name, step.op):
-            found = computed(step, arithmetic)
+            found = compute()
         shapes = tuple(each.codes.shape for each in found)
         if shapes != step.shapes:
             raise self._located(
@@ -195,7 +204,3 @@ def contradictions(path: str, name: str, op: str) -> Iterator[None]:
 
 def _texts(shapes: Sequence[tuple[int, ...]]) -> str:
     return ", ".join(str(list(shape)) for shape in shapes)
-
-
-def _arithmetic(rounding: Rounded) -> Arithmetic:
-    return Arithmetic() if rounding == "any" else Arithmetic(rounding)

@@ -20,6 +20,7 @@ SHIFTS = {"shift too large": 0.5, "shift too small": 2.0}
 ROUNDED = (*SHIFTS, "truncation")
 ZERO_POINTS = ("input zero point", "output zero point")
 SUMS = {"accumulator of 16 bits": 16, "accumulator of 32 bits": 32}
+WIDE = ("accumulator of 32 bits", "none, with sums beyond 32 bits")
 NAMES = {
     "shift too large": "its shift is one too large: results are halved",
     "shift too small": "its shift is one too small: results are doubled",
@@ -100,7 +101,7 @@ def product(op: str, dtype: str, fault: str, seed: int) -> Planted:
     )  # fmt: skip
     weights.data = _codes(rng, weights, 1)[0]
     scales = np.broadcast_to(_float32(weights.scale), channels)
-    most = {"int16": 3 * 10**9 if fault == "accumulator of 32 bits" else 240_000}.get(dtype, 4000)
+    most = {"int16": 3 * 10**9 if fault in WIDE else 240_000}.get(dtype, 4000)
     biases = rng.choice([-1, 1], channels) * rng.integers(3 * most // 4, most, channels)
     bias = Tensor(
         (channels,), bias_kind, _float32(x.scale * (scales if per_channel else scales[0])), 0,

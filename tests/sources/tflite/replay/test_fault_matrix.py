@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 import qdebug
+from qdebug.report.replay import Replay
 from tests.arithmetic.integer.one_operator import model
 from tests.sources.tflite.replay.faulty import (
     NAMES,
     ROUNDED,
+    WIDE,
     ZERO_POINTS,
     Planted,
     of_one,
@@ -45,15 +47,24 @@ MATRIX = [
 ]
 
 
+@pytest.mark.parametrize("op", ["FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D"])
+def test_accumulators_of_int16_activations_are_wide(op: str, tmp_path: Path) -> None:
+    (operator,) = replayed(tmp_path, product(op, "int16", WIDE[1], 0)).operators
+    assert (operator.num_differing, operator.overflows) == (0, 0)
+
+
+def replayed(path: Path, planted: Planted) -> Replay:
+    content = model(planted.op, planted.options, planted.inputs, planted.output, version=1)
+    (path / "one.tflite").write_bytes(content)
+    return qdebug.replay(path / "one.tflite", outputs=planted.dump)
+
+
 @pytest.mark.parametrize(("op", "dtype", "fault"), MATRIX)
 def test_a_fault_is_found_and_named_and_a_sound_kernel_has_none(
     op: str, dtype: str, fault: str, tmp_path: Path
 ) -> None:
     planted = KINDS[op][0](op, dtype, fault, 0)
-    path = tmp_path / "one.tflite"
-    content = model(op, planted.options, planted.inputs, planted.output, version=1)
-    path.write_bytes(content)
-    found = qdebug.replay(path, outputs=planted.dump)
+    found = replayed(tmp_path, planted)
     (operator,) = found.operators
     assert operator.num_codes == planted.made.size
     if fault == "none":
