@@ -11,8 +11,12 @@ from qdebug.cli.progress import progress
 from qdebug.cli.reading import complain
 from qdebug.output import check_writable, whole_file
 from qdebug.render.replay import replay_text
-from qdebug.report.replay import replay_json
+from qdebug.render.replay_rows import replay_csv, replay_markdown
+from qdebug.report.replay import Replay, replay_json
 from qdebug.sources.open import Options
+
+FORMS = ("table", "markdown", "csv", "json")
+_BY_ENDING = {".json": "json", ".csv": "csv", ".md": "markdown"}
 
 
 @click.command(
@@ -47,8 +51,10 @@ from qdebug.sources.open import Options
     metavar="STEPS",
     help="Steps by which a code may differ. Default: 0.",
 )
-@click.option("--format", "form", type=click.Choice(["table", "json"]), help="Default: table.")
-@options.output_option("Write to FILE; - is standard output. JSON if FILE ends in .json.")
+@click.option("--format", "form", type=click.Choice(FORMS), help="Default: table.")
+@options.output_option(
+    "Write to FILE; - is standard output. The format follows a suffix .json, .csv or .md."
+)
 @options.model_options
 @click.pass_context
 def command(
@@ -67,14 +73,10 @@ def command(
     if output is not None:
         check_writable(output)
     if form is None:
-        form = "json" if output and output.suffix.lower() == ".json" else "table"
+        form = _BY_ENDING.get(output.suffix.lower(), "table") if output else "table"
     with progress() as advance:
         found = api.replayed(model, outputs, reading, tolerance, advance)
-    if form == "json":
-        values = replay_json(found, tolerance)
-        text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=True) + "\n"
-    else:
-        text = replay_text(found, tolerance)
+    text = _written(found, form, tolerance)
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -83,3 +85,15 @@ def command(
     complain(ctx, found.notes, ())
     if found.failing(tolerance):
         ctx.exit(1)
+
+
+def _written(replay: Replay, form: str, tolerance: int) -> str:
+    """The replay in one of `FORMS`."""
+    if form == "json":
+        values = replay_json(replay, tolerance)
+        return json.dumps(values, indent=1, allow_nan=False, ensure_ascii=True) + "\n"
+    if form == "csv":
+        return replay_csv(replay)
+    if form == "markdown":
+        return replay_markdown(replay)
+    return replay_text(replay, tolerance)

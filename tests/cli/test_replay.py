@@ -1,5 +1,6 @@
 """``qdebug replay``: its table, its JSON, its exit status, and what users can do wrong."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,46 @@ def test_json_goes_to_a_file_by_its_suffix(
     assert first["differing"]["double"] == 0 < first["differing"]["single"]
 
 
+def test_csv_has_a_row_for_each_operator_replayed_or_not(qdebug: Run, tmp_path: Path) -> None:
+    name, path, target = name_of(LOGITS), tmp_path / "dump.npz", tmp_path / "replay.csv"
+    np.savez(path, **until(name) | {name: faulty(LOGITS, "bias")})
+    assert qdebug("replay", MODEL, "--outputs", path, "-o", target).exit_code == 1
+    rows = list(csv.DictReader(target.read_text().splitlines()))
+    assert len(rows) == 9
+    found = next(row for row in rows if row["operator"] == name)
+    assert (found["op"], found["codes"], found["input_codes"]) == ("FULLY_CONNECTED", "30", "dump")
+    assert (found["fault"], found["matching"]) == ("it ignores its bias", "")
+    assert int(found["differ"]) > 0 < int(found["most_steps"])
+    assert rows[0]["matching"].split()[0] == "double"
+    assert (rows[-1]["op"], rows[-1]["codes"]) == ("SOFTMAX", "")
+    assert rows[-1]["not_replayed"] == "its output is not in the dump"
+
+
+def test_markdown_is_one_table_of_code_spans(qdebug: Run, dump: Callable[..., Path]) -> None:
+    result = qdebug("replay", MODEL, "--outputs", dump(), "--format", "markdown")
+    lines = result.stdout.splitlines()
+    assert (result.exit_code, len(lines)) == (0, 11)
+    headings = [each.strip() for each in lines[0].strip("|").split("|")]
+    assert headings == [
+        "operator", "op", "codes", "differ", "most steps", "rounding", "matching", "input codes",
+    ]  # fmt: skip
+    assert all(line.startswith("| `") for line in lines[2:])
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "markdown", "json"])
+def test_names_of_tensors_are_data(form: str, qdebug: Run, tmp_path: Path) -> None:
+    model, path = tmp_path / "one.tflite", tmp_path / "dump.npz"
+    model.write_bytes(overflowing(tmp_path)[0].read_bytes().replace(b"t3", b"=\x1b"))
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{name.replace("t3", "=\x1b"): codes for name, codes in arrays.items()})
+    result = qdebug("replay", model, "--outputs", path, "--format", form)
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout
+    if form == "csv":
+        assert result.stdout.splitlines()[1].startswith("'=")
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -138,6 +179,10 @@ def test_json_goes_to_a_file_by_its_suffix(
         ((MODEL, "--outputs", INPUTS), "expected codes named like tensors of"),
         ((MODEL, "--inputs", INPUTS, "-o", "missing/x.json"), "missing"),
         ((MODEL, "--inputs", INPUTS, "--tolerance", "-1"), "--tolerance"),
+        (
+            (MODEL, "--outputs", INPUTS, "--kernels", "builtin"),
+            "--kernels goes with samples",
+        ),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdebug.errors import QdebugError
+from qdebug.errors import OptionError, QdebugError
 from qdebug.names import nearest, printable, some
 from qdebug.report.replay import Recorded
 from qdebug.sources.inputs import Inputs, InputSpec, Samples, array_names, file_of, read_samples
@@ -49,6 +49,8 @@ class Recordings:
         self._built: Built | None = None
         self._given = {tensor: place for place, tensor in enumerate(graph.inputs)}
         self.what = f"{kernels or 'default'} kernels"
+        if inputs is None and outputs is not None and kernels is not None:
+            raise OptionError("kernels", "samples to run the model on (--inputs)")
         if outputs is not None:
             self.dumped, self._dump = self._read_dump(model, outputs, samples)
             self.what = next(iter(file_of(outputs)), "outputs")
