@@ -15,6 +15,9 @@ Status = Literal["worse", "vanished", "new", "better", "same"]
 
 DEFAULT_REGRESSION = parse_growth(None)
 
+# Two figures that differ by less changed alike: the first is named.
+_TIE = 1e-6
+
 # A change is chance unless it exceeds this many standard errors.
 _STANDARD_ERRORS = 3.0
 
@@ -130,10 +133,8 @@ def _change(name: str, old: LayerReport | None, new: LayerReport | None, limit: 
                 standard_error(old, was), standard_error(new, now)
             )
             sure = abs(now - was) > apart
-        if found is None or (sure, abs(math.log(max(ratio, 1e-300)))) > (
-            found[2],
-            abs(math.log(max(found[0], 1e-300))),
-        ):
+        size = abs(math.log(max(ratio, 1e-300)))
+        if found is None or (sure, size) > (found[2], abs(math.log(max(found[0], 1e-300))) + _TIE):
             found = ratio, figure, sure
     if found is None:
         return Change(name, "same", old=old, new=new)
