@@ -8,6 +8,7 @@ their own; `mse`, and with it `rmse` and `rmse_scale`, is what it is for all sam
 import csv
 import io
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,7 +71,16 @@ def read_csv(path: str) -> Report:
         raise QdebugError(f"{shown}: {error}; expected {_EXPECTED}") from None
     if not layers:
         raise QdebugError(f"{shown}: found no row below the columns' names, expected a layer each")
-    return Report(sources=[path], layers=list(layers.values()), problems=[], notes=[])
+    whole = _ends_a_line(path)
+    cut = f"{shown}: found no line end after the last row, expected one: the file may be cut off"
+    return Report(sources=[path], layers=list(layers.values()), problems=[cut] * (not whole))
+
+
+def _ends_a_line(path: str) -> bool:
+    """Whether the file's last row is known to be whole."""
+    with Path(path).open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) in b"\r\n"
 
 
 _EXPECTED = "the CSV of QuantizationDebugger.layer_statistics_dump"
@@ -92,6 +102,9 @@ def _unique(row: Mapping[str, str | None], taken: Mapping[str, Any]) -> str:
 def _layer(name: str, row: Mapping[str, str | None], where: str) -> LayerReport:
     """One row."""
     try:
+        missing = [column for column in row if row[column] is None]
+        if missing:
+            raise FieldError(str(missing[0]), found="no cell: the row is cut off", expected="one")
         if None in row:
             raise FieldError(
                 "tensor_name", found="more cells behind it", expected=f"{len(row) - 1} cells"

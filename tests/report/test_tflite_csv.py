@@ -15,7 +15,7 @@ from qdebug.render.columns import View
 from qdebug.render.table import table
 from qdebug.report.json import dumps, loads
 from qdebug.report.report import LayerReport, Report
-from qdebug.report.tflite_csv import read_csv, write_csv
+from qdebug.report.tflite_csv import COLUMNS, read_csv, write_csv
 
 # As TensorFlow 2.21 wrote it for a conv / depthwise / mean / dense / softmax model, 3 samples.
 DUMP = """\
@@ -234,3 +234,24 @@ def test_any_text_gives_a_report_or_one_line(tmp_path_factory, text):
             dumps(report)
             write_csv(report)
         assert not any("\n" in line for line in lines)
+
+
+def test_a_file_cut_anywhere_does_not_pass(tmp_path):
+    """A row cut inside the scale cell once read as another scale, without a word."""
+    rows = [
+        ",".join(COLUMNS),
+        "CONV_2D,3,1000,0.1,0.0,0.3,0.01,0.003921568,-128,first",
+        "ADD,4,1000,0.1,0.0,0.3,0.01,0.015,3,second",
+    ]
+    whole = "".join(f"{each}\n" for each in rows)
+    path = tmp_path / "dump.csv"
+    path.write_text(whole)
+    assert not read_csv(str(path)).complaints
+    ends = [len("\n".join(rows[:count])) + 1 for count in (2, 3)]
+    for cut in range(len(whole)):
+        path.write_text(whole[:cut])
+        try:
+            complaints = read_csv(str(path)).complaints
+        except QdebugError:
+            continue
+        assert complaints or cut in ends, whole[:cut][-30:]

@@ -1,6 +1,7 @@
 """Pieces: one file's share of each layer; everything except the data is read and checked."""
 
 import math
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ _FETCHED_LAYERS = 256
 _SUMS = "output_sums"
 _PRODUCT = SUMS.index("product")
 _MOST_SAMPLES = 1 << 20
+
+# Text fields are a few names; more would only cost memory.
+_MOST_TEXT = 16_000_000
 
 # What error messages expect of a file.
 _EXPECTED = "an .npz file as numpy.savez writes it"
@@ -264,10 +268,10 @@ def _value(
     array = headers[field]
     if array.dtype.kind not in kinds or math.prod(array.shape) != 1:
         raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
-    try:
-        return read_small(file, array).item()
-    except (ValueError, SystemError):  # text that is no Unicode
-        raise FieldError(field, found="no text", expected=expected) from None
+    if array.dtype.kind == "U":
+        (text,) = _unicode(file, array, field, expected)
+        return text
+    return read_small(file, array).item()
 
 
 def _texts(file: BinaryIO, headers: Mapping[str, StoredArray], field: str) -> tuple[str, ...]:
@@ -277,10 +281,24 @@ def _texts(file: BinaryIO, headers: Mapping[str, StoredArray], field: str) -> tu
     array, expected = headers[field], "text: one, or a list"
     if array.dtype.kind != "U" or len(array.shape) > 1:
         raise FieldError(field, found=f"{array.dtype} of shape {array.shape}", expected=expected)
-    try:
-        return tuple(np.atleast_1d(read_small(file, array)).tolist())
-    except (ValueError, SystemError):  # text that is no Unicode
-        raise FieldError(field, found="no text", expected=expected) from None
+    return tuple(_unicode(file, array, field, expected))
+
+
+def _unicode(file: BinaryIO, array: StoredArray, field: str, expected: str) -> list[str]:
+    """The texts of an array; NumPy itself returns code points that are none, and any amount.
+
+    Raises:
+        FieldError: there is too much text, or it is none.
+    """
+    size = math.prod(array.shape) * array.dtype.itemsize
+    if size > _MOST_TEXT:
+        found = f"{size / 1e6:.3g} MB of text"
+        raise FieldError(field, found=found, expected=f"{_MOST_TEXT / 1e6:.3g} MB at most")
+    values = np.ascontiguousarray(np.atleast_1d(read_small(file, array)))
+    points = values.astype(values.dtype.newbyteorder("=")) if values.itemsize else values
+    if values.itemsize and (points.view(np.uint32) > sys.maxunicode).any():
+        raise FieldError(field, found="no text", expected=expected)
+    return [str(text) for text in values.tolist()]
 
 
 def _vector(

@@ -54,6 +54,13 @@ Fields = dict[str, Any]
         ({"bits": 4}, "field 'quantized': found codes from"),
         ({"kind": "thing"}, "field 'kind': found 'thing'"),
         ({"op": 3}, "field 'op': found int64"),
+        # NumPy hands out code points that are none; Python dies of them later.
+        ({"op": np.array([0x110000, 0x41], "<u4").view("<U2")[0:1]}, "field 'op': found no text"),
+        ({"nodes": np.array([2**32 - 1], ">u4").view(">U1")}, "field 'nodes': found no text"),
+        (
+            {"op": np.zeros(1, "<U5000000")},
+            "field 'op': found 20 MB of text, expected 16 MB at most",
+        ),
     ],
 )
 def test_a_layer_that_is_no_pair_is_named_with_its_field_and_the_others_are_reported(
