@@ -42,6 +42,23 @@ class _Failure(click.ClickException):
     exit_code = 2
 
 
+def _open_closed_streams() -> None:
+    """Give closed standard streams a place to write to.
+
+    Otherwise the next file that is opened would get their number, and what a runtime writes there.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            from pathlib import Path
+
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the whole run
+
+
 class _Commands(click.Group):
     """Commands by name; an error that the user can fix ends with one line and status 2."""
 
@@ -67,6 +84,15 @@ class _Commands(click.Group):
 
             ctx.fail(f"no command '{printable(args[0])}'; {nearest(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        _open_closed_streams()
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:  # of the help itself: /dev/full, for example
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            click.echo(f"Error: {error.strerror or error}", err=True)
+            raise SystemExit(2) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -107,6 +107,11 @@ def _paths(names: Sequence[str], output: Path | None) -> list[Path]:
     directory = output or Path()
     try:
         directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        expected = f"a directory, or a name that ends in {', '.join(plots.ENDINGS)}"
+        raise QdebugError(
+            f"-o: found the file {printable(str(directory))}, expected {expected}"
+        ) from None
     except OSError as error:
         raise QdebugError(f"{printable(str(directory))}: {error.strerror}") from None
     paths = [directory / f"{stem}.png" for stem in file_stems(names)]
