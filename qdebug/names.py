@@ -9,8 +9,10 @@ from qdebug.errors import QdebugError
 
 # A spreadsheet reads a cell that begins with one of these as a formula; a leading apostrophe makes
 # it text. Text that already has leading apostrophes gets one more, so removing one restores it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_GUARD = re.compile(r"'(?='*[=+\-@])")
+# The full-width forms count, too: some spreadsheets read them as the plain ones.
+_OPERATORS = "=+-@\uff1d\uff0b\uff0d\uff20"
+_FORMULA = (*_OPERATORS, "\t", "\r")
+_GUARD = re.compile(f"'(?='*[{re.escape(_OPERATORS)}])")
 
 # Categories that a terminal interprets or does not show: controls, bidirectional and zero-width
 # format characters, surrogates, private use, unassigned, line and paragraph separators.

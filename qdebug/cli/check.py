@@ -56,11 +56,12 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     {SOURCE_HELP}
 
     Limits come from these options and from [tool.qdebug] in pyproject.toml or qdebug.toml, in this
-    folder or the nearest one above. An option overrides the table; a layer's [[tool.qdebug.layer]]
-    overrides both. --fail-on takes causes of the diagnosis. Without any of these, no output of the
-    model may have an SQNR below 10 dB. Also, unless all outputs have 20 dB or more, no layer's
-    rmse/scale may exceed 0.7, the threshold of TFLite's own guide. Only failures are printed. Exit
-    status 2: something could not be read.
+    folder or the nearest one above it in the same Git repository. An option overrides the table; a
+    layer's [[tool.qdebug.layer]] overrides both. --fail-on takes causes of the diagnosis. Without
+    any of these, no output of the model may have an SQNR below 10 dB. Also, unless all outputs have
+    20 dB or more, no layer's rmse/scale may exceed 0.7, the threshold of TFLite's own guide. Only
+    failures are printed, and on stderr the number of layers and the configuration file. Exit status
+    2: something could not be read.
 
     \b
     Examples:
@@ -144,6 +145,8 @@ def command(
     if result.num_outputs:
         counted += f" and {result.num_outputs} output{'s' * (result.num_outputs != 1)}"
     counted += f" checked, {failed} over a limit"
+    if config.path is not None:
+        counted += f"; configuration: {printable(str(config.path))}"
     _write(form, output, result, regressions, counted, ", ".join(report.sources) or "qdebug")
     click.echo(counted, err=True)
     nothing = [] if checked else ["no layer was checked"]

@@ -27,11 +27,11 @@ _READING: dict[str, tuple[type, str]] = {
 
 
 def find_config(start: Path) -> Config:
-    """The configuration in `start` or in the nearest parent folder that has one.
+    """The configuration in `start` or the nearest folder above it, inside the same repository.
 
     It is ``qdebug.toml`` or the table ``[tool.qdebug]`` of ``pyproject.toml``.
     """
-    for folder in [start, *start.parents]:
+    for folder in _project(start):
         for name in ("qdebug.toml", "pyproject.toml"):
             path = folder / name
             if path.is_file():
@@ -39,6 +39,28 @@ def find_config(start: Path) -> Config:
                 if config.path is not None:
                     return config
     return Config()
+
+
+def _project(start: Path) -> Sequence[Path]:
+    """`start` and the folders above it up to the root of its Git repository; else `start` alone.
+
+    A configuration sets limits and names a source to read, so one from outside the repository must
+    not apply: anybody may put a file into ``/tmp``. For the same reason a ``.git`` counts only if
+    it belongs to the owner of `start`.
+    """
+    folders = [start, *start.parents]
+    try:
+        owner = start.stat().st_uid
+    except OSError:
+        return [start]
+    for number, folder in enumerate(folders, 1):
+        try:
+            mark = (folder / ".git").lstat()  # a folder; a file in worktrees and submodules
+        except OSError:
+            continue
+        if mark.st_uid == owner:
+            return folders[:number]
+    return [start]
 
 
 def read_config(path: Path) -> Config:

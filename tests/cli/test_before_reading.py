@@ -118,6 +118,7 @@ class TestConfiguration:
         (tmp_path / "qdebug.toml").write_text(
             f'source = ["{LIVE[0]}", "{LIVE[1]}"]\ninputs = "two.npz"\nkernels = "reference"\n'
         )
+        (tmp_path / ".git").mkdir()
         (tmp_path / "below").mkdir()
         monkeypatch.chdir(tmp_path / "below")
         assert "3 files" in qdebug("report", "--layer", "*Mean").output

@@ -116,6 +116,7 @@ def test_qdebug_toml_is_found_above_and_wins_over_pyproject(
 ) -> None:
     Path("pyproject.toml").write_text("[tool.qdebug]\nmax_rmse_scale = 9\n")
     Path("qdebug.toml").write_text("max_rmse_scale = 8\n[[layer]]\nname = 'conv1'\nmin_sqnr = 99\n")
+    Path(".git").mkdir()
     Path("sub").mkdir()
     monkeypatch.chdir("sub")
     result = qdebug("check", pairs)

@@ -209,7 +209,9 @@ def test_a_scale_a_channel_and_unreadable_layers_leave_numbers_in_the_columns(re
     assert float(line["mean_squared_error"]) == report.layers[0].metrics.mse
 
 
-@pytest.mark.parametrize("name", ["=1+1", "-x", "+x", "@x", "'=x", "''=x", "a,b", 'q"q', "'plain"])
+@pytest.mark.parametrize(
+    "name", ["=1", "-x", "+x", "@x", "\uff1d1", "'\uff20x", "'=x", "''=x", "a,b", 'q"q', "'plain"]
+)
 def test_no_name_is_a_formula_and_each_comes_back(read, name):
     report = read(DUMP)
     report = Report(["r"], [replace(report.layers[0], name=name, op=name)], [])
