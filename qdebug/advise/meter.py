@@ -1,7 +1,7 @@
 """Meter: how well a board's outputs agree with the float model's, in dB. Does no search.
 
 The figure is the signal-to-quantization-noise ratio of the outputs: 10 log10(sum x^2 / sum e^2)
-over all samples; the mean in dB if a model has several outputs.
+over all samples; the mean in dB if a model has several outputs, or parts of them (see `parts`).
 """
 
 import math
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qdebug.advise.parts import Part, parts_of
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.errors import QdebugError
 from qdebug.names import printable
@@ -32,7 +33,7 @@ _HELD_OUT_ERRORS = 1.0
 # Called with (done, total), in runs of the model.
 Advance = Callable[[int, int], None]
 
-# Sums of squared errors, shape (samples, outputs).
+# Sums of squared errors, shape (samples, parts of the outputs).
 Errors = NDArray[np.float64]
 Changes = Mapping[str, QuantParams | None]
 
@@ -80,6 +81,7 @@ class Meter:
     Attributes:
         board: what is measured.
         samples: all its samples.
+        parts: what is judged: each output, or the parts of one that joins different magnitudes.
         runs: how often the board was run.
         planned: the number of runs to report progress against; 0 to report none.
     """
@@ -109,14 +111,20 @@ class Meter:
                         f"output '{printable(name)}': found NaN or Inf in the float model's own "
                         f"run of sample {sample}, expected finite values"
                     )
-        self._signal = np.array([[_power(x) for x in xs] for xs in self._floats])
-        if not self._signal.any():
+        if not any(x.any() for xs in self._floats for x in xs):
             raise QdebugError("found only zeros in the float model's outputs, expected a signal")
-        self._known: dict[frozenset[int], dict[int, NDArray[np.float64]]] = {}
-        # Outputs that quantization leaves exact say nothing about it.
-        self._judged = self._signal.any(axis=0)
-        own = self.errors()
-        self._judged = self._judged & own.any(axis=0)
+        quantized = [
+            [np.asarray(y, np.float64) for y in self._run(sample, (), None)]
+            for sample in self.samples
+        ]
+        self.parts: Sequence[Part] = parts_of(self._floats, quantized)
+        self._signal = np.array(
+            [[_power(part.of(xs[part.output])) for part in self.parts] for xs in self._floats]
+        )
+        own = [self.compared(outputs, sample) for sample, outputs in enumerate(quantized)]
+        self._known = {frozenset[int](): dict(enumerate(own))}
+        # Parts that quantization leaves exact say nothing about it.
+        self._judged = self._signal.any(axis=0) & np.any(own, axis=0)
 
     def limit(self, seconds: float | None) -> None:
         """Let `errors` raise `OutOfTimeError` this many seconds from now; None: never."""
@@ -133,7 +141,7 @@ class Meter:
         changes: Changes | None = None,
         samples: Sequence[int] | None = None,
     ) -> Errors:
-        """The outputs' squared errors with operators left in float; each set is run once.
+        """The parts' squared errors with operators left in float; each set is run once.
 
         With `changes`, even an empty mapping, the board uses its arithmetic for changes.
 
@@ -158,17 +166,18 @@ class Meter:
         return outputs
 
     def compared(self, outputs: Outputs, sample: int) -> NDArray[np.float64]:
-        """The squared error of each output; one that is not finite counts as lost."""
+        """The squared error of each part; one that is not finite counts as lost."""
         errors = []
-        for x, y, signal in zip(self._floats[sample], outputs, self._signal[sample], strict=True):
+        for part, signal in zip(self.parts, self._signal[sample], strict=True):
+            x, y = self._floats[sample][part.output], np.asarray(outputs[part.output], np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
-                error = _power(np.asarray(y, np.float64) - x)
+                error = _power(part.of(y - x))
             lost = (signal or 1.0) * 10 ** (-LEAST_DB / 10)
             errors.append(error if error < lost else lost)  # NaN is not less
         return np.array(errors)
 
     def decibels(self, errors: Errors, samples: Sequence[int] | None = None) -> float:
-        """The SQNR over samples, in dB; the mean over outputs."""
+        """The SQNR over samples, in dB; the mean over parts."""
         signal = self._signal if samples is None else self._signal[list(samples)]
         return float(self._decibels(errors.sum(axis=0), signal.sum(axis=0)))
 

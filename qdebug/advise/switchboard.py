@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qdebug.advise.meter import LEAST_GAIN_DB, Advance, Errors, Gain, Meter, OutOfTimeError
+from qdebug.advise.parts import Part
 from qdebug.advise.tuning import Change, collected, tuned
 from qdebug.report.report import Measured
 from qdebug.run.board import Board, BoardOperator, TunableBoard
@@ -66,6 +67,7 @@ class Found:
 
     Attributes:
         outputs: the names of the outputs.
+        parts: what of them is judged: the figures in dB are means over these.
         own_db: SQNR of the quantized model's own outputs.
         all_on_db: SQNR with every switch on quantized; should equal `own_db`.
         all_off_db: SQNR with every switch on float.
@@ -82,6 +84,7 @@ class Found:
     """
 
     outputs: Sequence[str]
+    parts: Sequence[Part]
     own_db: float
     all_on_db: float
     all_off_db: float
@@ -213,6 +216,7 @@ class _Search:
         ]
         return Found(
             outputs=self._board.outputs,
+            parts=self.meter.parts,
             own_db=self.meter.decibels(np.array(own)),
             all_on_db=self.meter.decibels(self._before),
             all_off_db=self.meter.decibels(self._all_off),

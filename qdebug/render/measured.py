@@ -1,11 +1,14 @@
 """What a switchboard measured, as a table, with a line that says whether to trust it."""
 
 import textwrap
+from collections.abc import Sequence
+from itertools import groupby
 
 from qdebug.advise.meter import LEAST_DB, MOST_DB, Gain
 from qdebug.advise.suggest import Suggestion
 from qdebug.advise.switchboard import Found, Step
 from qdebug.advise.tuning import Change
+from qdebug.measure.outputs import RUINED_DB
 from qdebug.names import printable, shorten, shown
 from qdebug.run.board import BoardOperator
 
@@ -40,7 +43,11 @@ def table(found: Found, width: int | None = None) -> str:
 
 def summary(found: Found) -> list[str]:
     """What is reached, and how it was checked: one text each."""
-    outputs = "the output" if len(found.outputs) == 1 else f"{len(found.outputs)} outputs (mean)"
+    outputs = "the output" if len(found.outputs) == 1 else f"{len(found.outputs)} outputs"
+    if len(found.parts) > len(found.outputs):
+        outputs = f"{len(found.parts)} parts of {outputs}"
+    if len(found.parts) > 1:
+        outputs += " (mean)"
     total = found.steps[-1].total.db if found.steps else 0.0
     count = len(found.operators)
     reached = level(min(found.all_on_db + total, MOST_DB))
@@ -55,7 +62,13 @@ def summary(found: Found) -> list[str]:
 
 def notes(found: Found) -> list[str]:
     """What the user should know about the search, one line each."""
-    result = []
+    result = [
+        f"output '{shown(found.outputs[part.output])}' is judged in two parts: as quantized, "
+        f"slices {spans(part.slices)} of axis {part.axis} are below {RUINED_DB:g} dB, "
+        "and the others hide it"
+        for part in found.parts
+        if part.is_ruined
+    ]
     if found.timed_out:
         result.append("the time limit ended the search: this is the best found so far")
     if abs(found.all_on_db - found.own_db) > _SAME_DB:
@@ -93,6 +106,19 @@ def notes(found: Found) -> list[str]:
     if found.num_samples == 1:
         result.append("one sample cannot tell a gain from chance: expected 8 or more")
     return result
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Ascending whole numbers in as few words as possible.
+
+    >>> spans([0, 4, 5, 6, 9, 10])
+    '0, 4 to 6, 9 to 10'
+    """
+    texts = []
+    for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        first, *rest = (number for _, number in run)
+        texts.append(f"{first} to {rest[-1]}" if rest else f"{first}")
+    return ", ".join(texts)
 
 
 def as_suggestions(found: Found) -> list[Suggestion]:
