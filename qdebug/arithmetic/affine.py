@@ -125,7 +125,7 @@ class QuantParams:
     axis: int | None
     bits: int
     narrow_range: bool
-    rounding: Rounding = "half_away"
+    rounding: Rounding
 
     @classmethod
     def of(
