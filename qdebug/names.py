@@ -7,12 +7,10 @@ from fnmatch import fnmatchcase
 
 from qdebug.errors import QdebugError
 
-# A spreadsheet reads a cell that begins with one of these as a formula; a leading apostrophe makes
-# it text. Text that already has leading apostrophes gets one more, so removing one restores it.
-# The full-width forms count, too: some spreadsheets read them as the plain ones.
-_OPERATORS = "=+-@\uff1d\uff0b\uff0d\uff20"
-_FORMULA = (*_OPERATORS, "\t", "\r")
-_GUARD = re.compile(f"'(?='*[{re.escape(_OPERATORS)}])")
+# A spreadsheet reads a cell that begins with one of these as a formula, in full width too and
+# perhaps behind spaces; a leading apostrophe makes it text. Text that already has leading
+# apostrophes gets one more, so removing one restores it.
+_FORMULA = re.compile("[' ]*[=+\\-@\uff1d\uff0b\uff0d\uff20]")
 
 # Categories that a terminal interprets or does not show: controls, bidirectional and zero-width
 # format characters, surrogates, private use, unassigned, line and paragraph separators.
@@ -38,16 +36,16 @@ def spreadsheet_text(text: str) -> str:
     "'=1+1"
     """
     safe = printable(text)
-    return f"'{safe}" if safe.lstrip("'").startswith(_FORMULA) else safe
+    return f"'{safe}" if _FORMULA.match(safe) else safe
 
 
 def from_spreadsheet(cell: str) -> str:
     """The text that `spreadsheet_text` wrote.
 
-    >>> from_spreadsheet("'=1+1"), from_spreadsheet("'quoted'")
-    ('=1+1', "'quoted'")
+    >>> from_spreadsheet("'=1+1"), from_spreadsheet("'quoted'"), from_spreadsheet("a'=b")
+    ('=1+1', "'quoted'", "a'=b")
     """
-    return _GUARD.sub("", cell, count=1)
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def shown(name: str) -> str:

@@ -41,6 +41,9 @@ _MOST_AXES = 64
 # Headers are padded to a multiple of 64 bytes; a short type and shape take two such lines.
 _USUAL_HEADER = 128
 
+# Of the .npy format.
+_VERSIONS = (1, 2, 3)
+
 # Longer .npy headers are refused; numpy.load has the same limit.
 _MAX_HEADER = 10_000
 
@@ -69,6 +72,8 @@ def read_header(file: BinaryIO, field: str, info: zipfile.ZipInfo) -> StoredArra
     start = reader.read(_USUAL_HEADER)
     if len(start) < 12 or start[:6] != b"\x93NUMPY":
         raise FieldError(field, found="no .npy array", expected="one, as numpy.savez writes it")
+    if start[6] not in _VERSIONS:
+        raise FieldError(field, found=f".npy version {start[6]}", expected="1, 2 or 3")
     prefix = 10 if start[6] == 1 else 12
     size = int.from_bytes(start[8:prefix], "little")
     if size > _MAX_HEADER:

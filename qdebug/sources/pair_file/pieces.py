@@ -5,7 +5,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -36,6 +36,10 @@ _MOST_SAMPLES = 1 << 20
 
 # Text fields are a few names; more would only cost memory.
 _MOST_TEXT = 16_000_000
+
+# Figures are kept for each channel, 360 bytes in each of a few copies. Real tensors have fewer
+# channels than this: the vocabulary of a language model is its longest axis.
+_MOST_CHANNELS = 1 << 20
 
 # What error messages expect of a file.
 _EXPECTED = "an .npz file as numpy.savez writes it"
@@ -103,7 +107,9 @@ def read_file(names: tuple[str, str], templates: Mapping[str, str]) -> Found | s
             if file.read(6) == b"\x93NUMPY":
                 return f"{name}: found a single array (.npy), expected {_EXPECTED}"
             with zipfile.ZipFile(file) as archive:
-                members = _members(name, archive.infolist(), templates)
+                infos = archive.infolist()
+            _check_apart(name, infos)
+            members = _members(name, infos, templates)
             layers = iter(members.items())
             pieces: dict[str, Piece | str] = {}
             outputs: list[Output] = []
@@ -167,6 +173,20 @@ def _read_output(file: BinaryIO, path: str, name: str, infos: Sequence[zipfile.Z
     except (FieldError, BrokenMemberError, MemoryError) as error:
         raise locate(error, file=path, layer=shown(name)) from None
     return Output(name, values)
+
+
+def _check_apart(path: str, infos: Sequence[zipfile.ZipInfo]) -> None:
+    """Check that no two members share bytes: a small file could then hold any number of layers.
+
+    Raises:
+        QdebugError: two do.
+    """
+    for one, other in pairwise(sorted(infos, key=lambda info: info.header_offset)):
+        if one.header_offset + one.compress_size >= other.header_offset:
+            raise QdebugError(
+                f"{path}: members '{shown(one.filename)}' and '{shown(other.filename)}' overlap; "
+                f"expected {_EXPECTED}"
+            )
 
 
 def _members(
@@ -317,5 +337,11 @@ def _vector(
             field,
             found=f"shape {array.shape}",
             expected=f"(), (1,) or (channels,) for a tensor of shape {tensor_shape}",
+        )
+    if (channels := math.prod(array.shape)) > _MOST_CHANNELS:
+        raise FieldError(
+            field,
+            found=f"{channels} channels",
+            expected=f"{_MOST_CHANNELS} at most: figures are kept for each channel",
         )
     return read_small(file, array)

@@ -1,0 +1,26 @@
+"""A small file of each kind, cut at every byte: one line and status 2, and never a pass."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.npz import members, zipped
+from tests.hostile.trial import run
+
+pytestmark = pytest.mark.slow
+
+
+def assert_every_cut_is_refused(path: Path, *command: str, last: int = 1) -> None:
+    """Cut the file everywhere but in its last bytes, which do not matter."""
+    whole = path.read_bytes()
+    for size in range(len(whole) - last + 1):
+        path.write_bytes(whole[:size])
+        ended = run([part.replace("{}", str(path)) for part in command], path.parent)
+        assert not ended.problem, (size, ended)
+        assert ended.status == 2, (size, ended)
+
+
+@pytest.mark.parametrize("method", [0, 8])
+def test_a_pair_file(method: int, tmp_path: Path) -> None:
+    zipped(tmp_path / "x.npz", members(), method)
+    assert_every_cut_is_refused(tmp_path / "x.npz", "check", "{}")
