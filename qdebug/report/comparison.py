@@ -155,7 +155,12 @@ def _errors(old: LayerReport, new: LayerReport) -> Iterator[tuple[str, float, fl
     if was.rmse_scale is not None and now.rmse_scale is not None:
         yield "rmse_scale", was.rmse_scale, now.rmse_scale
     if was.sqnr_db is not None and now.sqnr_db is not None:
-        yield "sqnr_db", 10 ** (-was.sqnr_db / 20), 10 ** (-now.sqnr_db / 20)
+        yield "sqnr_db", _relative_error(was.sqnr_db), _relative_error(now.sqnr_db)
+
+
+def _relative_error(sqnr_db: float) -> float:
+    """RMS of the error over that of the signal, at most 10^300: a saved report may say anything."""
+    return float(10 ** min(-sqnr_db / 20, 300.0))
 
 
 def _outputs(old: Report, new: Report) -> Iterator[tuple[str, float | None, float | None]]:

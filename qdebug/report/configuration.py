@@ -15,6 +15,7 @@ from qdebug.report.limits import (
     parse_bound,
     parse_causes,
 )
+from qdebug.text_file import read_text
 
 # Options that say how to read `source`: their type, and its name in messages.
 _READING: dict[str, tuple[type, str]] = {
@@ -73,10 +74,10 @@ def read_config(path: Path) -> Config:
 
     shown = printable(str(path))
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(read_text(path))
     except OSError as error:
         raise QdebugError(f"{shown}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise QdebugError(f"{shown}: not TOML: {error}") from None
     table = data.get("tool", {})
     table = table.get("qdebug") if isinstance(table, dict) else None

@@ -8,10 +8,8 @@ their own; `mse`, and with it `rmse` and `rmse_scale`, is what it is for all sam
 import csv
 import io
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from qdebug.arithmetic.affine import code_range
@@ -21,6 +19,7 @@ from qdebug.measure.metrics import FIGURES, Metrics, rmse_scale_stderr
 from qdebug.names import from_spreadsheet, printable, spreadsheet_text
 from qdebug.report.diagnosis import Diagnosis, Subject, diagnose
 from qdebug.report.report import LayerReport, Report, unreadable_report
+from qdebug.text_file import read_text
 
 # TensorFlow's name of a figure -> ours.
 _FIGURES = {
@@ -30,6 +29,9 @@ _FIGURES = {
     "max_abs_error": "max_abs_error",
     "mean_squared_error": "mse",
 }
+# No tensor has as many; larger whole numbers are none in a JSON report.
+_MOST_ELEMENTS = 2.0**63
+
 COLUMNS = ("op_name", "tensor_idx", *_FIGURES, "scale", "zero_point", "tensor_name")
 
 
@@ -47,22 +49,22 @@ def read_csv(path: str) -> Report:
     """
     shown = printable(path)
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            found = reader.fieldnames
-            if not found:
-                raise QdebugError(f"{shown}: found an empty file, expected {_EXPECTED}")
-            for column in COLUMNS:
-                if column not in found:
-                    columns = ", ".join(printable(name) for name in found)
-                    raise QdebugError(
-                        f"{shown}: row 1: no column '{column}': found {columns:.200}; "
-                        f"expected {_EXPECTED}"
-                    )
-            layers: dict[str, LayerReport] = {}
-            for number, row in enumerate(reader, 2):
-                name = _unique(row, layers)
-                layers[name] = _layer(name, row, f"{shown}: row {number}")
+        text = read_text(path, "utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        found = reader.fieldnames
+        if not found:
+            raise QdebugError(f"{shown}: found an empty file, expected {_EXPECTED}")
+        for column in COLUMNS:
+            if column not in found:
+                columns = ", ".join(printable(name) for name in found)
+                raise QdebugError(
+                    f"{shown}: row 1: no column '{column}': found {columns:.200}; "
+                    f"expected {_EXPECTED}"
+                )
+        layers: dict[str, LayerReport] = {}
+        for number, row in enumerate(reader, 2):
+            name = _unique(row, layers)
+            layers[name] = _layer(name, row, f"{shown}: row {number}")
     except OSError as error:
         raise QdebugError(f"{shown}: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -71,16 +73,9 @@ def read_csv(path: str) -> Report:
         raise QdebugError(f"{shown}: {error}; expected {_EXPECTED}") from None
     if not layers:
         raise QdebugError(f"{shown}: found no row below the columns' names, expected a layer each")
-    whole = _ends_a_line(path)
+    whole = text.endswith(("\r", "\n"))
     cut = f"{shown}: found no line end after the last row, expected one: the file may be cut off"
     return Report(sources=[path], layers=list(layers.values()), problems=[cut] * (not whole))
-
-
-def _ends_a_line(path: str) -> bool:
-    """Whether the file's last row is known to be whole."""
-    with Path(path).open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) in b"\r\n"
 
 
 _EXPECTED = "the CSV of QuantizationDebugger.layer_statistics_dump"
@@ -142,6 +137,9 @@ def _metrics(row: Mapping[str, str | None], scale: float | None) -> Metrics:
     elements = _number(row, "num_elements", least=1.0)
     if elements is None:
         raise FieldError("num_elements", found="nothing", expected="a number")
+    if elements >= _MOST_ELEMENTS:
+        found = _quoted(row, "num_elements")
+        raise FieldError("num_elements", found=found, expected="a number below 2^63")
     mean_error = _number(row, "mean_error")
     max_abs_error = _number(row, "max_abs_error", least=0.0)
     mse = _number(row, "mean_squared_error", least=0.0)

@@ -7,6 +7,7 @@ axis, values in the float model's own units.
 import math
 import re
 import tokenize
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -142,7 +143,7 @@ def array_names(inputs: Inputs) -> list[str]:
     if not isinstance(inputs, str | PathLike):
         return []
     shown = printable(str(inputs))
-    with _read_errors(shown), Path(inputs).open("rb") as file:
+    with _read_errors(shown), open_file(str(inputs)) as file:
         return [
             info.filename.removesuffix(".npy") for info in _members(file, shown, "an .npz file")
         ]
@@ -218,7 +219,7 @@ def _read_errors(shown: str) -> Iterator[None]:
 def _arrays(path: str, names: Sequence[str]) -> list[_Array]:
     """The arrays for inputs of these names, in the inputs' order."""
     shown = printable(path)
-    with Path(path).open("rb") as file:
+    with open_file(path) as file:
         start = file.read(len(_MAGIC))
         if start == _MAGIC:
             if len(names) > 1:
@@ -327,7 +328,9 @@ def _taking_stored(path: str, stored: StoredArray) -> Iterator[Take]:
 
 def _npy_array(path: str) -> _Array:
     try:
-        mapped = np.lib.format.open_memmap(path, mode="r")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of files that Python 2 wrote
+            mapped = np.lib.format.open_memmap(path, mode="r")
     except _BROKEN_NPY as error:
         said = " ".join(str(error).split())
         raise QdebugError(f"{printable(path)}: {printable(said)}; expected {_EXPECTED}") from None

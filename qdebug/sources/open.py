@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdebug.arguments import at_least_one, one_of
@@ -10,6 +9,7 @@ from qdebug.errors import OptionError, QdebugError
 from qdebug.measure.layer import Source
 from qdebug.names import printable
 from qdebug.report.report import Report
+from qdebug.text_file import read_text
 
 if TYPE_CHECKING:
     from qdebug.run.board import Board
@@ -250,7 +250,7 @@ def saved_report(name: str) -> Report:
 
     shown = printable(name)
     try:
-        return loads(Path(name).read_text("utf-8"), shown)
+        return loads(read_text(name), shown)
     except OSError as error:
         raise QdebugError(f"{shown}: {error.strerror}") from None
     except UnicodeDecodeError:

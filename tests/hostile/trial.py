@@ -1,6 +1,7 @@
 """Try a hostile file: run the real command in this process, and see what it took and left."""
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -51,11 +52,13 @@ def run(command: list[str], folder: Path, written: tuple[str, ...] = ()) -> Ende
     problems = []
     if ended.exception is not None and not isinstance(ended.exception, SystemExit):
         problems.append(f"a traceback: {ended.exception!r:.200}")
-    if "Traceback" in ended.output or "Warning" in ended.stderr:
+    if re.search(r"Traceback|\w+Warning: ", ended.output):
         problems.append(f"Python's own words: {ended.stderr[:200]}")
-    if ended.exit_code == 2 and ended.stderr.count("\n") != 1:
-        problems.append(f"{ended.stderr.count(chr(10))} lines: {ended.stderr[:200]!r}")
-    if any(ord(c) < 32 and c != "\n" for c in ended.output):
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("Error: ")]
+    if len(errors) != (ended.exit_code == 2):
+        problems.append(f"{len(errors)} errors: {ended.stderr[:200]!r}")
+    page = ended.stdout.startswith("<!doctype html>")  # its own scripts may hold some
+    if any(ord(c) < 32 and c != "\n" for c in (ended.stderr if page else ended.output)):
         problems.append("control characters in the output")
     if new := _listed(folder) - before - set(written):
         problems.append(f"wrote {sorted(new)}")
