@@ -20,7 +20,7 @@ class Hostile:
         reader: what reads it, for the counts.
         build: writes it; its docstring says why it must fail, or why it need not.
         file: its name, in a folder of its own.
-        command: that reads it; ``{}`` stands for its path.
+        command: that reads it; ``{}`` stands for its path, ``{folder}`` for its folder.
         said: what the error message says, as a regular expression; empty for a right report.
         status: the command's exit status.
     """
@@ -40,7 +40,9 @@ class Hostile:
         """Write the file into a folder; the command line that reads it."""
         path = folder / self.file
         self.build(path)
-        return [part.replace("{}", str(path)) for part in self.command]
+        return [
+            part.replace("{}", str(path)).replace("{folder}", str(folder)) for part in self.command
+        ]
 
 
 # A live pair of sound models, to which a hostile file is added.

@@ -1,6 +1,6 @@
 """All hostile files, reader by reader; ``python -m tests.hostile.everyone`` tries them."""
 
-from tests.hostile import arrays, containers, names, samples, texts
+from tests.hostile import arrays, containers, names, onnx_models, samples, texts
 
 READERS = [
     containers.PAIRS,
@@ -10,5 +10,6 @@ READERS = [
     texts.TABLES,
     texts.CONFIGS,
     samples.SAMPLES,
+    onnx_models.ONNX,
 ]
 ALL = [case for reader in READERS for case in reader.all]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from qdebug.errors import FieldError, MissingExtraError, QdebugError
 from qdebug.names import printable
 from qdebug.sources.inputs import InputSpec
+from qdebug.sources.onnx.attributes import check_attributes
 
 if TYPE_CHECKING:
     import onnx
@@ -185,12 +186,14 @@ def read_graph(path: str) -> Graph:
         raise QdebugError(f"{shown}: no ONNX model: it has a name that is no text")
     for tensor in model.graph.initializer:
         _check_size(tensor, shown)
+    check_attributes(model, shown)
     nodes = [_node(node) for node in model.graph.node]
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in nodes:
         if node.op == "Constant" and node.outputs:
             value = _constant_value(node)
             if value is not None:
+                _check_size(value, shown)
                 constants[node.outputs[0]] = value
     return Graph(
         path=path,

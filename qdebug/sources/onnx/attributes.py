@@ -1,0 +1,56 @@
+"""The attributes of ONNX operators: of the types that their schemas say, or the model is none."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from qdebug.errors import QdebugError
+from qdebug.names import printable
+
+if TYPE_CHECKING:
+    import onnx
+
+# onnxruntime's own operators have no schema in the onnx package. These attributes of theirs are
+# whole numbers, and read here.
+_OWN_DOMAIN = "com.microsoft"
+_WHOLE = ("axis", "block_size", "opset", "output_dtype", "transA", "transB")
+
+
+def check_attributes(model: "onnx.ModelProto", shown: str) -> None:
+    """Check that each attribute has the type that its operator's schema gives it.
+
+    Raises:
+        QdebugError: one has another; `shown` is the name of the file in the message.
+    """
+    from onnx import AttributeProto
+
+    types = AttributeProto.AttributeType
+    versions = {opset.domain: opset.version for opset in model.opset_import}
+    for node in model.graph.node:
+        if not node.attribute:
+            continue
+        known = _types(node.op_type, node.domain, versions.get(node.domain, 1))
+        for attribute in node.attribute:
+            expected = known.get(attribute.name)
+            if attribute.ref_attr_name or attribute.type == (expected or attribute.type or None):
+                continue
+            words = "one that the schema has" if expected is None else types.Name(expected)
+            found = printable(types.Name(attribute.type))
+            raise QdebugError(
+                f"{shown}: no ONNX model: operator '{printable(node.name or node.op_type)}': "
+                f"attribute '{printable(attribute.name)}': found type {found}, expected {words}"
+            )
+
+
+@lru_cache(maxsize=1024)
+def _types(op: str, domain: str, version: int) -> Mapping[str, int]:
+    """Attribute -> its type in `onnx.AttributeProto`; empty for an operator without a schema."""
+    from onnx import AttributeProto, defs
+
+    if domain == _OWN_DOMAIN:
+        return dict.fromkeys(_WHOLE, AttributeProto.INT)
+    try:
+        schema = defs.get_schema(op, version, "" if domain == "ai.onnx" else domain)
+    except (defs.SchemaError, TypeError):  # or a version beyond 32 bits
+        return {}
+    return {name: attribute.type.value for name, attribute in schema.attributes.items()}
