@@ -1,6 +1,6 @@
 """All hostile files, reader by reader; ``python -m tests.hostile.everyone`` tries them."""
 
-from tests.hostile import arrays, containers, names, onnx_models, samples, texts
+from tests.hostile import arrays, containers, litert_models, names, onnx_models, samples, texts
 
 READERS = [
     containers.PAIRS,
@@ -11,5 +11,6 @@ READERS = [
     texts.CONFIGS,
     samples.SAMPLES,
     onnx_models.ONNX,
+    litert_models.LITERT,
 ]
 ALL = [case for reader in READERS for case in reader.all]

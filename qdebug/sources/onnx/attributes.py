@@ -53,4 +53,7 @@ def _types(op: str, domain: str, version: int) -> Mapping[str, int]:
         schema = defs.get_schema(op, version, "" if domain == "ai.onnx" else domain)
     except (defs.SchemaError, TypeError):  # or a version beyond 32 bits
         return {}
-    return {name: attribute.type.value for name, attribute in schema.attributes.items()}
+    return {
+        name: attribute.type.value  # type: ignore[attr-defined]  # an enum of the C++ binding
+        for name, attribute in schema.attributes.items()
+    }

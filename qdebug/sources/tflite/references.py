@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import dequantize, quantize
-from qdebug.errors import FieldError, QdebugError
+from qdebug.errors import FieldError, QdebugError, locate
 from qdebug.measure.layer import Layer
 from qdebug.names import printable
 from qdebug.sources.inputs import InputSpec
@@ -91,18 +91,38 @@ def input_specs(twins: Twins) -> list[InputSpec]:
 
 
 def given_inputs(twins: Twins) -> dict[int, int]:
-    """Each input of the quantized graph -> the position of its partner among the float graph's."""
+    """Each input of the quantized graph -> the position of its partner among the float graph's.
+
+    Raises:
+        LayerError: as `check_fed`.
+    """
     floats = twins.float_graph
     positions = {floats.root[tensor]: position for position, tensor in enumerate(floats.inputs)}
     partners = {
         tensor: twins.pairing.values.get(twins.quantized_graph.root[tensor])
         for tensor in twins.quantized_graph.inputs
     }
-    return {
+    given = {
         tensor: positions[partner]
         for tensor, partner in partners.items()
         if partner is not None and partner in positions
     }
+    check_fed(twins.quantized.path, [twins.quantized_graph.tensors[tensor] for tensor in given])
+    return given
+
+
+def check_fed(path: str, inputs: Sequence[Tensor]) -> None:
+    """Check that a model's inputs can be quantized by their own parameters.
+
+    Raises:
+        LayerError: the scale or zero point of one is none; the message names it and the file.
+    """
+    for tensor in inputs:
+        try:
+            if tensor.quantization is not None:
+                params_of(tensor)
+        except FieldError as error:
+            raise locate(error, file=printable(path), layer=printable(tensor.name)) from None
 
 
 def quantized_inputs(

@@ -14,7 +14,7 @@ from qdebug.sources.tflite.build import Built, build
 from qdebug.sources.tflite.graph import Graph
 from qdebug.sources.tflite.layers import unique_names
 from qdebug.sources.tflite.model import Model
-from qdebug.sources.tflite.references import quantized_inputs
+from qdebug.sources.tflite.references import check_fed, quantized_inputs
 from qdebug.sources.tflite.run import Kernels
 
 Values = Mapping[int, NDArray[Any]]
@@ -59,6 +59,7 @@ class Recordings:
             self._inputs = read_samples(inputs, _specs(model), samples)
             self.notes += self._inputs.notes
             self._check_counts(model)
+            check_fed(model.path, [graph.tensors[tensor] for tensor in self._given])
             first = quantized_inputs(graph.tensors, self._given, next(iter(self._inputs)))
             reset = any(tensor.variable for tensor in graph.tensors)
             self._built = build(
