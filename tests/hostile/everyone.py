@@ -1,4 +1,4 @@
-"""All hostile files, reader by reader; ``python -m tests.hostile.everyone`` tries them."""
+"""All hostile files, reader by reader."""
 
 from tests.hostile import arrays, containers, litert_models, names, onnx_models, samples, texts
 
