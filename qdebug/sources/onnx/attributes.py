@@ -25,21 +25,27 @@ def check_attributes(model: "onnx.ModelProto", shown: str) -> None:
     from onnx import AttributeProto
 
     types = AttributeProto.AttributeType
-    versions = {opset.domain: opset.version for opset in model.opset_import}
+    versions = {_domain(opset.domain): opset.version for opset in model.opset_import}
     for node in model.graph.node:
         if not node.attribute:
             continue
-        known = _types(node.op_type, node.domain, versions.get(node.domain, 1))
+        domain = _domain(node.domain)
+        known = _types(node.op_type, domain, versions[domain]) if domain in versions else {}
         for attribute in node.attribute:
-            expected = known.get(attribute.name)
-            if attribute.ref_attr_name or attribute.type == (expected or attribute.type or None):
+            expected = known.get(attribute.name, attribute.type)
+            if attribute.ref_attr_name or attribute.type == expected != AttributeProto.UNDEFINED:
                 continue
-            words = "one that the schema has" if expected is None else types.Name(expected)
+            words = types.Name(expected) if expected else "one that the schema has"
             found = printable(types.Name(attribute.type))
             raise QdebugError(
                 f"{shown}: no ONNX model: operator '{printable(node.name or node.op_type)}': "
                 f"attribute '{printable(attribute.name)}': found type {found}, expected {words}"
             )
+
+
+def _domain(name: str) -> str:
+    """A domain by one name: that of ONNX's own operators has two."""
+    return "" if name == "ai.onnx" else name
 
 
 @lru_cache(maxsize=1024)
@@ -50,7 +56,7 @@ def _types(op: str, domain: str, version: int) -> Mapping[str, int]:
     if domain == _OWN_DOMAIN:
         return dict.fromkeys(_WHOLE, AttributeProto.INT)
     try:
-        schema = defs.get_schema(op, version, "" if domain == "ai.onnx" else domain)
+        schema = defs.get_schema(op, version, domain)
     except (defs.SchemaError, TypeError):  # or a version beyond 32 bits
         return {}
     return {
