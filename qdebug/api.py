@@ -507,9 +507,11 @@ def with_measured(
     """
     from qdebug.advise.meter import Meter, OutOfTimeError
     from qdebug.advise.switchboard import alone
+    from qdebug.render.measured import judged
 
     board = open_board(names, options)
     meter = Meter(board, advance=advance)
+    report = replace(report, notes=[*report.notes, *judged(board.outputs, meter.parts)])
     wanted = {layer.name for layer in report.layers}
     places = [place for place, o in enumerate(board.operators) if o.layer in wanted]
     meter.planned = 2 * len(places) * board.num_samples

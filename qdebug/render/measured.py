@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from qdebug.advise.meter import LEAST_DB, MOST_DB, Gain
+from qdebug.advise.parts import Part
 from qdebug.advise.suggest import Suggestion
 from qdebug.advise.switchboard import Found, Step
 from qdebug.advise.tuning import Change
@@ -15,6 +16,7 @@ from qdebug.run.board import BoardOperator
 _LEAST_NAME_WIDTH = 24
 _WIDTH = 100  # of the text below the table, if no terminal sets the width
 _INDENT = " " * 33
+_MOST_SPANS = 5  # of an output's slices, in a note
 
 # The switches reproduce the quantized model if the SQNR differs by less than `_SAME_DB`, and the
 # float model if the SQNR with all of them off is at least `_FLOAT_DB`.
@@ -62,13 +64,7 @@ def summary(found: Found) -> list[str]:
 
 def notes(found: Found) -> list[str]:
     """What the user should know about the search, one line each."""
-    result = [
-        f"output '{shown(found.outputs[part.output])}' is judged in two parts: as quantized, "
-        f"slices {spans(part.slices)} of axis {part.axis} are below {RUINED_DB:g} dB, "
-        "and the others hide it"
-        for part in found.parts
-        if part.is_ruined
-    ]
+    result = judged(found.outputs, found.parts)
     if found.timed_out:
         result.append("the time limit ended the search: this is the best found so far")
     if abs(found.all_on_db - found.own_db) > _SAME_DB:
@@ -108,17 +104,29 @@ def notes(found: Found) -> list[str]:
     return result
 
 
-def spans(numbers: Sequence[int]) -> str:
-    """Ascending whole numbers in as few words as possible.
+def judged(outputs: Sequence[str], parts: Sequence[Part]) -> list[str]:
+    """Which outputs are judged in two parts, one line each."""
+    return [
+        f"output '{shown(outputs[part.output])}' is judged in two parts: as quantized, "
+        f"slices {_spans(part.slices)} of axis {part.axis} are below {RUINED_DB:g} dB, "
+        "and the others hide it"
+        for part in parts
+        if part.is_ruined
+    ]
 
-    >>> spans([0, 4, 5, 6, 9, 10])
-    '0, 4 to 6, 9 to 10'
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Ascending whole numbers in few words.
+
+    >>> _spans([0, 4, 5, 6, 9]), _spans(range(0, 100, 2))
+    ('0, 4 to 6, 9', '0, 2, 4, 6, 8, ... (50 in all)')
     """
     texts = []
     for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
         first, *rest = (number for _, number in run)
         texts.append(f"{first} to {rest[-1]}" if rest else f"{first}")
-    return ", ".join(texts)
+    more = f", ... ({len(numbers)} in all)" if len(texts) > _MOST_SPANS else ""
+    return ", ".join(texts[:_MOST_SPANS]) + more
 
 
 def as_suggestions(found: Found) -> list[Suggestion]:

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from qdebug import api
 from qdebug.advise.meter import Meter
 from qdebug.advise.parts import Part, parts_of
 from qdebug.advise.switchboard import Limits, search
 from qdebug.render.measured import notes, table
+from qdebug.report.report import Report
+from qdebug.sources.open import Options
 from tests.boards import Chain
 
 RNG = np.random.default_rng(11)
@@ -104,3 +107,12 @@ def test_the_search_gains_what_the_ruined_part_needs():
         "output 'y' is judged in two parts: as quantized, slices 4 to 6 of axis 1 are below 10 dB, "
         "and the others hide it"
     )
+
+
+def test_a_measured_report_says_so_too(monkeypatch):
+    monkeypatch.setattr(api, "open_board", lambda names, options: Detector([0.1, 0.1], samples=4))
+    report = api.with_measured(Report(sources=["x"], layers=[]), ["x"], Options())
+    assert report.notes == [
+        "output 'y' is judged in two parts: as quantized, slices 4 to 6 of axis 1 are below 10 dB, "
+        "and the others hide it"
+    ]

@@ -50,7 +50,8 @@ def run(command: list[str], folder: Path, written: tuple[str, ...] = ()) -> Ende
         took, grown = time.perf_counter() - start, _megabytes("VmHWM") - used
         left = os.listdir(spool)  # noqa: PTH208
     problems = []
-    if ended.exception is not None and not isinstance(ended.exception, SystemExit):
+    crashed = ended.exception is not None and not isinstance(ended.exception, SystemExit)
+    if crashed:
         problems.append(f"a traceback: {ended.exception!r:.200}")
     if re.search(r"Traceback|\w+Warning: ", ended.output):
         problems.append(f"Python's own words: {ended.stderr[:200]}")
@@ -68,13 +69,8 @@ def run(command: list[str], folder: Path, written: tuple[str, ...] = ()) -> Ende
         problems.append(f"took {took:.1f} s")
     if grown > MOST_MEGABYTES:
         problems.append(f"took {grown:.0f} MB")
-    status = None if ended.exception and not isinstance(ended.exception, SystemExit) else 0
-    return Ended(
-        ended.exit_code if status is not None else None,
-        ended.stdout,
-        ended.stderr,
-        "; ".join(problems),
-    )
+    status = None if crashed else ended.exit_code
+    return Ended(status, ended.stdout, ended.stderr, "; ".join(problems))
 
 
 def _listed(folder: Path) -> set[str]:
