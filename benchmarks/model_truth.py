@@ -108,7 +108,7 @@ class Study:
             if self.suffix == ".onnx":
                 from qdebug.sources.onnx.switchboard import board
             else:
-                from qdebug.sources.tflite.switchboard import board
+                from qdebug.sources.tflite.board.switchboard import board
             self._board = board([str(self.float), str(self.int8)], str(self.folder / "inputs.npz"))
         return self._board
 

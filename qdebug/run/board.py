@@ -1,6 +1,6 @@
 """Board: a pair of models as one graph in which every quantized tensor has a switch to float.
 
-The protocol only; `sources.onnx.switchboard` and `sources.tflite.switchboard` build boards, and
+The protocol only; `sources.onnx.switchboard` and `sources.tflite.board` build boards, and
 `advise.switchboard` searches on them.
 """
 

@@ -225,7 +225,7 @@ def open_board(names: Sequence[str], options: Options = Options()) -> "Board":
         from qdebug.sources.onnx import switchboard as of_onnx
 
         return of_onnx.board(names, options.inputs, samples=options.samples)
-    from qdebug.sources.tflite import switchboard as of_tflite
+    from qdebug.sources.tflite.board import switchboard as of_tflite
 
     return of_tflite.board(
         names,

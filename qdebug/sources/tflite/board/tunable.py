@@ -6,10 +6,10 @@ import numpy as np
 
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.run.board import BoardLayer
-from qdebug.sources.tflite.gates import Gates
+from qdebug.sources.tflite.board.gates import Gates
+from qdebug.sources.tflite.board.shared_scales import AS_INPUT, AS_OUTPUT, FIXED
 from qdebug.sources.tflite.graph import FLOATS, PASSING, Graph, Operator
 from qdebug.sources.tflite.layers import Constant, constants, unique_names
-from qdebug.sources.tflite.shared_scales import AS_INPUT, AS_OUTPUT, FIXED
 from qdebug.sources.tflite.twins import Twins
 
 # Operators that pass on an input's codes, besides those whose ranges `shared_scales` estimates.

@@ -12,19 +12,19 @@ from qdebug.errors import QdebugError
 from qdebug.names import nearest, printable
 from qdebug.run.board import BoardLayer, BoardOperator, Outputs
 from qdebug.sources.inputs import Inputs, read_samples
+from qdebug.sources.tflite.board.dials import DialMachine
+from qdebug.sources.tflite.board.gates import Gates, gates_of, simulated
+from qdebug.sources.tflite.board.lifted import lifted
+from qdebug.sources.tflite.board.machine import Changes, Machine, Weights
+from qdebug.sources.tflite.board.shared_scales import relaxed, with_own_ranges
+from qdebug.sources.tflite.board.switched import switched
+from qdebug.sources.tflite.board.tunable import followers, tunable_layers, values_of
 from qdebug.sources.tflite.build import Built, build, float_constants
-from qdebug.sources.tflite.dials import DialMachine
-from qdebug.sources.tflite.gates import Gates, gates_of, simulated
 from qdebug.sources.tflite.graph import FLOATS, Operator
 from qdebug.sources.tflite.layers import constants, params_of, unique_names
-from qdebug.sources.tflite.lifted import lifted
-from qdebug.sources.tflite.machine import Changes, Machine, Weights
 from qdebug.sources.tflite.model import read_model
 from qdebug.sources.tflite.references import given_inputs, input_specs, quantized_inputs
 from qdebug.sources.tflite.run import Kernels, Runner
-from qdebug.sources.tflite.shared_scales import relaxed, with_own_ranges
-from qdebug.sources.tflite.switched import switched
-from qdebug.sources.tflite.tunable import followers, tunable_layers, values_of
 from qdebug.sources.tflite.twins import Twins, check_same_network, open_twins
 
 # Interpreters for changes to keep, one per set of operators in float.

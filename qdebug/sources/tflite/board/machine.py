@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams, dequantize, quantize
-from qdebug.sources.tflite.gates import Gates, Weight
+from qdebug.sources.tflite.board.gates import Gates, Weight
+from qdebug.sources.tflite.board.switched import Switched
 from qdebug.sources.tflite.pairing import constant_values
 from qdebug.sources.tflite.run import Runner
-from qdebug.sources.tflite.switched import Switched
 from qdebug.sources.tflite.twins import Twins
 
 # Layers to quantize with other parameters; None for exact.

@@ -4,7 +4,7 @@ Such an operator runs next to its float partner, and its own kernel computes its
 are computed in float arithmetic on rounded values, which changes a few codes in 100 000.
 """
 
-from qdebug.sources.tflite.gates import Gate, Gates
+from qdebug.sources.tflite.board.gates import Gate, Gates
 from qdebug.sources.tflite.graph import Graph, Operator
 from qdebug.sources.tflite.layers import unique_names
 from qdebug.sources.tflite.twins import Twins

@@ -13,7 +13,7 @@ from functools import partial
 from statistics import fmean, median
 
 from qdebug.arithmetic.affine import QuantScheme, params_from_range
-from qdebug.sources.tflite.gates import Gate, Gates, Switch
+from qdebug.sources.tflite.board.gates import Gate, Gates, Switch
 from qdebug.sources.tflite.graph import Graph, Operator
 
 AS_INPUT = frozenset(

@@ -21,8 +21,8 @@ from qdebug.arithmetic.affine import (
 from qdebug.arithmetic.ranges import fitted
 from qdebug.errors import QdebugError
 from qdebug.run.board import TunableBoard
+from qdebug.sources.tflite.board.switchboard import board
 from qdebug.sources.tflite.source import LitertModels
-from qdebug.sources.tflite.switchboard import board
 from tests.paths import DATA
 from tests.sources.tflite.models import FLOAT, INPUTS, INT8, branch_inputs, interpreter
 

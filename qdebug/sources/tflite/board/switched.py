@@ -11,8 +11,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.sources.tflite.draft import Draft, Lent
-from qdebug.sources.tflite.gates import Gate, Gates
+from qdebug.sources.tflite.board.draft import Draft, Lent
+from qdebug.sources.tflite.board.gates import Gate, Gates
 from qdebug.sources.tflite.graph import Graph, Operator
 from qdebug.sources.tflite.model import Model
 from qdebug.sources.tflite.rewrite import Read, Shape

@@ -15,7 +15,7 @@ import pytest
 
 from qdebug.arithmetic.affine import QuantParams, dequantize, quantize
 from qdebug.errors import QdebugError
-from qdebug.sources.tflite.switchboard import board
+from qdebug.sources.tflite.board.switchboard import board
 from tests.paths import DATA
 from tests.sources.tflite.models import FLOAT, INPUTS, INT8, branch_inputs, edited, interpreter
 

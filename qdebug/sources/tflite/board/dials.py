@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.sources.tflite.gates import Gate, Gates
+from qdebug.sources.tflite.board.gates import Gate, Gates
+from qdebug.sources.tflite.board.machine import Changes, Weights
+from qdebug.sources.tflite.board.switched import NUDGE, Writer
 from qdebug.sources.tflite.graph import Graph
-from qdebug.sources.tflite.machine import Changes, Weights
 from qdebug.sources.tflite.model import Model
 from qdebug.sources.tflite.rewrite import Read, Shape
 from qdebug.sources.tflite.run import Kernels, Runner
-from qdebug.sources.tflite.switched import NUDGE, Writer
 
 # A scale so small that nothing is rounded: float32 keeps all digits of floats above 2**-17, and
 # floats below 2**88 do not overflow.
