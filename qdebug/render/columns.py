@@ -1,7 +1,7 @@
 """The columns that tables share: values, headings and how values are written."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -235,18 +235,14 @@ def output_row(output: OutputMetrics) -> Row:
     return Row(LayerReport(output.name, kind="output"), output, None, None)
 
 
-def rows(report: Report, view: View) -> list[Row]:
-    """The rows that the view shows."""
-    result = []
+def rows(report: Report, view: View) -> Iterator[Row]:
+    """The rows that the view shows, one at a time: there may be millions of channels."""
     for layer in arranged(report, view).layers:
         if view.per_channel and layer.channels:
-            result += [
-                Row(layer, channel.metrics, channel.scale, channel.zero_point, index)
-                for index, channel in enumerate(layer.channels)
-            ]
+            for index, channel in enumerate(layer.channels):
+                yield Row(layer, channel.metrics, channel.scale, channel.zero_point, index)
         else:
-            result.append(layer_row(layer))
-    return result
+            yield layer_row(layer)
 
 
 def arranged(report: Report, view: View) -> Report:

@@ -2,6 +2,8 @@
 
 import csv
 import io
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from qdebug.names import spreadsheet_text
@@ -9,18 +11,21 @@ from qdebug.render.columns import COLUMNS, View, chosen_columns, output_row, row
 from qdebug.report.report import Report
 
 
-def csv_text(report: Report, view: View) -> str:
-    """The report as CSV with a line of column names; missing figures are empty.
+def csv_pieces(report: Report, view: View) -> Iterator[str]:
+    """The report as CSV, line by line, after a line of column names; missing figures are empty.
 
     The model's outputs come first, as rows of kind ``output``, unless the view names its columns.
     """
     chosen = chosen_columns(view, list(COLUMNS))
+    yield _line(column.name for column in chosen)
+    outputs = (output_row(output) for output in report.outputs if view.columns is None)
+    for row in chain(outputs, rows(report, view)):
+        yield _line(_cell(column.value(row)) for column in chosen)
+
+
+def _line(cells: Iterable[Any]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(column.name for column in chosen)
-    outputs = [output_row(output) for output in report.outputs if view.columns is None]
-    for row in [*outputs, *rows(report, view)]:
-        writer.writerow(_cell(column.value(row)) for column in chosen)
+    csv.writer(out, lineterminator="\n").writerow(cells)
     return out.getvalue()
 
 

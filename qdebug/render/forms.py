@@ -37,9 +37,9 @@ def pieces(report: Report, form: str, view: View, width: int | None = None) -> I
 
         yield from json_pieces(arranged(report, view))
     elif form == "csv":
-        from qdebug.render.csv import csv_text
+        from qdebug.render.csv import csv_pieces
 
-        yield csv_text(report, view)
+        yield from csv_pieces(report, view)
     elif form == "tflite-csv":
         from qdebug.report.tflite_csv import write_csv
 

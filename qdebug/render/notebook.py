@@ -19,7 +19,7 @@ _MOST_CHARACTERS = 120
 def html_table(report: Report) -> str:
     """The report as an HTML table; all text is escaped."""
     view = View(top=_MOST_ROWS)
-    body = rows(report, view)
+    body = list(rows(report, view))
     chosen = chosen_columns(view, DEFAULT_COLUMNS)
     text = tabulate(
         [[shorten(cell(column, row), _MOST_CHARACTERS) for column in chosen] for row in body],

@@ -81,7 +81,7 @@ def table(
     Long names are shortened in the middle. If that is not enough, and the view does not name its
     columns, columns are left out; the last line lists them.
     """
-    body = rows(report, view)
+    body = list(rows(report, view))
     chosen = chosen_columns(view, with_measured(report, DEFAULT_COLUMNS))
     if width is not None and view.columns is None:
         place = [column.name for column in chosen].index("rmse_scale_ratio") + 1

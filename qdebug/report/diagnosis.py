@@ -641,8 +641,10 @@ def _channels_cause(
     errors = [cause for cause in faults if cause in ERRORS]
     if errors:
         cause = max(errors, key=lambda name: faults[name].weight)
+        if whole.cause not in ERRORS:  # the whole layer's error may even be too large for float64
+            return cause
         excess = max(metrics.num_elements * _excess(metrics), 0.0)
-        if whole.cause not in ERRORS or faults[cause].weight >= _EXPLAINS * excess:
+        if faults[cause].weight >= _EXPLAINS * excess:
             return cause
     for cause in ("coarse-scale", "range-waste"):
         if whole.cause == "ok" and cause in faults and faults[cause].count > channels / 2:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import qdebug
 from qdebug.arithmetic.affine import QuantParams, quantize
 from qdebug.measure.layer import Layer
 from qdebug.measure.metrics import layer_metrics
@@ -72,3 +73,14 @@ def test_a_fault_of_most_channels_is_the_layers(fault: str) -> None:
     assert found is not None
     assert found.cause == fault
     assert f"of {CHANNELS} channels" in found.evidence
+
+
+def test_a_channel_whose_squares_overflow_hides_no_fault_of_the_others():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(100, 10))
+    q = np.clip(np.round(x / 0.05) + 3, -128, 127).astype(np.int8)  # all zero points are off by 3
+    x[:, 3] *= 1e200
+    found = qdebug.compare(x, q, np.full(10, 0.05), np.zeros(10, int), axis=1)
+    assert found.metrics.rmse_scale is None
+    assert found.diagnosis.cause == "bias"
+    assert found.diagnosis.evidence.startswith("9 of 10 channels")
