@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from qdebug.arithmetic.affine import (
+    FLOAT_DTYPES,
     QuantParams,
     QuantScheme,
     code_range,
@@ -84,6 +85,10 @@ def test_the_ends_of_what_is_possible_are() -> None:
     assert (equal.scale[0], equal.zero_point[0]) == (3 / 255, 0)
     assert params_from_range(-1e308, 1e308, QuantScheme()).scale.tolist() == [MOST]
     assert params_from_range(0, 1e-300, QuantScheme()).scale.tolist() == [LEAST]
+
+
+def test_floats_have_two_four_or_eight_bytes() -> None:
+    assert [np.dtype(name) for name in FLOAT_DTYPES] == [np.float16, np.float32, np.float64]
 
 
 def test_parameters_are_what_was_given() -> None:

@@ -179,10 +179,8 @@ def test_the_rows_of_the_table_have_the_same_order_in_both() -> None:
     assert names.decode().split() == [row.name for row in ROWS]
 
 
-@pytest.mark.slow
-@settings(max_examples=150, deadline=None)
-@given(seed=st.integers(0, 2**32), kind=st.sampled_from(["<f2", "<f4", "<f8", ">f4"]))
-def test_bins_are_those_of_numpy(seed: int, kind: str) -> None:
+def assert_same_bins(seed: int, kind: str) -> None:
+    """Bins and extremes of random floats are those of NumPy."""
     rng = np.random.default_rng(seed)
     shape = tuple(int(n) for n in rng.integers(1, 60, 3))
     channels = shape[1]
@@ -204,9 +202,14 @@ def test_bins_are_those_of_numpy(seed: int, kind: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_distributions_are_those_of_numpy(seed: int) -> None:
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(["<f2", "<f4", "<f8", ">f4"]))
+def test_bins_are_those_of_numpy(seed: int, kind: str) -> None:
+    assert_same_bins(seed, kind)
+
+
+def assert_same_distributions(seed: int) -> None:
+    """The distributions of a random layer are those of NumPy."""
     rng = np.random.default_rng(seed)
     fields = layers.random_layer(rng, 14)
     block, params = block_of(fields)
@@ -226,3 +229,16 @@ def test_distributions_are_those_of_numpy(seed: int) -> None:
     assert (ours.floats.counts == plainly.floats.counts).all()
     assert (ours.codes.counts == plainly.codes.counts).all()
     assert (ours.errors.counts == plainly.errors.counts).all()
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_distributions_are_those_of_numpy(seed: int) -> None:
+    assert_same_distributions(seed)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_some_random_layers_are_counted_as_in_numpy(seed: int) -> None:
+    assert_same_bins(seed, ("<f2", "<f4", "<f8", ">f4")[seed % 4])
+    assert_same_distributions(seed)

@@ -279,6 +279,8 @@ def test_a_check_of_nothing_does_not_pass() -> None:
         ("min_output_sqnr", {"sqnr_db": 19.99}, ("sqnr_db", "19.99", ">= 20")),
         ("min_output_sqnr", {"sqnr_db": None, "rmse": 0.0}, None),
         ("min_output_sqnr", {"sqnr_db": None, "rmse": 0.5}, ("sqnr_db", "no signal", ">= 20")),
+        ("min_output_sqnr", {"num_elements": 3, "non_finite": 3, "sqnr_db": None}, ("sqnr_db",
+            "3 NaN or infinite", ">= 20")),
         ("min_output_sqnr", {"non_finite": 3}, ("sqnr_db", "3 NaN or infinite", ">= 20")),
         ("min_output_sqnr", {"num_elements": 0, "non_finite": 3, "sqnr_db": None},
             ("sqnr_db", "3 NaN or infinite", ">= 20")),
