@@ -293,13 +293,17 @@ def connect(scheduler: str, workers: int | None = None) -> Iterator[Cluster]:
     """
     if find_spec("distributed") is None:
         raise MissingExtraError("--scheduler needs", "dask")
+    if scheduler == "local" and find_spec("cryptography") is None:
+        raise MissingExtraError("--scheduler local needs", "dask")
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         local = scheduler == "local"
-        address = stack.enter_context(_local_workers(workers)) if local else scheduler
-        client = stack.enter_context(_client(address))
+        address, security = (
+            stack.enter_context(_local_workers(workers)) if local else (scheduler, _configured())
+        )
+        client = stack.enter_context(_client(address, security))
         cluster = Cluster(client, printable(scheduler), dashboard="")
-        if not local or find_spec("bokeh") is not None:
+        if not local:
             with suppress(KeyError):
                 cluster.dashboard = printable(client.dashboard_link)
         cluster.require_workers()
@@ -307,7 +311,14 @@ def connect(scheduler: str, workers: int | None = None) -> Iterator[Cluster]:
         yield cluster
 
 
-def _client(address: str) -> Any:
+def _configured() -> Any:
+    """The credentials in Dask's own configuration; without any, connections are not encrypted."""
+    from distributed.security import Security
+
+    return Security()
+
+
+def _client(address: str, security: Any) -> Any:
     from distributed import Client
     from distributed.utils import LoopRunner, sync
     from distributed.versions import VersionMismatchWarning
@@ -315,11 +326,11 @@ def _client(address: str) -> Any:
     runner = LoopRunner()
     runner.start()
     try:
-        there = sync(runner.loop, _greet, address, callback_timeout=CONNECT_TIMEOUT)
+        there = sync(runner.loop, _greet, address, security, callback_timeout=CONNECT_TIMEOUT)
         _compare(f"scheduler {printable(address)}", there)
         with warnings.catch_warnings():  # `require_same_versions` reports it in one line
             warnings.simplefilter("ignore", VersionMismatchWarning)
-            return Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
+            return Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False, security=security)
     except QdebugError:
         raise
     except Exception as error:
@@ -334,16 +345,15 @@ def _client(address: str) -> Any:
         runner.stop()
 
 
-async def _greet(address: str) -> dict[str, str]:
+async def _greet(address: str, security: Any) -> dict[str, str]:
     """The version of distributed that a scheduler runs.
 
     A client would wait forever for a peer that accepts the connection and then stays silent. It
     would also fail to close after it reached a worker or another version.
     """
     from distributed.core import rpc
-    from distributed.security import Security
 
-    options = Security().get_connection_args("client")
+    options = security.get_connection_args("client")
     patience = 0.9 * CONNECT_TIMEOUT  # less than the caller's, because errors here name a cause
     async with rpc(address, timeout=patience, connection_args=options) as server:
         kind = (await server.identity())["type"]
@@ -377,18 +387,36 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 @contextmanager
-def _local_workers(workers: int | None) -> Iterator[str]:
-    """Run a scheduler in this process with worker processes; yields its address."""
+def _local_workers(workers: int | None) -> Iterator[tuple[str, Any]]:
+    """Run a scheduler in this process with worker processes; yields its address and credentials.
+
+    Whoever can talk to a scheduler or a worker can run code as its user, and everybody on this
+    machine can open its ports. Therefore they require a certificate that only they have, which is
+    made here and kept in memory.
+    """
+    import dask
     from dask.system import cpu_count
     from distributed import LocalCluster
+    from distributed.security import Security
 
-    with TemporaryDirectory(prefix="qdebug-") as folder, _main_left_alone():
+    # Scheduler and workers always listen for HTTP, too, which knows no credentials.
+    no_pages: dict[str, list[str]] = {
+        f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker")
+    }
+    security = Security.temporary()
+    with (
+        TemporaryDirectory(prefix="qdebug-") as folder,
+        _main_left_alone(),
+        dask.config.set(no_pages),
+    ):
         with _interrupts_blocked():
             cluster = LocalCluster(
                 n_workers=0,
                 threads_per_worker=1,
                 host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
+                security=security,
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # its HTTP port: any
                 memory_limit=None,  # a worker near a limit pauses, and may never resume
                 local_directory=folder,
                 silence_logs=logging.CRITICAL,
@@ -396,7 +424,7 @@ def _local_workers(workers: int | None) -> Iterator[str]:
         with cluster:
             cluster.scale(workers or cpu_count())
             try:
-                yield cluster.scheduler_address
+                yield cluster.scheduler_address, security
             finally:
                 cluster.sync(_end_workers, cluster)
 

@@ -1,6 +1,7 @@
 """Shards, what one thread reports of them, and a cluster to report them on."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qdebug.run import cluster
 from tests.run.shards import LARGE, SHARDS, command, quantized, save, shard
 
 
@@ -47,10 +47,19 @@ def expected(shards: Path) -> Any:
 @pytest.fixture(scope="package")
 def address() -> Iterator[str]:
     """A scheduler with two workers, which run in a folder of their own."""
+    from distributed import LocalCluster
+
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="qdebug-test-"))
         with chdir(folder):
-            address = stack.enter_context(cluster._local_workers(2))
-            client = stack.enter_context(cluster.connect(address))._client
-            client.wait_for_workers(2, timeout=60)
-        yield address
+            started = stack.enter_context(
+                LocalCluster(
+                    n_workers=2,
+                    threads_per_worker=1,
+                    dashboard_address="127.0.0.1:0",
+                    memory_limit=None,
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+            started.wait_for_workers(2, timeout=60)
+        yield started.scheduler_address
