@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,18 +53,22 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             with target.open("wb") as file:
                 yield file
             return
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".qdebug-")
+        # Named before it is made: a signal may arrive as soon as it is there.
+        temporary = target.parent / f".qdebug-{os.urandom(8).hex()}"
+        try:
+            with open(temporary, "xb", opener=_private) as file:
+                yield file
+            os.chmod(temporary, _mode_of(target))  # noqa: PTH101
+            os.replace(temporary, target)  # noqa: PTH105
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise QdebugError(f"{shown}: cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        os.chmod(temporary, _mode_of(target))  # mkstemp made it private  # noqa: PTH101
-        os.replace(temporary, target)  # noqa: PTH105
-    except OSError as error:
-        raise QdebugError(f"{shown}: cannot be written: {error.strerror}") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that only its owner can read until it is whole."""
+    return os.open(path, flags, 0o600)
 
 
 def _mode_of(target: Path) -> int:

@@ -2,7 +2,11 @@
 
 import gc
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -37,6 +41,9 @@ COMMANDS = {
 _BROKEN_PIPE = 128 + 13  # the status a shell reports for a program ended by SIGPIPE
 _INTERRUPTED = 128 + 2  # likewise for SIGINT
 
+# Signals that ask a program to end; Windows has no SIGHUP.
+_TERMINATIONS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class _Failure(click.ClickException):
     exit_code = 2
@@ -57,6 +64,30 @@ def _open_closed_streams() -> None:
             from pathlib import Path
 
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the whole run
+
+
+@contextmanager
+def _cleared_up_when_ended() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block by an exception, which removes temporary files.
+
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    """
+    handled = []
+    if threading.current_thread() is threading.main_thread():
+        handled = [each for each in _TERMINATIONS if signal.getsignal(each) is signal.SIG_DFL]
+    for each in handled:
+        signal.signal(each, _end)
+    try:
+        yield
+    finally:
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
+
+
+def _end(number: int, frame: object) -> None:
+    for each in _TERMINATIONS:  # a second one would interrupt the clearing up
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 class _Commands(click.Group):
@@ -88,7 +119,8 @@ class _Commands(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         _open_closed_streams()
         try:
-            return super().main(*args, **extra)
+            with _cleared_up_when_ended():
+                return super().main(*args, **extra)
         except OSError as error:  # of the help itself: /dev/full, for example
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             click.echo(f"Error: {error.strerror or error}", err=True)

@@ -1,10 +1,14 @@
 """Workers: they carry out the tasks of a run over a source. Knows nothing about layers."""
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import reduce
 from itertools import islice
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -12,6 +16,9 @@ R = TypeVar("R")
 
 # Beyond this, threads are memory-bound, and each needs its own buffers.
 _MOST_JOBS = 8
+
+# Seconds for threads to end after an error or Ctrl-C; they stop at their next block.
+_PATIENCE = 2.0
 
 # Elements in a task: enough to make the overhead per task negligible, few enough to keep all cores
 # busy to the end and to lose little with a lost worker.
@@ -94,21 +101,48 @@ class Threads:
             yield from map(function, tasks)
             return
         # Imported here: small sources have one task and start faster without it.
-        from concurrent.futures import Future, ThreadPoolExecutor
+        from concurrent.futures import Future
 
-        pool = ThreadPoolExecutor(jobs, thread_name_prefix="qdebug")
+        todo: SimpleQueue[tuple[Future[R], T] | None] = SimpleQueue()
         waiting: deque[Future[R]] = deque()
+
+        def hand_out(tasks: Iterable[T]) -> None:
+            for task in tasks:
+                waiting.append(Future())
+                todo.put((waiting[-1], task))
+
+        def work() -> None:
+            while (job := todo.get()) is not None:
+                future, task = job
+                try:
+                    future.set_result(function(task))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        # Not a ThreadPoolExecutor, whose threads the program waits for when it ends, even if one
+        # waits for a server that has fallen silent.
+        threads = [Thread(target=work, name=f"qdebug_{k}", daemon=True) for k in range(jobs)]
         try:
+            for thread in threads:
+                thread.start()
             rest = iter(tasks)
-            waiting.extend(pool.submit(function, task) for task in islice(rest, 2 * jobs))
+            hand_out(islice(rest, 2 * jobs))
             while waiting:
                 yield waiting.popleft().result()
-                waiting.extend(pool.submit(function, task) for task in islice(rest, 1))
+                hand_out(islice(rest, 1))
         except BaseException:  # Ctrl-C, too
             self.stopped = True
+            with suppress(Empty):
+                while True:
+                    todo.get_nowait()
             raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            for _ in threads:
+                todo.put(None)
+            deadline = time.monotonic() + _PATIENCE
+            for thread in threads:
+                if thread.ident is not None:  # started
+                    thread.join(max(deadline - time.monotonic(), 0))
 
 
 def default_jobs() -> int:

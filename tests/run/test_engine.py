@@ -119,6 +119,22 @@ except KeyboardInterrupt:
     assert (ran.stdout, ran.stderr, ran.returncode) == ("interrupted\n", "", 0)
 
 
+@pytest.mark.slow
+def test_an_interrupt_does_not_wait_for_a_thread_that_hangs() -> None:
+    code = """
+import os, signal, threading, time
+from qdebug.run.workers import Threads
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    Threads(2).map(time.sleep, [60, 60, 60])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("interrupted\n", "", 0)
+
+
 def test_a_task_is_called_by_its_files_and_layers(write_pairs: WritePairs) -> None:
     rng = np.random.default_rng(0)
     path = write_pairs({"a\n": large_layer(rng, 10), "b": large_layer(rng, 10)})
