@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +30,7 @@ from qdebug.sources.npz.array import (
     taking_flat,
     taking_reordered,
 )
-from qdebug.sources.npz.member import BrokenMemberError
+from qdebug.sources.npz.member import BrokenMemberError, read_directory
 from qdebug.sources.storage import open_file
 
 _EXPECTED = "an .npz or .npy file as NumPy writes it"
@@ -230,10 +230,9 @@ def _arrays(path: str, names: Sequence[str]) -> list[_Array]:
     return [_npz_array(path, infos[place]) for place in _places(shown, stored, names)]
 
 
-def _members(file: IO[bytes], shown: str, expected: str) -> list[zipfile.ZipInfo]:
+def _members(file: BinaryIO, shown: str, expected: str) -> list[zipfile.ZipInfo]:
     try:
-        with zipfile.ZipFile(file) as archive:
-            return archive.infolist()
+        return read_directory(file)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise QdebugError(f"{shown}: {error}; expected {expected}") from None
 

@@ -260,6 +260,19 @@ def test_what_a_server_refuses_is_said(server: Server, write_pairs: Write, qdebu
 
 @needs_fsspec
 @needs_http
+def test_a_server_that_fails_in_the_directory_is_named(
+    server: Server, write_pairs: Write, qdebug: Run
+) -> None:
+    """Not for a file that is no zip: its first bytes come, its end does not."""
+    url = f"{server.url}/{write_pairs({'a': layer(100_000)}).name}"
+    server.failing = lambda method, span: span is not None and span[0] > 0
+    found = complaint(qdebug("report", url))
+    assert found.startswith(f"{url}: ")
+    assert "500, message='Internal Server" in found
+
+
+@needs_fsspec
+@needs_http
 def test_nobody_listens(qdebug: Run) -> None:
     found = complaint(qdebug("report", "http://127.0.0.1:9/a.npz"))
     assert found.startswith("http://127.0.0.1:9/a.npz: Cannot connect to host 127.0.0.1:9")

@@ -167,12 +167,12 @@ def taking_reordered(file: BinaryIO, array: StoredArray) -> Iterator[Take]:
 
     The array is first copied to a temporary file, because members cannot be read out of order.
     """
-    spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - in_c_order closes it
-    taker, size = Taker(file, array), math.prod(array.shape)
-    for start in range(0, size, BLOCK_ELEMENTS):
-        spool.write(taker.take(min(BLOCK_ELEMENTS, size - start)).data)
-    with in_c_order(spool, array.shape, array.dtype.itemsize) as turned:
-        yield lambda n: np.frombuffer(turned.read(n * array.dtype.itemsize), array.dtype)
+    with tempfile.TemporaryFile(buffering=0) as spool:
+        taker, size = Taker(file, array), math.prod(array.shape)
+        for start in range(0, size, BLOCK_ELEMENTS):
+            spool.write(taker.take(min(BLOCK_ELEMENTS, size - start)).data)
+        with in_c_order(spool, array.shape, array.dtype.itemsize) as turned:
+            yield lambda n: np.frombuffer(turned.read(n * array.dtype.itemsize), array.dtype)
 
 
 def taking_flat(values: NDArray[Any]) -> Take:

@@ -44,6 +44,22 @@ class Member:
     stored: bool
 
 
+def read_directory(file: BinaryIO) -> list[zipfile.ZipInfo]:
+    """The members of a zip, as its directory lists them.
+
+    Raises:
+        zipfile.BadZipFile, NotImplementedError, ValueError: it is no zip, or not readable.
+        OSError: the file cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.infolist()
+    except zipfile.BadZipFile as error:
+        if isinstance(error.__context__, OSError):  # a failed read is no zip to zipfile
+            raise error.__context__ from None
+        raise
+
+
 def find_member(file: BinaryIO, info: zipfile.ZipInfo) -> Member:
     """Find where the data of a member is stored.
 

@@ -16,7 +16,7 @@ from qdebug.errors import FieldError, QdebugError, locate
 from qdebug.measure.outputs import SUMS, Output
 from qdebug.names import printable, shown
 from qdebug.sources.npz.array import StoredArray, read_header, read_small
-from qdebug.sources.npz.member import BrokenMemberError
+from qdebug.sources.npz.member import BrokenMemberError, read_directory
 from qdebug.sources.pair_file.fields import KINDS, TENSORS, normal_axis
 from qdebug.sources.storage import open_file, prefetch
 
@@ -106,8 +106,7 @@ def read_file(names: tuple[str, str], templates: Mapping[str, str]) -> Found | s
         with open_file(names[1]) as file:
             if file.read(6) == b"\x93NUMPY":
                 return f"{name}: found a single array (.npy), expected {_EXPECTED}"
-            with zipfile.ZipFile(file) as archive:
-                infos = archive.infolist()
+            infos = read_directory(file)
             _check_apart(name, infos)
             members = _members(name, infos, templates)
             layers = iter(members.items())
