@@ -229,6 +229,21 @@ _declare(
 )
 
 
+@ONNX.refused("x.onnx: no ONNX model: it has a name that is no text")
+def name_in_a_subgraph_that_is_no_text(path: Path) -> None:
+    """A quantizer within control flow reads a tensor whose name is not UTF-8."""
+    from onnx import GraphProto, helper
+
+    def branch(model: Any) -> None:
+        inner = helper.make_node("QuantizeLinear", ["inner name", "s", "z"], ["i"])
+        graph = GraphProto(name="then", node=[inner])
+        condition = helper.make_node("If", ["c"], ["o"], then_branch=graph, else_branch=graph)
+        model.graph.node.append(condition)
+
+    write(path, branch)
+    path.write_bytes(path.read_bytes().replace(b"inner name", b"inner\xffname"))
+
+
 def _of_bytes(name: str, content: bytes) -> Build:
     def build(path: Path) -> None:
         """Bytes that are no model."""

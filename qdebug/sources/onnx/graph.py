@@ -258,10 +258,13 @@ def _check_size(tensor: "onnx.TensorProto", shown: str) -> None:
 
 
 def _names(graph: "onnx.GraphProto") -> Iterator[Any]:
-    """All names in the graph; protobuf returns a name that is not text as bytes."""
+    """All names in the graph and its subgraphs; protobuf returns one that is no text as bytes."""
     for node in graph.node:
         yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
-        yield from (attribute.name for attribute in node.attribute)
+        for attribute in node.attribute:
+            yield attribute.name
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _names(inner)
     for values in (graph.initializer, graph.input, graph.output):
         yield from (value.name for value in values)
 
