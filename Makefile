@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := build/demo
+SECONDS := 20
 
-.PHONY: demo test quick lint format docs site bench bench-scale samples clean
+.PHONY: demo test quick lint format docs site bench bench-scale samples fuzz clean
 
 ## demo: the tool on a real network: table, picture, failing check
 demo: .venv/core
@@ -55,6 +56,10 @@ bench: .venv/bench
 bench-scale: .venv/dev
 	$(BIN)/python benchmarks/scale.py
 
+## fuzz: every reader on damaged files, 20 s each: make fuzz SECONDS=600 for more
+fuzz: .venv/fuzz
+	$(BIN)/python -m fuzz --seconds $(SECONDS)
+
 ## samples: train, convert and measure sample_models/ again (TensorFlow, in a .venv of its own)
 samples: .venv-samples/done
 	.venv-samples/bin/python sample_models/make_samples.py
@@ -74,6 +79,10 @@ clean:
 
 .venv/bench: .venv/dev
 	$(BIN)/pip install --quiet zlib-ng
+	@touch $@
+
+.venv/fuzz: .venv/dev
+	$(BIN)/pip install --quiet atheris==3.0.0
 	@touch $@
 
 .venv-samples/done:

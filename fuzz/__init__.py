@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of qdebug's readers: `python -m fuzz`."""
