@@ -121,6 +121,16 @@ class Files:
         shape = (80, self.elements(1_000_000))
         return self._kept("single", lambda: {"layer": pair(normal(*shape))})
 
+    def weights(self) -> Path:
+        """An array of 16 M floats, not quantized."""
+        elements = self.elements(1 << 24)
+        return self._kept("weights", lambda: {"weights": {"float": normal(elements)}})
+
+    def channels(self) -> Path:
+        """One layer of 200 000 channels of 9 elements."""
+        shape = (self.elements(200_000), 9)
+        return self._kept("channels", lambda: {"layer": pair(normal(*shape), axis=0)})
+
     def fortran(self) -> Path:
         """One layer of 16 M elements; both arrays in Fortran order."""
         return self._fortran("fortran", codes_too=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as `qdebug.cli`, for work in this process
 
 import tables
+from one_layer import one_layer
 from pairs import Files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,6 +94,7 @@ def page(quick: bool) -> str:
         "compressed": tables.compressed(files, min(rounds, 3), parts),
         "shapes": tables.shapes(files, rounds),
         "many": tables.many(files, min(rounds, 2)),
+        "one_layer": one_layer(files, min(rounds, 3), parts.interpreter),
         "memory": tables.memory(files, min(rounds, 2), parts),
         "start_up": tables.start_up(files, 4 * rounds),
         "live": tables.live(files, rounds, (10, 20) if quick else (100, 600)),

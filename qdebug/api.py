@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from qdebug.arguments import at_least_one, file_name, one_of, texts, whole
 from qdebug.arithmetic import affine
 from qdebug.arithmetic.affine import QuantScheme, Rounding
-from qdebug.arithmetic.ranges import RangeFrom, fitted
 from qdebug.errors import FieldError, QdebugError, locate
+from qdebug.measure.ranges import RangeFrom, fitted
 from qdebug.names import select, shown
 from qdebug.output import whole_file
 from qdebug.report import report as core

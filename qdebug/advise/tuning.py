@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from qdebug.advise.meter import Gain, Meter, OutOfTimeError
 from qdebug.arithmetic.affine import QuantParams, QuantScheme, middle_code, params_from_range
-from qdebug.arithmetic.ranges import RangeFrom, fitted
 from qdebug.errors import FieldError
 from qdebug.formatting import significant
+from qdebug.measure.ranges import RangeFrom, fitted
 from qdebug.run.board import BoardLayer, TunableBoard
 
 # The most layers to rank, to try and to change; the most to try in a row without success.

@@ -19,10 +19,10 @@ from qdebug.arithmetic.affine import (
     QuantScheme,
     params_from_range,
 )
-from qdebug.arithmetic.ranges import range_minmax, range_mse, range_percentile
 from qdebug.measure.figures import Figures
 from qdebug.measure.layer import Block, Layer
 from qdebug.measure.metrics import Metrics, layer_metrics, layers_metrics
+from qdebug.measure.ranges import range_minmax, range_mse, range_percentile
 from qdebug.measure.statistics import Statistics
 from qdebug.measure.summary import (
     MOST_BYTES_OF_SUMMARY,

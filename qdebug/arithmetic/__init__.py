@@ -1,1 +1,1 @@
-"""Quantization arithmetic: codes, floats, and which range of floats to represent."""
+"""Quantization arithmetic: codes and floats, and what integer kernels compute."""

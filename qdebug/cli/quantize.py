@@ -18,9 +18,9 @@ from qdebug.arithmetic.affine import (
     params_from_range,
     quantize,
 )
-from qdebug.arithmetic.ranges import RangeFrom, fitted
 from qdebug.cli import options
 from qdebug.errors import FieldError, QdebugError, locate
+from qdebug.measure.ranges import RangeFrom, fitted
 from qdebug.names import printable
 from qdebug.output import whole_file
 from qdebug.sources.pair_file.write import PairFileWriter

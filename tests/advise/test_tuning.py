@@ -7,7 +7,7 @@ from qdebug.advise.meter import Meter
 from qdebug.advise.switchboard import Limits, search
 from qdebug.advise.tuning import _bulk_ranges, collected, tuned
 from qdebug.arithmetic.affine import QuantParams, QuantScheme, dequantize, quantize
-from qdebug.arithmetic.ranges import fitted
+from qdebug.measure.ranges import fitted
 from qdebug.run.board import BoardLayer, BoardOperator, TunableBoard
 
 UINT8, INT8 = QuantScheme("uint8"), QuantScheme("int8", symmetric=True)

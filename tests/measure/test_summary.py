@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdebug.arithmetic.affine import QuantScheme, params_from_range
-from qdebug.arithmetic.ranges import range_mse, range_percentile
+from qdebug.measure.ranges import range_mse, range_percentile
 from qdebug.measure.summary import Summarizer
 from tests import oracle
 

@@ -649,3 +649,47 @@ EXPORT int64_t qdebug_distribute(const void *floats, int float_type, const void 
     }
     return exact;
 }
+
+/* Sum of w * (D(Q(x)) - x)^2 over n finite numbers. One that lies halfway between two codes is
+   equally far from both, so it does not matter how halves are rounded. */
+WIDE static double squared_error(const double *restrict x, const double *restrict w, int n,
+                                 double s, double lowest, double highest) {
+    const double steps = 1 / s;
+    double sum = 0;
+    SIMD(reduction(+ : sum))
+    for (int i = 0; i < n; i++) {
+        const double nearest = (x[i] * steps + 0x1.8p52) - 0x1.8p52;
+        const double e = most_of(least_of(nearest, highest), lowest) * s - x[i];
+        sum += w[i] * (e * e);
+    }
+    return sum;
+}
+
+/* The squared error of the finite elements of a block under each of some candidates.
+
+   weights: of each element, float64; null for one each. scale, zero_point: of (candidates,
+   channels), 1 / scale finite. least: of (channels); a candidate that exceeds it is measured no
+   further. totals: of (candidates, channels), added to. */
+EXPORT void qdebug_errors(const void *floats, int float_type, const void *weights, ptrdiff_t outer,
+                          ptrdiff_t channels, ptrdiff_t inner, ptrdiff_t candidates,
+                          const double *scale, const int64_t *zero_point, int64_t qmin,
+                          int64_t qmax, const double *least, double *totals) {
+    const double nothing = 0;
+    double x[CHUNK], w[CHUNK];
+    for (int i = 0; i < CHUNK; i++)
+        w[i] = 1;
+    for (ptrdiff_t k = 0; k < channels; k++) {
+        struct walk way = {outer, channels, inner, 0, 0};
+        while (inner && way.row < outer) {
+            const struct piece p = next_piece(&way, k, 1, CHUNK);
+            load(x, floats, float_type, &p, &nothing);
+            if (weights)
+                load(w, weights, F8, &p, &nothing);
+            const int n = without_gaps(x, x, w, NULL, p.rows * p.width);
+            for (ptrdiff_t c = k; c < candidates * channels; c += channels)
+                if (totals[c] <= least[k])
+                    totals[c] += squared_error(x, w, n, scale[c], (double)(qmin - zero_point[c]),
+                                               (double)(qmax - zero_point[c]));
+        }
+    }
+}

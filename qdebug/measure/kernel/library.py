@@ -80,6 +80,15 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         ctypes.c_double,
     ]
     found.qdebug_distribute.restype = code
-    for function in (found.qdebug_measure, found.qdebug_extremes, found.qdebug_count):
+    found.qdebug_errors.argtypes = [
+        *(address, small, address),  # floats; type; weights
+        *(size, size, size, size),  # outer, channels, inner, candidates
+        *(address, address, code, code),  # scale, zero_point, qmin, qmax
+        *(address, address),  # least, totals
+    ]
+    for function in (
+        *(found.qdebug_measure, found.qdebug_extremes),
+        *(found.qdebug_count, found.qdebug_errors),
+    ):
         function.restype = None
     return found, ""

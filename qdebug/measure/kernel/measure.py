@@ -12,11 +12,6 @@ from qdebug.measure.kernel.library import library
 from qdebug.measure.layer import Block
 from qdebug.measure.statistics import Statistics, no_statistics
 
-# `enum type` of kernel.c, by NumPy's kind and size.
-_TYPES = {
-    name: place for place, name in enumerate(("f2", "f4", "f8", "i1", "u1", "i2", "u2", "i4"))
-}
-
 _Array = NDArray[Any]
 
 

@@ -18,8 +18,8 @@ from qdebug.arithmetic.affine import (
     params_from_range,
     quantize,
 )
-from qdebug.arithmetic.ranges import fitted
 from qdebug.errors import QdebugError
+from qdebug.measure.ranges import fitted
 from qdebug.run.board import TunableBoard
 from qdebug.sources.tflite.board.switchboard import board
 from qdebug.sources.tflite.source import LitertModels

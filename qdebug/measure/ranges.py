@@ -1,25 +1,17 @@
 """Choose the range of floats that the codes represent: min/max, percentile or least error."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qdebug.arithmetic.affine import (
-    Float64Array,
-    QuantParams,
-    QuantScheme,
-    codes_of,
-    params_from_range,
-)
+from qdebug.arithmetic.affine import Float64Array, QuantParams, QuantScheme, params_from_range
 from qdebug.errors import FieldError
-
-# Elements quantized at a time in the search for a range: 2 MB of float64.
-_TILE = 1 << 18
-
+from qdebug.measure.kernel.bins import extremes
+from qdebug.measure.kernel.candidates import squared_errors
 
 # How to choose a range: min/max, a percentage of the elements, or the least error.
 RangeFrom = Literal["minmax", "mse"] | float
@@ -60,11 +52,8 @@ def range_minmax(x: ArrayLike, axis: int | None = None) -> tuple[Float64Array, F
     >>> range_minmax([[1.0, -2.0], [3.0, 4.0]], axis=0)
     (array([-2.,  3.]), array([1., 4.]))
     """
-    rows = _rows(np.asarray(x), axis)
-    finite = np.isfinite(rows)
-    some = finite.any(axis=1)
-    low = np.min(rows, axis=1, where=finite, initial=np.inf)
-    high = np.max(rows, axis=1, where=finite, initial=-np.inf)
+    low, high = extremes(_by_channel(x, axis))
+    some = low <= high
     return np.where(some, low, 0.0), np.where(some, high, 0.0)
 
 
@@ -131,33 +120,42 @@ def range_mse(
     >>> [round(float(end[0]), 1) for end in range_mse(x, QuantScheme("int8", bits=4))]
     [-0.9, 1.1]
     """
-    rows = _rows(np.asarray(x), axis)
-    row_weights = None if weights is None else _rows(np.asarray(weights), axis)
-    full_low, full_high = range_minmax(rows, axis=0)
+    floats = _by_channel(x, axis)
+    counted = None if weights is None else _by_channel(np.asarray(weights, np.float64), axis)
+    full_low, full_high = range_minmax(floats, axis=1)
     full_low, full_high = np.minimum(full_low, 0.0), np.maximum(full_high, 0.0)
     if scheme.symmetric:
         full_high = np.maximum(-full_low, full_high)
         full_low = -full_high
 
-    def squared_error(kept: Float64Array) -> Float64Array:
-        """By channel; `kept` is the share of (low, high) to keep, shape (2, channels)."""
-        params = params_from_range(full_low * kept[0], full_high * kept[1], scheme, axis=0)
-        return _squared_error(rows, row_weights, params)
+    best = np.ones((2, floats.shape[1]))  # the share of each end that is kept
+    least = np.full(floats.shape[1], np.inf)
 
-    best = np.ones((2, rows.shape[0]))
-    least = squared_error(best)
-    coarse = np.broadcast_to(np.arange(31, 0, -1)[:, None] / 32, (31, rows.shape[0]))
+    def judge(ends: list[int], shares: Iterable[Float64Array]) -> None:
+        """Take the best of these shares for these ends; the first of equals."""
+        nonlocal least
+        kept = []
+        for share in shares:
+            candidate = best.copy()
+            candidate[ends] = share
+            kept.append(candidate)
+        candidates = [
+            params_from_range(full_low * low, full_high * high, scheme, axis=0)
+            for low, high in kept
+        ]
+        errors = squared_errors(floats, counted, candidates, least)
+        for candidate, error in zip(kept, errors, strict=True):
+            better = error < least
+            best[:, better] = candidate[:, better]
+            least = np.where(better, error, least)
+
+    judge([0, 1], [best[0]])
+    coarse = np.broadcast_to(np.arange(31, 0, -1)[:, None] / 32, (31, floats.shape[1]))
     fine = np.arange(-15, 16)[:, None] / 512
     for refine in (False, True):
         # First both ends together, then each end by itself.
         for ends in [[0, 1]] if scheme.symmetric else [[0, 1], [0], [1]]:
-            for share in np.clip(best[ends[-1]] + fine, 1 / 512, 1.0) if refine else coarse:
-                candidate = best.copy()
-                candidate[ends] = share
-                error = squared_error(candidate)
-                better = error < least
-                best[:, better] = candidate[:, better]
-                least = np.where(better, error, least)
+            judge(ends, np.clip(best[ends[-1]] + fine, 1 / 512, 1.0) if refine else coarse)
     return full_low * best[0], full_high * best[1]
 
 
@@ -169,27 +167,12 @@ def _rows(x: NDArray[Any], axis: int | None) -> Float64Array:
     return rows.reshape(rows.shape[0], math.prod(rows.shape[1:]))
 
 
-def _squared_error(
-    rows: Float64Array, weights: Float64Array | None, params: QuantParams
-) -> Float64Array:
-    """Sum over each row's finite elements of (D(Q(x)) - x)^2, weighted; shape (channels,)."""
-    total = np.zeros(rows.shape[0])
-    for channels, elements in _tiles(rows.shape):
-        x = rows[channels, elements]
-        scale, zero_point = params.rows(channels.start, channels.stop)
-        codes = codes_of(x, scale, zero_point, params.code_range, params.rounding)
-        with np.errstate(over="ignore", invalid="ignore"):  # floats near float64's largest
-            error = np.square((codes - zero_point) * scale - x)
-            if weights is not None:
-                error *= weights[channels, elements]
-            total[channels] += np.sum(error, axis=1, where=np.isfinite(x))
-    return total
-
-
-def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
-    """Slices that cut (channels, elements) into tiles of about `_TILE` elements."""
-    width = min(max(shape[1], 1), _TILE)
-    height = max(_TILE // width, 1)
-    for c in range(0, shape[0], height):
-        for i in range(0, shape[1], width):
-            yield slice(c, min(c + height, shape[0])), slice(i, i + width)
+def _by_channel(x: ArrayLike, axis: int | None) -> NDArray[Any]:
+    """Floats of shape (outer, channels, inner): one channel if there is no axis."""
+    floats = np.asarray(x)
+    if floats.dtype.kind != "f":
+        floats = floats.astype(np.float64)
+    if axis is None:
+        return floats.reshape(1, 1, -1)
+    before, after = floats.shape[:axis], floats.shape[axis:][1:]
+    return floats.reshape(math.prod(before), floats.shape[axis], math.prod(after))

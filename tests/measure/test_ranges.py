@@ -11,8 +11,8 @@ from qdebug.arithmetic.affine import (
     params_from_range,
     quantize,
 )
-from qdebug.arithmetic.ranges import range_minmax, range_mse, range_percentile
 from qdebug.errors import FieldError
+from qdebug.measure.ranges import range_minmax, range_mse, range_percentile
 from tests.arithmetic.strategies import schemes
 
 
