@@ -468,7 +468,7 @@ class Report(core.Report):
             raise MissingExtraError("to_pandas() needs", "pandas") from None
         from qdebug.render.columns import COLUMNS, View, rows
 
-        body = rows(self, View(per_channel=per_channel))
+        body = list(rows(self, View(per_channel=per_channel)))
         names = [name for name in COLUMNS if per_channel or name != "channel"]
         values = {name: [COLUMNS[name].value(row) for row in body] for name in names}
         return pd.DataFrame(values).set_index("layer")
