@@ -27,6 +27,7 @@ def one_layer(files: Files, rounds: int, interpreter: int) -> Section:
     made.mkdir(exist_ok=True)
     whole, told, drawn = (f"`qdebug {name}`" for name in ("report", "explain", "plot"))
     minmax, mse = (f"`qdebug quantize --range-from {how}`" for how in ("minmax", "mse"))
+    small = "`qdebug plot` of 64 elements"
     many = "`qdebug report` of 200 000 channels"
 
     def quantize(how: str) -> Command:
@@ -38,6 +39,7 @@ def one_layer(files: Files, rounds: int, interpreter: int) -> Section:
             whole: of_qdebug("report", path),
             told: of_qdebug("explain", LAYER, "-m", path),
             drawn: of_qdebug("plot", LAYER, "-m", path, "-o", made / "layer.png"),
+            small: of_qdebug("plot", LAYER, "-m", files.tiny(), "-o", made / "small.png"),
             minmax: quantize("minmax"),
             mse: quantize("mse"),
             many: of_qdebug("report", channels),
@@ -54,12 +56,15 @@ def one_layer(files: Files, rounds: int, interpreter: int) -> Section:
         )
         for name, cost in costs.items()
     ]
+    drawing = costs[small].seconds
+    why = f"{small}, nearly all of it matplotlib, takes {drawing:.2f} s"
     targets = [
         *(
             Target(
                 f"{name} of a layer: times as long as its {whole}",
                 costs[name].seconds / costs[whole].seconds,
                 3,
+                why=f"{why}, {drawing / costs[whole].seconds:.2f} times as long" * (name == drawn),
             )
             for name in (told, drawn)
         ),

@@ -33,7 +33,7 @@ class Histogram:
     def __init__(self, low: float, high: float, bins: int) -> None:
         """No counts yet, in `bins` bins from `low` to `high`."""
         self.edges: NDArray[np.float64] = np.linspace(low, high, bins + 1)
-        self.counts: NDArray[np.float64] = np.zeros(bins)
+        self.counts: NDArray[np.int64] = np.zeros(bins, np.int64)
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Count finite values."""

@@ -242,3 +242,38 @@ def test_distributions_are_those_of_numpy(seed: int) -> None:
 def test_some_random_layers_are_counted_as_in_numpy(seed: int) -> None:
     assert_same_bins(seed, ("<f2", "<f4", "<f8", ">f4")[seed % 4])
     assert_same_distributions(seed)
+
+
+@pytest.mark.parametrize("half_even", [False, True])
+@pytest.mark.parametrize("scale", [0.1, 1 / 3, 0.07, 1e-140, 1e140])
+def test_halves_are_rounded_as_quotients_are(scale: float, half_even: bool) -> None:
+    """A product with 1 / s may round a half to another side."""
+    steps = np.arange(-40, 40) + 0.5
+    x = np.concatenate([steps, np.nextafter(steps, 0), np.nextafter(steps, 99)]) * scale
+    rounding = "half_even" if half_even else "half_away"
+    params = QuantParams.of(scale, rounding=rounding)
+    block = Block(x.reshape(1, 1, -1), np.zeros((1, 1, x.size), np.int8))
+    best = plain.quantized(block, params)
+    found = measure(best, params)
+    assert found.carried_square.item() == 0
+    own = no_statistics(1)
+    add_best(own, block, params)
+    assert own.q_sum.item() == best.codes.sum()
+    assert own.q_moment.item() == pytest.approx(found.q_moment.item())
+
+
+def test_values_on_the_edges_of_bins_are_counted_as_in_numpy() -> None:
+    params = QuantParams.of(0.1)
+    edges = (np.arange(-130, 130) + 0.5) * 0.1
+    x = np.concatenate([edges, np.nextafter(edges, 99), np.nextafter(edges, -99)]).reshape(1, 1, -1)
+    codes = np.clip(np.rint(x / 0.1), -128, 127).astype(np.int8)
+    block = Block(x, codes)
+    counted = []
+    for kernel in ("", "numpy"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(VARIABLE, kernel)
+            counted.append(Distributions(params, layer_metrics(measure(block, params), params)))
+            counted[-1].add(Layer("layer", params, x.shape), block)
+    ours, plainly = counted
+    assert (ours.floats.counts == plainly.floats.counts).all()
+    assert (ours.errors.counts == plainly.errors.counts).all()

@@ -84,6 +84,7 @@ struct channel {
     double lowest, highest; /* steps of qmin and qmax */
     double low, high;       /* floats outside are clipped */
     int half_even;          /* how halves are rounded: to even, or away from zero */
+    int best;               /* whether the codes are the best ones */
     double cancelled;       /* share of a sum of squares that is left of enough digits */
 };
 
@@ -105,12 +106,23 @@ INLINE double rounded(double a, double half_away) {
     return fabs(even) < fabs(a) ? even + moved : even;
 }
 
-/* The best codes of n floats, as steps from zero. */
+/* The best codes of n floats, as steps from zero. A product is not rounded as the quotient is, which
+   matters near halves only: if there are any, all are divided. */
 WIDE static void quantize(const double *restrict x, double *restrict t, int n,
                           const struct channel *c) {
+    const double s = c->scale, steps = 1 / s, lowest = c->lowest, highest = c->highest;
+    double most_left = 0;
+    SIMD(reduction(max : most_left))
+    for (int i = 0; i < n; i++) {
+        const double a = x[i] * steps, even = (a + 0x1.8p52) - 0x1.8p52;
+        most_left = most_of(fabs(a - even), most_left);
+        t[i] = most_of(least_of(even, highest), lowest);
+    }
+    if (most_left < SURELY_ROUNDED)
+        return;
     const double half_away = c->half_even ? 0 : 1;
     for (int i = 0; i < n; i++)
-        t[i] = most_of(least_of(rounded(x[i] / c->scale, half_away), c->highest), c->lowest);
+        t[i] = most_of(least_of(rounded(x[i] / s, half_away), highest), lowest);
 }
 
 /* Sums, extremes and counts of one chunk, to a row of the table in which q stands for t.
@@ -218,14 +230,16 @@ WIDE static void take(const double *restrict x, const double *restrict t, double
     /* The best codes, if some code may be another. */
     double best_ee = ee, carried = 0, clipped_ee = 0, outside = 0;
     if (most_e > SURELY_ROUNDED * s) {
-        double *const best = e;
-        quantize(x, best, n, c);
-        best_ee = 0;
-        SIMD(reduction(+ : best_ee, carried))
-        for (int i = 0; i < n; i++) {
-            const double best_e = best[i] * s - x[i], away = t[i] - best[i];
-            best_ee += best_e * best_e;
-            carried += away * away;
+        const double *const best = c->best ? t : e;
+        if (!c->best) {
+            quantize(x, e, n, c);
+            best_ee = 0;
+            SIMD(reduction(+ : best_ee, carried))
+            for (int i = 0; i < n; i++) {
+                const double best_e = e[i] * s - x[i], away = t[i] - e[i];
+                best_ee += best_e * best_e;
+                carried += away * away;
+            }
         }
         const double low = c->low, high = c->high;
         if (least_x < low || most_x > high) {
@@ -507,6 +521,7 @@ EXPORT void qdebug_measure(const void *floats, int float_type, const void *codes
             c[k].low = c[k].lowest * s - s / 2;
             c[k].high = c[k].highest * s + s / 2;
             c[k].half_even = half_even;
+            c[k].best = !codes;
             c[k].cancelled = (double)(qmax - qmin) >= LONG_CODES ? CANCELLED_LONG : CANCELLED;
             for (int i = 0; i < ROWS; i++)
                 row[k][i] = i < FIRST_LEAST ? 0 : i < FIRST_MOST ? INFINITY : -INFINITY;
@@ -596,33 +611,65 @@ EXPORT void qdebug_count(const void *floats, int float_type, ptrdiff_t outer, pt
     }
 }
 
-/* Count n numbers, without NaN, in bins between edges; those beyond them in the nearest. */
-static void tally(const double *x, int n, const double *edges, ptrdiff_t bins, double *counts) {
-    const double low = edges[0], high = edges[bins], each = (double)bins / (high - low);
+/* Where n numbers lie among bins of equal width, counted from the first edge; numbers beyond the
+   edges lie on them, and NaN is NaN. */
+WIDE static void place_in_bins(const double *restrict x, double *restrict place, int n, double low,
+                               double high, double bins) {
+    const double each = bins / (high - low);
+    for (int i = 0; i < n; i++)
+        place[i] = (most_of(least_of(x[i], high), low) - low) * each + 0 * x[i];
+}
+
+/* Count n numbers, without NaN, in bins between edges; those beyond them in the nearest. What lies
+   NEAR_EDGE is compared with the edge, which is not exactly where equal widths have it. */
+static void tally(const double *x, int n, const double *edges, ptrdiff_t bins, int64_t *counts) {
+    static const double NEAR_EDGE = 1e-6;
+    const double low = edges[0], high = edges[bins];
+    double place[CHUNK];
+    place_in_bins(x, place, n, low, high, (double)bins);
     for (int i = 0; i < n; i++) {
-        if (isnan(x[i]))
+        if (isnan(place[i]))
             continue;
-        const double value = most_of(least_of(x[i], high), low);
-        ptrdiff_t bin = (ptrdiff_t)((value - low) * each);
-        bin = bin < bins ? bin : bins - 1;
-        while (value < edges[bin])
-            bin--;
-        while (bin + 1 < bins && value >= edges[bin + 1])
-            bin++;
+        ptrdiff_t bin = (ptrdiff_t)place[i];
+        const double beyond = place[i] - (double)bin;
+        if (beyond < NEAR_EDGE || beyond > 1 - NEAR_EDGE || bin >= bins) {
+            const double value = most_of(least_of(x[i], high), low);
+            bin = bin < bins ? bin : bins - 1;
+            while (value < edges[bin])
+                bin--;
+            while (bin + 1 < bins && value >= edges[bin + 1])
+                bin++;
+        }
         counts[bin]++;
     }
 }
 
+/* n floats as codes, x / s + z, and their errors times `inside`; those without one are NaN. Returns
+   how many exact zeros stayed exact; they have no error to count. */
+WIDE static int in_codes(double *restrict x, double *restrict q, double *restrict e, int n, double s,
+                         double z, double inside) {
+    int exact = 0;
+    SIMD(reduction(+ : exact))
+    for (int i = 0; i < n; i++) {
+        const int same = (x[i] == 0) & (q[i] == z);
+        const double code = x[i] / s + z, gap = fabs(code) <= DBL_MAX ? 0 : NAN;
+        exact += same;
+        x[i] = code + gap;
+        q[i] += gap;
+        e[i] = same ? NAN : (q[i] - x[i]) * inside;
+    }
+    return exact;
+}
+
 /* Count a block as `Distributions` does: x / s + z and q in the bins of code_edges, q - x / s - z
-   times `inside` in those of error_edges. Returns how many exact zeros stayed exact; they have no
-   error to count. */
+   times `inside` in those of error_edges. Returns how many exact zeros stayed exact. */
 EXPORT int64_t qdebug_distribute(const void *floats, int float_type, const void *codes,
                                  int code_type, ptrdiff_t outer, ptrdiff_t channels,
                                  ptrdiff_t inner, const double *scale, const int64_t *zero_point,
                                  const double *code_edges, ptrdiff_t code_bins,
-                                 double *float_counts, double *code_counts,
+                                 int64_t *float_counts, int64_t *code_counts,
                                  const double *error_edges, ptrdiff_t error_bins,
-                                 double *error_counts, double inside) {
+                                 int64_t *error_counts, double inside) {
     const double nothing = 0;
     double x[CHUNK], q[CHUNK], e[CHUNK];
     int64_t exact = 0;
@@ -634,14 +681,7 @@ EXPORT int64_t qdebug_distribute(const void *floats, int float_type, const void 
             const int n = p.rows * p.width;
             load(x, floats, float_type, &p, &nothing);
             load(q, codes, code_type, &p, &nothing);
-            for (int i = 0; i < n; i++) {
-                const int same = (x[i] == 0) & (q[i] == z);
-                const double code = x[i] / s + z;
-                exact += same;
-                x[i] = is_finite(code) ? code : NAN;
-                q[i] = is_finite(code) ? q[i] : NAN;
-                e[i] = same ? NAN : (q[i] - x[i]) * inside;
-            }
+            exact += in_codes(x, q, e, n, s, z, inside);
             tally(x, n, code_edges, code_bins, float_counts);
             tally(q, n, code_edges, code_bins, code_counts);
             tally(e, n, error_edges, error_bins, error_counts);
@@ -668,7 +708,7 @@ WIDE static double squared_error(const double *restrict x, const double *restric
 /* The squared error of the finite elements of a block under each of some candidates.
 
    weights: of each element, float64; null for one each. scale, zero_point: of (candidates,
-   channels), 1 / scale finite. least: of (channels); a candidate that exceeds it is measured no
+   channels). least: of (channels); a candidate that exceeds it is measured no
    further. totals: of (candidates, channels), added to. */
 EXPORT void qdebug_errors(const void *floats, int float_type, const void *weights, ptrdiff_t outer,
                           ptrdiff_t channels, ptrdiff_t inner, ptrdiff_t candidates,
