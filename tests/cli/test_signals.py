@@ -54,7 +54,8 @@ def struck(
         text=True,
         timeout=60,
         start_new_session=True,
-        preexec_fn=(lambda: signal.signal(number, signal.SIG_IGN)) if ignored else None,
+        # The tests themselves may run under nohup.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL),
     )
 
 
