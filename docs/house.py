@@ -32,7 +32,10 @@ FLOORS = (
 _SHARED = {
     **dict.fromkeys(("__main__",), "cli"),
     **dict.fromkeys(("__init__", "results", "testing"), "api"),
-    **dict.fromkeys(("arguments", "errors", "names", "formatting", "output", "text_file"), "words"),
+    **dict.fromkeys(
+        ("arguments", "errors", "names", "formatting", "output", "text_file", "whereabouts"),
+        "words",
+    ),
 }
 
 

@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from qdebug import whereabouts
 from qdebug.errors import QdebugError
 from qdebug.names import printable
+
+# How the names of temporaries begin.
+TEMPORARY = ".qdebug-"
 
 _DIRECTORY = "found a directory, expected the name of a file to write"
 
@@ -54,12 +58,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                 yield file
             return
         # Named before it is made: a signal may arrive as soon as it is there.
-        temporary = target.parent / f".qdebug-{os.urandom(8).hex()}"
+        temporary = target.parent / f"{TEMPORARY}{os.urandom(8).hex()}"
         try:
-            with open(temporary, "xb", opener=_private) as file:
-                yield file
-            os.chmod(temporary, _mode_of(target))  # noqa: PTH101
-            os.replace(temporary, target)  # noqa: PTH105
+            with whereabouts.temporary(temporary):
+                with open(temporary, "xb", opener=_private) as file:
+                    yield file
+                os.chmod(temporary, _mode_of(target))  # noqa: PTH101
+                os.replace(temporary, target)  # noqa: PTH105
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:

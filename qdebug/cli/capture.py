@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from qdebug.cli import options
+from qdebug.cli.apart import apart
 from qdebug.cli.progress import progress
 from qdebug.cli.reading import complain
 from qdebug.measure.layer import Layer
@@ -45,6 +46,7 @@ def command(
 ) -> None:
     """Open the models, report how large the file will be, write it."""
     check_writable(output)
+    apart(models)
     source = open_models(models, reading)
     names = select([layer.name for layer in source.layers], patterns)
     layers = [layer for layer in source.layers if isinstance(layer, Layer) and layer.name in names]

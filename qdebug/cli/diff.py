@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from qdebug.cli import options
+from qdebug.cli.apart import apart
 from qdebug.cli.reading import complain, read
 from qdebug.errors import QdebugError
 from qdebug.names import printable
@@ -74,6 +75,7 @@ def command(
         check_writable(output)
     form = form or (_BY_ENDING.get(output.suffix.lower()) if output else None) or "table"
     limit = parse_growth(max_regression)
+    apart([*old.split(","), *new.split(",")])
     before, after = report_at(old, reading), report_at(new, reading)
     found = compare(before, after, limit)
     text = _text(found, form, everything)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qdebug import api
+from qdebug.cli.apart import apart
 from qdebug.cli.progress import progress
 from qdebug.errors import QdebugError
 from qdebug.names import printable
@@ -31,6 +32,8 @@ def resolve(
     sources: Sequence[str], options: Options, config: "Config | None" = None
 ) -> tuple[list[str], Options]:
     """The sources to read, as given or by default, and how to read them.
+
+    If they are live models, the command goes on `apart`.
 
     Raises:
         QdebugError: none is given, and there is no default or more than one; or an option does not
@@ -53,6 +56,7 @@ def resolve(
             found = f"{len(names)} .npz files here" if names else "no .npz file here"
             raise QdebugError(f"no SOURCE: {found}; name one, or set QDEBUG_SOURCE")
     check_options(names, options)
+    apart(names)
     return names, options
 
 

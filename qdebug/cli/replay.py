@@ -7,6 +7,7 @@ import click
 
 from qdebug import api
 from qdebug.cli import options
+from qdebug.cli.apart import apart
 from qdebug.cli.progress import progress
 from qdebug.cli.reading import complain
 from qdebug.output import check_writable, whole_file
@@ -74,6 +75,7 @@ def command(
         check_writable(output)
     if form is None:
         form = _BY_ENDING.get(output.suffix.lower(), "table") if output else "table"
+    apart([model])
     with progress() as advance:
         found = api.replayed(model, outputs, reading, tolerance, advance)
     text = _written(found, form, tolerance)

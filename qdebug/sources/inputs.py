@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qdebug import whereabouts
 from qdebug.arguments import as_array
 from qdebug.errors import FieldError, QdebugError
 from qdebug.names import nearest, printable, some
@@ -117,10 +118,12 @@ class Samples:
         with _read_errors(printable(self.path)), ExitStack() as stack:
             takes = [stack.enter_context(feed.array.taking()) for feed in self.feeds]
             for run in range(self.count):
-                yield [
+                sample = [
                     _converted(take(math.prod(feed.shape)), feed, run)
                     for feed, take in zip(self.feeds, takes, strict=True)
                 ]
+                whereabouts.at_sample(run)
+                yield sample
 
 
 # Where samples come from: a file (.npz or .npy), or arrays in memory: one, or one per input.

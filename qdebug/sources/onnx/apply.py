@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qdebug import whereabouts
 from qdebug.arithmetic.affine import QuantParams, middle_code
 from qdebug.errors import FieldError, MissingExtraError, QdebugError
 from qdebug.measure.requantized import Requantized, outputs_of
 from qdebug.names import printable
+from qdebug.output import TEMPORARY
 from qdebug.sources.inputs import Samples
 from qdebug.sources.onnx.graph import CODE_TYPES, Graph, one_line, read_graph
 from qdebug.sources.onnx.layers import Quantized, quant_params, quantized_tensors
@@ -148,7 +150,11 @@ def requantized(
                 f"{printable(ours.path)}: model input '{printable(own.name)}': found {own.dtype}, "
                 f"expected {spec.dtype}, as quantize_static leaves it"
             )
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder,
+        whereabouts.temporary(folder),
+    ):
+        whereabouts.given(theirs.path, "ONNX Runtime's quantizer", loaded=True)
         path = Path(folder) / "model.onnx"
         _quantize(theirs, path, settings, [*settings.excluded, *left], calibration)
         content = path.read_bytes()

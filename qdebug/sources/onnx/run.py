@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qdebug import whereabouts
 from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.names import printable
 from qdebug.sources.onnx.graph import Additions, Graph, one_line
@@ -65,6 +66,7 @@ class Session:
                 self._fetched[tensor] = fetched
             if self._fetched[tensor] not in outputs:
                 model.graph.output.append(onnx.ValueInfoProto(name=self._fetched[tensor]))
+        whereabouts.given(self._path, "onnxruntime", loaded=False)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # errors come as exceptions
@@ -92,6 +94,7 @@ class Session:
         values = dict(feeds)
         if made:
             names = [self._fetched[tensor] for tensor in made]
+            whereabouts.given(self._path, "onnxruntime", loaded=True)
             try:
                 values |= zip(made, self._session.run(names, dict(feeds)), strict=True)
             except Exception as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qdebug import whereabouts
 from qdebug.arithmetic.affine import QuantParams, dequantize, quantize
 from qdebug.errors import FieldError, QdebugError
 from qdebug.names import printable, shown
@@ -172,14 +173,12 @@ class OnnxBoard:
         """The outputs of the float model itself."""
         graph = self._floating.graph
         names = [graph.outputs[place] for place in self._output_places]
-        values = self._float_session.run(self._feeds.of(self._samples[sample])[0], names)
+        values = self._float_session.run(self._feeds_of(sample)[0], names)
         return [values[name] for name in names]
 
     def quantized_outputs(self, sample: int) -> Outputs:
         """The outputs of the quantized model itself."""
-        values = self._quantized_session.run(
-            self._feeds.of(self._samples[sample])[1], self._output_names
-        )
+        values = self._quantized_session.run(self._feeds_of(sample)[1], self._output_names)
         return [values[name] for name in self._output_names]
 
     def run(
@@ -202,7 +201,7 @@ class OnnxBoard:
             QdebugError: the runtime fails, or the codes' type would change.
         """
         on = self._switched_on(frozenset(left))
-        feeds = dict(self._feeds.of(self._samples[sample])[1])
+        feeds = dict(self._feeds_of(sample)[1])
         changed = self._changed(changes or {})
         for switch in self._switches:
             if switch.is_constant:
@@ -227,7 +226,7 @@ class OnnxBoard:
         key = tuple(made)
         if key not in self._sessions_for:
             self._sessions_for = {key: Session(self._floating.graph, made)}
-        feeds = self._feeds.of(self._samples[sample])[0]
+        feeds = self._feeds_of(sample)[0]
         values = self._sessions_for[key].run(feeds, made) if made else {}
         return {
             name: self._values.floats[switch.output]
@@ -236,6 +235,11 @@ class OnnxBoard:
             for name, switch in wanted.items()
             if switch.is_constant or switch.origin
         }
+
+    def _feeds_of(self, sample: int) -> tuple[Tensors, Tensors]:
+        """The inputs of the float model, and of the quantized one."""
+        whereabouts.at_sample(sample)
+        return self._feeds.of(self._samples[sample])
 
     @cached_property
     def _float_session(self) -> Session:
@@ -268,7 +272,7 @@ class OnnxBoard:
                 f"{shown_path}: found {len(ours.outputs)} outputs, expected "
                 f"{len(theirs.outputs)}, as {printable(theirs.path)} has"
             )
-        values = self._float_session.run(self._feeds.of(self._samples[0])[0], theirs.outputs)
+        values = self._float_session.run(self._feeds_of(0)[0], theirs.outputs)
         places = [p for p, name in enumerate(theirs.outputs) if values[name].dtype.kind == "f"]
         if not places:
             raise QdebugError(

@@ -14,12 +14,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qdebug import whereabouts
 from qdebug.arithmetic.affine import QuantParams
 from qdebug.errors import QdebugError, locate
 from qdebug.measure.layer import Block, Layer, Source, UnreadableLayer
 from qdebug.measure.outputs import Output
 from qdebug.names import printable, shown
-from qdebug.output import whole_file
+from qdebug.output import TEMPORARY, whole_file
 from qdebug.sources.pair_file.fields import TENSORS
 from qdebug.sources.pair_file.memory import Pair
 
@@ -191,7 +192,8 @@ def capture(
     size = sum(part.num_elements for part in parts)
     with (
         whole_file(path) as file,
-        tempfile.TemporaryDirectory(dir=folder, prefix=".qdebug-") as spool,
+        tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY) as spool,
+        whereabouts.temporary(spool),
     ):
         collected = _Collector(layers, Path(spool), size, advance)
         for part in parts:

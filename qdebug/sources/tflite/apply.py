@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qdebug import whereabouts
 from qdebug.arithmetic.affine import QuantParams, dequantize, quantize
 from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.measure.requantized import Requantized, outputs_of
@@ -60,6 +61,7 @@ def requantized(
     for end, tensors in ends:
         if all(quantized.graph.tensors[tensor].type == "FLOAT32" for tensor in tensors):
             entries.append({"regex": ".*", "operation": end, "algorithm_key": "no_quantize"})
+    whereabouts.given(floating.path, "ai-edge-quantizer", loaded=True)
     try:
         with _silent():
             quantizer = Quantizer(bytearray(floating.content))
@@ -96,6 +98,7 @@ def _signature(model: Model) -> tuple[str, Sequence[str]]:
     """
     from ai_edge_litert import interpreter as litert
 
+    whereabouts.given(model.path, "LiteRT", loaded=False)
     found = litert.Interpreter(model_content=model.content).get_signature_list()
     if len(found) != 1:
         raise QdebugError(
@@ -127,6 +130,7 @@ class _Outputs:
         from ai_edge_litert import interpreter as litert
 
         self._path = printable(path)
+        whereabouts.given(path, "LiteRT", loaded=False)
         with _silent():
             self._interpreter = litert.Interpreter(
                 model_content=content,
@@ -139,6 +143,7 @@ class _Outputs:
             QdebugError: the runtime fails.
         """
         model = self._interpreter
+        whereabouts.given(self._path, "LiteRT", loaded=True)
         try:
             given = model.get_input_details()
             if any(tuple(d["shape"]) != v.shape for d, v in zip(given, sample, strict=True)):

@@ -274,8 +274,9 @@ def constant_values(graph: Graph, tensor: int) -> Float64Array | None:
         shape[axis] = -1
     if zero_point.size not in (0, 1, scale.size):
         return None
-    zeros = zero_point.reshape(shape if zero_point.size > 1 else [1] * values.ndim)
-    floats: Float64Array = (values - (zeros if zero_point.size else 0)) * scale.reshape(shape)
+    zeros = zero_point if zero_point.size else np.zeros(1, np.int64)
+    zeros = zeros.reshape(shape if zeros.size > 1 else [1] * values.ndim)
+    floats: Float64Array = (values - zeros) * scale.reshape(shape)
     return floats
 
 

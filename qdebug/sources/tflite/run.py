@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from qdebug import whereabouts
 from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.names import printable
 
@@ -43,6 +44,7 @@ class Runner:
         except ImportError:
             raise MissingExtraError("LiteRT models need", "litert") from None
         self._path = path
+        whereabouts.given(path, "LiteRT", loaded=False)
         with self._errors("cannot be loaded"), _quiet():
             self._interpreter = litert.Interpreter(
                 model_content=flatbuffer,
@@ -57,6 +59,7 @@ class Runner:
         Raises:
             QdebugError: the runtime fails.
         """
+        whereabouts.given(self._path, "LiteRT", loaded=True)
         with self._errors("cannot be run"):
             if reset:
                 self._interpreter.reset_all_variables()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qdebug import whereabouts
 from qdebug.arithmetic.affine import QuantParams, dequantize
 from qdebug.errors import QdebugError
 from qdebug.names import nearest, printable
@@ -213,9 +214,11 @@ class TfliteBoard:
         )
 
     def _float_inputs(self, sample: int) -> dict[int, NDArray[Any]]:
+        whereabouts.at_sample(sample)
         return dict(zip(self._twins.float_graph.inputs, self._samples[sample], strict=True))
 
     def _quantized_inputs(self, sample: int) -> dict[int, NDArray[Any]]:
+        whereabouts.at_sample(sample)
         tensors = self._twins.quantized_graph.tensors
         return quantized_inputs(tensors, self._given, self._samples[sample])
 
