@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ class Server:
         sizes: whether it tells how large a file is.
         failing: answers 500 to requests that this accepts, given method and range.
         cut: of these ranges' answers only the first half comes.
+        patience: after half of a `cut` answer, seconds of silence before the connection ends.
     """
 
     folder: Path
@@ -34,6 +36,7 @@ class Server:
     sizes: bool = True
     failing: Callable[[str, tuple[int, int] | None], bool] = lambda method, span: False
     cut: Callable[[tuple[int, int] | None], bool] = lambda span: False
+    patience: float = 0.0
 
     def gets(self, name: str) -> list[tuple[int, int] | None]:
         """The ranges of a file that were asked for, None where that was the whole."""
@@ -89,6 +92,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.state.sent.append(len(body))
             self.wfile.write(body[: len(body) // 2] if cut else body)
+            if cut:
+                time.sleep(self.state.patience)
 
     def log_message(self, *args: Any) -> None:
         pass

@@ -194,4 +194,5 @@ def _float_arrays(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
     except OSError as error:
         raise QdebugError(f"{shown}: {error.strerror or error}") from None
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise QdebugError(f"{shown}: {printable(str(error))}; expected an .npz file") from None
+        reason = printable(str(error)) or "the file ends too early"  # it may shrink meanwhile
+        raise QdebugError(f"{shown}: {reason}; expected an .npz file") from None

@@ -8,6 +8,7 @@ import logging
 import operator
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,10 +25,11 @@ from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.names import printable, shown
 from qdebug.run.workers import TASK_ELEMENTS
 
-CONNECT_TIMEOUT = 10.0  # seconds for a scheduler to answer
+CONNECT_TIMEOUT = 10.0  # seconds for a scheduler, or all workers, to answer
 WORKER_TIMEOUT = 30.0  # seconds without any worker before giving up
 _POLL = 2.0  # seconds without a result before checking that workers are left
-_CLOSE_TIMEOUT = 1.0  # seconds for a local worker to end by itself
+_PAUSE = 0.1  # seconds before asking again whether there is a worker
+_CLOSE_TIMEOUT = 1.0  # seconds for a connection, or a local worker, to end by itself
 
 # Results are merged in groups of `_FAN_IN` neighbours, and these groups again; the client fetches
 # the result of each `_BLOCK`. A lost worker therefore costs at most the blocks in flight, and the
@@ -147,14 +149,32 @@ class Cluster:
         """Wait for a worker if there is none.
 
         Raises:
-            QdebugError: there is none after `WORKER_TIMEOUT`.
+            QdebugError: there is none after `WORKER_TIMEOUT`, or the scheduler does not answer.
         """
+        until = time.monotonic() + WORKER_TIMEOUT
+        while not self._answer(self._client.scheduler.identity)["workers"]:
+            if time.monotonic() > until:
+                raise QdebugError(
+                    f"scheduler {self._scheduler}: no worker in {WORKER_TIMEOUT:g} s; start one "
+                    f"with 'dask worker ADDRESS' where qdebug is installed"
+                )
+            time.sleep(_PAUSE)
+
+    def _answer(self, ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """What the scheduler or the workers answer.
+
+        Raises:
+            QdebugError: nothing within `CONNECT_TIMEOUT`, as from a process that is stopped.
+        """
+
+        async def answer() -> Any:
+            return await ask(*args, **options)
+
         try:
-            self._client.wait_for_workers(1, timeout=WORKER_TIMEOUT)
+            return self._client.sync(answer, callback_timeout=CONNECT_TIMEOUT)
         except TimeoutError:
             raise QdebugError(
-                f"scheduler {self._scheduler}: no worker in {WORKER_TIMEOUT:g} s; start one with "
-                f"'dask worker ADDRESS' where qdebug is installed"
+                f"scheduler {self._scheduler}: no answer in {CONNECT_TIMEOUT:g} s"
             ) from None
         except OSError:
             raise self._lost() from None
@@ -170,10 +190,11 @@ class Cluster:
         """
         where = f"scheduler {self._scheduler}"
         try:
-            _compare(where, self._client.run_on_scheduler(eval, _VERSIONS))
+            _compare(where, self._answer(self._client.run_on_scheduler, eval, _VERSIONS))
         except ImportError as error:
             _compare(where, error)
-        for address, there in self._client.run(eval, _VERSIONS, on_error="return").items():
+        versions = self._answer(self._client.run, eval, _VERSIONS, on_error="return")
+        for address, there in versions.items():
             _compare(f"worker {printable(address)} of {where}", there)
 
     def _explained(self, error: Exception, run: "_Run") -> QdebugError | None:
@@ -301,7 +322,8 @@ def connect(scheduler: str, workers: int | None = None) -> Iterator[Cluster]:
         address, security = (
             stack.enter_context(_local_workers(workers)) if local else (scheduler, _configured())
         )
-        client = stack.enter_context(_client(address, security))
+        client = _client(address, security)
+        stack.callback(client.close, timeout=_CLOSE_TIMEOUT)
         cluster = Cluster(client, printable(scheduler), dashboard="")
         if not local:
             with suppress(KeyError):
@@ -407,7 +429,7 @@ def _local_workers(workers: int | None) -> Iterator[tuple[str, Any]]:
     with (
         TemporaryDirectory(prefix="qdebug-") as folder,
         _main_left_alone(),
-        dask.config.set(no_pages),
+        dask.config.set({**no_pages, "temporary-directory": folder}),
     ):
         with _interrupts_blocked():
             cluster = LocalCluster(
@@ -418,7 +440,6 @@ def _local_workers(workers: int | None) -> Iterator[tuple[str, Any]]:
                 dashboard_address=None,
                 scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # its HTTP port: any
                 memory_limit=None,  # a worker near a limit pauses, and may never resume
-                local_directory=folder,
                 silence_logs=logging.CRITICAL,
             )
         with cluster:

@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 from qdebug.errors import MissingExtraError, QdebugError
@@ -31,6 +32,9 @@ _MOST_SPANS = 4
 
 # Ranges at most `_GAP` bytes apart are fetched as one, with the bytes between them.
 _GAP = 1 << 14
+
+# Seconds for a web server to accept a connection, and between two pieces of its answer.
+_STALL = 30.0
 
 # Small reads are served from a buffer of `_BUFFER` bytes; larger ones bypass it.
 _BUFFER = 4096
@@ -198,8 +202,23 @@ def _file_system(url: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError:
         raise MissingExtraError(f"{printable(url)}: URLs need", "dask") from None
-    system, path = _asked(url_to_fs, url)
+    system, path = _asked(url_to_fs, url, **_web_options(url))
     return system, str(path)
+
+
+def _web_options(url: str) -> dict[str, Any]:
+    """Options by scheme: a web server may be slow, but not silent.
+
+    Without them, aiohttp would wait five minutes for one that says nothing, and give up one that
+    takes longer for an answer.
+    """
+    schemes = re.findall(r"(?:\A|::)(https?)://", url)
+    if not (schemes and find_spec("aiohttp")):  # fsspec names the missing package
+        return {}
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=_STALL, sock_read=_STALL)
+    return {scheme: {"client_kwargs": {"timeout": timeout}} for scheme in schemes}
 
 
 def _behind_cache(system: Any) -> Any:
@@ -215,6 +234,8 @@ def _asked(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return function(*args, **options)
     except MemoryError:
         raise
+    except TimeoutError:
+        raise OSError("the server stopped answering") from None
     except ImportError as error:  # s3:// without s3fs; the message names it
         raise OSError(str(error)) from None
     except FileNotFoundError as error:  # over HTTP every failure is one; its cause says more

@@ -203,3 +203,45 @@ def test_without_dask_the_extra_is_named() -> None:
     done = subprocess.run([*words, "--scheduler", "local"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "Error: --scheduler needs an extra: pip install 'qdebug[dask]'\n"
+
+
+@needs_dask
+@needs_http
+@slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_report_on_local_workers_that_is_ended_leaves_nothing(
+    number: int,
+    status: int,
+    shards: Path,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is ended while a worker waits for bytes."""
+    import psutil
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    server.folder = shards
+    held, go = threading.Event(), threading.Event()
+
+    def hold(method: str, span: tuple[int, int] | None) -> bool:
+        if span is not None and span[1] - span[0] >= LARGE // 2:
+            held.set()
+            go.wait(40)
+        return False
+
+    server.failing = hold
+    urls = [f"{server.url}/{path.name}" for path in sorted(shards.iterdir())]
+    with ended(qdebug_process(*urls, "--scheduler", "local", "--jobs", "2")) as process:
+        try:
+            assert held.wait(40)
+            workers = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+        finally:
+            go.set()
+    assert (process.returncode, out) == (status, "")
+    assert re.sub(r"\ADashboard: http://\S+\n", "", err) == ""
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+    assert list(tmp_path.iterdir()) == []

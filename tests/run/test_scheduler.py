@@ -2,8 +2,10 @@
 
 import json
 import operator
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,3 +136,33 @@ def test_a_lost_scheduler_is_named(scheduler: Any, worker: Any, processes: Any) 
 
     message = error_of(address, lambda it: it.reduce(slowly, range(100), operator.add, lose))
     assert message == f"scheduler {address}: the connection was lost"
+
+
+def test_a_scheduler_that_is_stopped_is_named(
+    scheduler: Any, worker: Any, processes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT", 2.0)
+    monkeypatch.setattr(cluster, "_POLL", 0.5)
+    address = scheduler()
+    worker(address)
+
+    def stop(done: int) -> None:
+        if done == 10:
+            processes[0].send_signal(signal.SIGSTOP)
+
+    began = time.monotonic()
+    message = error_of(address, lambda it: it.reduce(slowly, range(100), operator.add, stop))
+    assert message == f"scheduler {address}: no answer in 2 s"
+    assert time.monotonic() - began < 30
+
+
+def test_workers_that_are_stopped_are_named(
+    scheduler: Any, worker: Any, processes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = scheduler()
+    worker(address)
+    with connect(address):
+        pass
+    processes[1].send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT", 2.0)
+    assert error_of(address) == f"scheduler {address}: no answer in 2 s"

@@ -338,3 +338,22 @@ def test_a_file_that_changes_while_it_is_read_is_no_figure(
     path.write_bytes(path.read_bytes()[:300_000])
     (found,) = run(source).layers
     assert found.metrics is None
+
+
+@needs_http
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [(1, 70_000), (70_000, 1 << 30)], ids=["directory", "data"])
+def test_a_server_that_falls_silent_is_named(
+    cut: tuple[int, int],
+    server: Server,
+    write_pairs: Write,
+    qdebug: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qdebug.sources.storage._STALL", 1.0)
+    write_pairs({"large": layer(100_000)})
+    server.cut = lambda span: span is not None and cut[0] <= span[1] - span[0] < cut[1]
+    server.patience = 3.0
+    line = complaint(qdebug("report", f"{server.url}/pairs.npz"))
+    assert line.startswith(f"{server.url}/pairs.npz: ")
+    assert line.endswith("the server stopped answering")
