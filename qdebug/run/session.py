@@ -27,6 +27,9 @@ from qdebug.run.workers import Threads, Workers
 
 G = TypeVar("G", bound=Gatherer)
 
+# Each takes about a kilobyte while a report is made; models of 10^10 weights have fewer.
+_MOST_CHANNELS = 1 << 22
+
 
 class Session:
     """A source, read by workers; remembers between sweeps which data cannot be used."""
@@ -83,10 +86,16 @@ class Session:
         """The figures and diagnosis of all layers, or of those that match the globs.
 
         Raises:
-            QdebugError: a glob matches no layer.
+            QdebugError: a glob matches no layer, or the layers have too many channels together.
         """
         chosen = self.choose(patterns)
         layers = [layer for layer in chosen if isinstance(layer, Layer)]
+        channels = sum(layer.params.channels for layer in layers)
+        if channels > _MOST_CHANNELS:
+            raise QdebugError(
+                f"found {channels} channels in {len(layers)} layers, expected {_MOST_CHANNELS} at "
+                "most: figures are kept for each; choose some of the layers"
+            )
         found = self.sweep(
             [(layer, partial(Figures, layer.params, sliced=True)) for layer in layers]
         )

@@ -115,6 +115,22 @@ def twelve_million_channels(path: Path) -> None:
     )
 
 
+@ARRAYS.refused(
+    "found 5242880 channels in 5 layers, expected 4194304 at most: figures are kept for each"
+)
+def five_layers_of_a_million_channels(path: Path) -> None:
+    """No layer has too many, but together they would take gigabytes."""
+    count = 1 << 20
+    one = {
+        "float": np.zeros(count, np.float16),
+        "quantized": np.zeros(count, np.int8),
+        "scale": np.ones(count, np.float32),
+        "axis": 0,
+    }
+    fields = {f"{number}/{field}": array for number in range(5) for field, array in one.items()}
+    np.savez_compressed(path, allow_pickle=True, **fields)
+
+
 _WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "scale_of_nan": ({"scale": np.nan}, "'scale': found nan, expected finite numbers above 0"),
     "scale_of_0": ({"scale": 0.0}, "'scale': found 0.0, expected finite numbers above 0"),
