@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := build/demo
 SECONDS := 20
 
-.PHONY: demo test quick lint format docs site bench bench-scale samples fuzz clean
+.PHONY: demo test quick lint format docs site bench bench-scale samples fuzz trust audit oldest clean
 
 ## demo: the tool on a real network: table, picture, failing check
 demo: .venv/core
@@ -60,12 +60,29 @@ bench-scale: .venv/dev
 fuzz: .venv/fuzz
 	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
+## trust: everything hostile, and how it ended: the tables of docs/security.md anew
+trust: .venv/dev
+	$(BIN)/python -m tests.hostile
+
+## audit: known vulnerabilities of what qdebug and its extras install
+audit: .venv/dev
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
+
+## oldest: the quick tests with the oldest versions that pyproject.toml allows, in a .venv of its own
+oldest:
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) tests/oldest.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt \
+	    --editable '.[all]' pytest pytest-xdist hypothesis aiohttp junitparser pyyaml
+	.venv-oldest/bin/pytest -n 2 -m "not slow" tests
+
 ## samples: train, convert and measure sample_models/ again (TensorFlow, in a .venv of its own)
 samples: .venv-samples/done
 	.venv-samples/bin/python sample_models/make_samples.py
 
 clean:
-	rm -rf .venv .venv-samples build dist qdebug/measure/kernel/kernel.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-samples .venv-oldest build dist qdebug/measure/kernel/kernel.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Installing compiles the kernel, if there is a C compiler.
 .venv/core: pyproject.toml qdebug/measure/kernel/kernel.c

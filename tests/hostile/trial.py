@@ -29,12 +29,16 @@ class Ended:
         out: standard output.
         said: standard error.
         problem: what the promises forbid, in words; empty if all were kept.
+        seconds: that it took.
+        megabytes: of memory that it took beyond what this process had.
     """
 
     status: int | None
     out: str
     said: str
     problem: str
+    seconds: float
+    megabytes: float
 
 
 def run(command: list[str], folder: Path, written: tuple[str, ...] = ()) -> Ended:
@@ -70,7 +74,7 @@ def run(command: list[str], folder: Path, written: tuple[str, ...] = ()) -> Ende
     if grown > MOST_MEGABYTES:
         problems.append(f"took {grown:.0f} MB")
     status = None if crashed else ended.exit_code
-    return Ended(status, ended.stdout, ended.stderr, "; ".join(problems))
+    return Ended(status, ended.stdout, ended.stderr, "; ".join(problems), took, grown)
 
 
 def _listed(folder: Path) -> set[str]:
