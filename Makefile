@@ -75,7 +75,7 @@ oldest:
 	$(PYTHON) tests/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt \
 	    --editable '.[all]' pytest pytest-xdist hypothesis aiohttp junitparser pyyaml
-	.venv-oldest/bin/pytest -n 2 -m "not slow" tests
+	.venv-oldest/bin/pytest -n 2 -m "not slow" -W ignore::DeprecationWarning tests
 
 ## samples: train, convert and measure sample_models/ again (TensorFlow, in a .venv of its own)
 samples: .venv-samples/done
