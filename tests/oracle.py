@@ -95,6 +95,8 @@ def figures(
         "rmse_scale": math.sqrt(((e / s) ** 2).mean()),
         "rmse_scale_expected": math.sqrt(1 / 12) * math.sqrt(1 - (x == 0).mean()),
         "rmse_scale_stderr": math.sqrt(1 / 15) / 2 / math.sqrt(n),
+        "times_expected": None,  # with one step a channel, rmse_scale says the same
+        "times_expected_stderr": None,
         "quantizer_rmse_scale": math.sqrt(((((best - z) * s - x) / s) ** 2).mean()),
         "carried_rmse_scale": math.sqrt(((q - best) ** 2).mean()),
         "clipped": ((x < (qmin - z) * s - s / 2) | (x > (qmax - z) * s + s / 2)).mean(),

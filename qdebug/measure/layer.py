@@ -7,7 +7,10 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.arithmetic.grids import Grid
+from qdebug.errors import LayerError
 from qdebug.measure.outputs import Output
+from qdebug.names import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +19,8 @@ class Layer:
 
     Attributes:
         name: as in the source: untrusted data.
-        params: how it is quantized; `params.axis` counts from 0.
+        quantization: how it is quantized: by scales and zero points, or by a `Grid` if steps
+            differ within a channel (block scales, codebooks). `axis` counts from 0.
         shape: of the tensor; if several files hold pieces of it, of the first piece.
         op: the operator (``CONV_2D``), if known.
         kind: ``activation``, ``weight`` or ``bias``, if known.
@@ -33,7 +37,7 @@ class Layer:
     """
 
     name: str
-    params: QuantParams
+    quantization: QuantParams | Grid
     shape: tuple[int, ...]
     op: str | None = None
     kind: str | None = None
@@ -42,6 +46,20 @@ class Layer:
     inputs: tuple[str, ...] | None = None
     view: tuple[int, int] | None = None
     clamp: tuple[float, float] | None = None
+
+    @property
+    def params(self) -> QuantParams:
+        """Scales and zero points.
+
+        Raises:
+            LayerError: the layer has a grid instead.
+        """
+        if isinstance(self.quantization, Grid):
+            raise LayerError(
+                f"layer '{printable(self.name)}': found {printable(self.quantization.name)}, "
+                "expected one scale and zero point per tensor or channel"
+            )
+        return self.quantization
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,16 @@ class Block:
     scale has one channel. `model_float` is the same slab of a whole float run; `weights_float` that
     of the float operator with the quantized model's weights, and `floats` itself if the operator
     has none. Both are None if unknown.
+
+    A layer with a `Grid` has `codes` that are decoded already: the floats that they stand for. Then
+    `below`, `above` and `ends` tell their cells, as in `arithmetic.grids.Decoded`; None if unknown.
+
+    A source with such layers (GGUF, safetensors) yields one `Layer` for each tensor,
+    ``Layer(name, Grid("Q4_K", channels=rows, axis=0), shape, kind="weight")``, and in `Part.read`
+    passes some rows at a time to `slabs.hand_over_decoded(visitor, layer, floats, decoded,
+    first_row)`: a matrix of floats (rows, columns), and a `Decoded` of the same shape, whose
+    `values, below, above` are what the format's reader computes. Everything else (statistics,
+    figures, diagnosis, rendering) follows from `Layer.quantization`.
     """
 
     floats: NDArray[Any]
@@ -72,12 +100,18 @@ class Block:
     model_float: NDArray[Any] | None = None
     first_channel: int = 0
     weights_float: NDArray[Any] | None = None
+    below: NDArray[Any] | None = None
+    above: NDArray[Any] | None = None
+    ends: NDArray[Any] | None = None
 
     def as_one_channel(self) -> "Block":
         """The same elements as one channel."""
         if self.floats.shape[1] == 1 and not self.first_channel:
             return self
         return joined([self], lambda arrays: arrays[0].reshape(1, 1, -1))
+
+
+_OPTIONAL = ("model_float", "weights_float", "below", "above", "ends")
 
 
 def joined(
@@ -95,16 +129,15 @@ def joined(
     codes = join([block.codes for block in blocks])
     same = blocks[0].weights_float is blocks[0].floats
     weights = floats if same else of("weights_float")
-    return Block(floats, codes, of("model_float"), first_channel, weights)
+    cells = of("below"), of("above"), of("ends")
+    return Block(floats, codes, of("model_float"), first_channel, weights, *cells)
 
 
 def are_alike(one: Block, other: Block) -> bool:
     """Whether two blocks have the same arrays, so that they can be joined."""
-    return (
-        (one.model_float is None) == (other.model_float is None)
-        and (one.weights_float is None) == (other.weights_float is None)
-        and (one.weights_float is one.floats) == (other.weights_float is other.floats)
-    )
+    return all(
+        (getattr(one, name) is None) == (getattr(other, name) is None) for name in _OPTIONAL
+    ) and (one.weights_float is one.floats) == (other.weights_float is other.floats)
 
 
 class Visitor(Protocol):

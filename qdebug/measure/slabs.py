@@ -6,8 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from qdebug.arithmetic.grids import Decoded
 from qdebug.errors import FieldError
 from qdebug.measure.layer import Block, Layer, Visitor, joined
 
@@ -102,3 +104,53 @@ def _cut_out(
 ) -> NDArray[Any]:
     """A slab of a flat array."""
     return arrays[0][place].reshape(slab)
+
+
+def hand_over_decoded(
+    visitor: Visitor,
+    layer: Layer,
+    floats: NDArray[Any],
+    decoded: Decoded,
+    first_row: int = 0,
+) -> None:
+    """Pass some rows of a tensor in memory to a visitor, slab by slab; each row is a channel.
+
+    Args:
+        visitor: takes the slabs.
+        layer: has a `Grid` with as many channels as the whole tensor has rows.
+        floats: shape (rows, columns).
+        decoded: of the same shape; cells may broadcast to it.
+        first_row: the channel of the first of these rows.
+
+    Raises:
+        FieldError: floats and values differ in shape, or there are more rows than channels.
+    """
+    if decoded.values.shape != floats.shape or floats.ndim != 2:
+        found = f"shape {floats.shape} and {decoded.values.shape}"
+        raise FieldError("float", found=found, expected="one shape (rows, columns)")
+    channels = layer.quantization.channels
+    if first_row + len(floats) > channels:
+        found = f"{first_row + len(floats)} rows"
+        raise FieldError("float", found=found, expected=f"{channels}")
+    arrays = [
+        None if array is None else np.broadcast_to(array, floats.shape)[None]
+        for array in (decoded.below, decoded.above, decoded.ends)
+    ]
+    whole = Block(floats[None], decoded.values[None], None, 0, None, *arrays)
+    for rows, columns in _places(floats.shape):
+        block = joined([whole], partial(_cut_rows, rows, columns), first_row + rows.start)
+        visitor.take(layer, block)
+
+
+def _places(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the slabs of a matrix: whole rows, or a part of one."""
+    step = max(BLOCK_ELEMENTS // max(shape[1], 1), 1)
+    for row in range(0, shape[0], step):
+        for column in range(0, shape[1], BLOCK_ELEMENTS):
+            stop = min(row + step, shape[0])
+            yield slice(row, stop), slice(column, min(column + BLOCK_ELEMENTS, shape[1]))
+
+
+def _cut_rows(rows: slice, columns: slice, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """A slab of an array of shape (1, rows, columns)."""
+    return arrays[0][:, rows, columns]

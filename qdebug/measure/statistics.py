@@ -54,6 +54,11 @@ class Statistics:
     Over the finite elements of x only; the model's and the weights' over those where m or w is
     finite, too. A figure is a view of its row in the table.
 
+    In layers with a `Grid`, q is the float that the code stands for, and so d = q; s is the width
+    of the element's own cell. What is unknown of a code's best choice (`quantizer_square`,
+    `carried_square`) or of its neighbours is 0; if the ends of its range are unknown, `clipped` and
+    `saturated` are NaN. `clipped_square` is e^2.
+
     Attributes:
         table: all figures, shape (figures, channels), in the order in which they are declared.
         first_channel: of the layer's channels, the first one that this knows of.
@@ -95,6 +100,9 @@ class Statistics:
     weights_count = Row()
     weights_square = Row()  # ((w - x) / s)^2
     arithmetic_square = Row()  # (q - Q(w))^2
+    # Of layers with a `Grid`; 0 for all others.
+    expected_square = Row()  # mean square of an error uniform over the element's own cell
+    expected_variance = Row()  # variance of that square
     # Sums about means and about the least-squares line: `_pooled` adds what these are apart.
     x_moment = Row()  # (x - mean x)^2
     q_moment = Row()

@@ -196,7 +196,7 @@ def _channels(layer: LayerReport, width: int) -> list[str]:
     chosen = [layer.channels[index] for index in worst]
     columns = {
         "channel": [str(index) for index in worst],
-        "scale": [significant(channel.scale) for channel in chosen],
+        "scale": [_cell(channel.scale) for channel in chosen],
         "zero\npoint": [str(channel.zero_point) for channel in chosen],
         "rmse\n/scale": [_cell(channel.metrics.rmse_scale) for channel in chosen],
         "up to": [significant(channel.metrics.rmse_scale_limit) for channel in chosen],

@@ -132,7 +132,10 @@ def _layers(entries: Sequence[_Entry], file: str) -> list[LayerReport]:
             columns[name] = _parts(_PARTS[name], entries, name, where)
         elif name == "channels":
             lists = _column(entries, name, list[dict[str, Any]] | None, where)
-            columns[name] = [some and _channels(some, where(i)) for i, some in enumerate(lists)]
+            columns[name] = [
+                some and _channels(some, where(i), entries[i].get("grid"))
+                for i, some in enumerate(lists)
+            ]
         else:
             columns[name] = _column(entries, name, kind, where)
     for name in ("scale", "zero_point"):
@@ -142,12 +145,14 @@ def _layers(entries: Sequence[_Entry], file: str) -> list[LayerReport]:
     return [LayerReport(*row) for row in _rows(columns)]
 
 
-def _channels(entries: Sequence[_Entry], layer: str) -> list[ChannelReport]:
+def _channels(entries: Sequence[_Entry], layer: str, grid: Any) -> list[ChannelReport]:
+    """The channels of a layer; only those of a layer with a grid have no scale."""
+
     def where(index: int) -> str:
         return f"{layer}.channels[{index}]"
 
-    scales = _column(entries, "scale", float, where)
-    zero_points = _column(entries, "zero_point", int, where)
+    scales = _column(entries, "scale", float | None if grid else float, where)
+    zero_points = _column(entries, "zero_point", int | None if grid else int, where)
     metrics = _records(Metrics, entries, where)
     return list(map(ChannelReport, scales, zero_points, metrics))
 

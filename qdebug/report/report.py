@@ -7,6 +7,7 @@ from typing import overload
 
 from qdebug import __version__
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.arithmetic.grids import Grid
 from qdebug.measure.layer import Layer, UnreadableLayer
 from qdebug.measure.metrics import REFERENCE, ChannelMetrics, Metrics
 from qdebug.measure.outputs import OutputMetrics
@@ -23,22 +24,23 @@ from qdebug.report.diagnosis import (
     unreadable,
 )
 from qdebug.report.graph import graph_of, is_constant
+from qdebug.report.grid_diagnosis import diagnose_grid
 from qdebug.report.upstream import with_causes
 
 
 @dataclass(frozen=True)
 class ChannelReport:
-    """One channel of a layer."""
+    """One channel of a layer; scale and zero point are None in a layer with a grid."""
 
-    scale: float
-    zero_point: int
+    scale: float | None
+    zero_point: int | None
     metrics: Metrics
 
 
 class _Channels(Sequence[ChannelReport]):
     """The channels of a layer, each made when it is asked for: there may be very many."""
 
-    def __init__(self, params: QuantParams, metrics: Sequence[Metrics]) -> None:
+    def __init__(self, params: QuantParams | Grid, metrics: Sequence[Metrics]) -> None:
         self._params = params
         self._metrics = metrics
 
@@ -52,6 +54,8 @@ class _Channels(Sequence[ChannelReport]):
     def __getitem__(self, index: int | slice) -> ChannelReport | list[ChannelReport]:
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
+        if isinstance(self._params, Grid):
+            return ChannelReport(None, None, self._metrics[index])
         scale, zero_point = self._params.scale.item(index), self._params.zero_point.item(index)
         return ChannelReport(scale, zero_point, self._metrics[index])
 
@@ -101,6 +105,7 @@ class LayerReport:
     axis: int | None = None
     scale: float | list[float] | None = None
     zero_point: int | list[int] | None = None
+    grid: str | None = None
     metrics: Metrics | None = None
     slices: SliceMetrics | None = None
     channels: Sequence[ChannelReport] | None = None
@@ -117,7 +122,11 @@ class LayerReport:
     @property
     def badness(self) -> float:
         """The layer's error over its expected error; infinite for zeros that have an error."""
-        if self.metrics is None or self.metrics.rmse_scale is None:
+        if self.metrics is None:
+            return -math.inf
+        if self.metrics.times_expected is not None:
+            return self.metrics.times_expected
+        if self.metrics.rmse_scale is None:
             return -math.inf
         if self.metrics.rmse_scale_expected is None:
             return self.metrics.rmse_scale / REFERENCE
@@ -167,33 +176,40 @@ def layer_report(
     layer: Layer, statistics: Statistics, metrics: Metrics, slices: SliceMetrics | None = None
 ) -> LayerReport:
     """The report of a layer from its statistics and the figures of the whole layer."""
-    params = layer.params
+    params = layer.quantization
     per_channel = params.channels > 1
-    scales, zero_points = params.scale.tolist(), params.zero_point.tolist()
     channels = ChannelMetrics(statistics, params) if per_channel else None
-    return LayerReport(
+    report = LayerReport(
         name=layer.name,
         op=layer.op,
         kind=layer.kind,
         nodes=list(layer.nodes) or None,
         inputs=None if layer.inputs is None else list(layer.inputs),
+        shape=list(layer.shape),
+        axis=params.axis,
+        metrics=metrics,
+        slices=slices,
+        channels=None if channels is None else _Channels(params, channels),
+    )
+    if isinstance(params, Grid):
+        diagnosis = diagnose_grid(metrics, channels)
+        return replace(report, grid=params.name, diagnosis=diagnosis)
+    scales, zero_points = params.scale.tolist(), params.zero_point.tolist()
+    return replace(
+        report,
         dtype=params.dtype,
         bits=params.bits,
         narrow_range=params.narrow_range,
         rounding=params.rounding,
-        shape=list(layer.shape),
-        axis=params.axis,
         scale=scales if per_channel else scales[0],
         zero_point=zero_points if per_channel else zero_points[0],
-        metrics=metrics,
-        slices=slices,
-        channels=None if channels is None else _Channels(params, channels),
-        diagnosis=_diagnosis(layer, metrics, channels),
+        diagnosis=_diagnosis(layer, params, metrics, channels),
     )
 
 
-def _diagnosis(layer: Layer, metrics: Metrics, channels: ChannelMetrics | None) -> Diagnosis:
-    params = layer.params
+def _diagnosis(
+    layer: Layer, params: QuantParams, metrics: Metrics, channels: ChannelMetrics | None
+) -> Diagnosis:
     codes = (params.dtype, params.bits, params.qmin, params.qmax)
 
     def subject(figures: Metrics, scale: float | None, zero_point: int | None) -> Subject:

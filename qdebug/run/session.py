@@ -97,7 +97,7 @@ class Session:
                 "most: figures are kept for each; choose some of the layers"
             )
         found = self.sweep(
-            [(layer, partial(Figures, layer.params, sliced=True)) for layer in layers]
+            [(layer, partial(Figures, layer.quantization, sliced=True)) for layer in layers]
         )
         statistics = {name: each.statistics for name, each in found.items()}
         slices = {name: each.slices for name, each in found.items()}
@@ -141,7 +141,7 @@ class Session:
         """The report of these layers from their statistics; unreadable layers are included."""
         slices = slices or {}
         statistics = dict(found)
-        params = {layer.name: layer.params for layer in chosen if isinstance(layer, Layer)}
+        params = {each.name: each.quantization for each in chosen if isinstance(each, Layer)}
         for name in params.keys() - statistics.keys() - self._reasons.keys():  # without elements
             statistics[name] = no_statistics(params[name].channels)
         figures = layers_metrics([(s, params[name]) for name, s in statistics.items()])

@@ -55,6 +55,7 @@
     F(model_count) F(model_square) F(model_error_square) F(model_steps_square)                     \
     F(inherited_square) F(model_clipped) F(model_only)                                             \
     F(weights_count) F(weights_square) F(arithmetic_square) /* of NumPy: split in plain.py */      \
+    F(expected_square) F(expected_variance) /* of NumPy: decoded.py */                             \
     F(x_moment) F(q_moment) F(e_moment) F(xq_moment) F(line_square)
 #define LEAST(F) F(x_min) F(q_min) F(m_min)
 #define MOST(F) F(x_max) F(q_max) F(m_max) F(e_max) F(steps_max)

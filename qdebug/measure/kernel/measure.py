@@ -6,7 +6,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
-from qdebug.measure.kernel import plain
+from qdebug.arithmetic.grids import Grid
+from qdebug.measure.kernel import decoded, plain
 from qdebug.measure.kernel.arrays import known, place, readable
 from qdebug.measure.kernel.library import library
 from qdebug.measure.layer import Block
@@ -22,8 +23,11 @@ def measure(block: Block, params: QuantParams) -> Statistics:
     return found
 
 
-def add(statistics: Statistics, block: Block, params: QuantParams) -> None:
+def add(statistics: Statistics, block: Block, params: QuantParams | Grid) -> None:
     """Merge a block's statistics into those of its channels, and perhaps others, in place."""
+    if isinstance(params, Grid):
+        statistics.absorb(decoded.measured(block))
+        return
     if block.weights_float is not None:
         _add_split(statistics, block, params)
         return

@@ -280,6 +280,8 @@ def _measure_finite(
         of.weights_count: np.zeros(channels),
         of.weights_square: np.zeros(channels),
         of.arithmetic_square: np.zeros(channels),
+        of.expected_square: np.zeros(channels),
+        of.expected_variance: np.zeros(channels),
         of.x_moment: x_moment,
         of.q_moment: steps_moment,
         of.e_moment: e_moment,
