@@ -9,6 +9,7 @@ square ``(a^3 + b^3) / (3 (a + b))``: the integral of e^2 from -b to a over the 
 equal steps s it is s^2 / 12, the square of RMSE/scale's 0.289 (docs/weights.md).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,14 @@ class Decoded:
     below: FloatArray | None = None
     above: FloatArray | None = None
     ends: NDArray[np.int8] | None = None
+
+    def mapped(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> "Decoded":
+        """The same after `change` moved the elements of each array, brought to full shape."""
+
+        def of(array: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if array is None else change(np.broadcast_to(array, self.values.shape))
+
+        return Decoded(change(self.values), of(self.below), of(self.above), of(self.ends))
 
 
 def expected_square(below: FloatArray, above: FloatArray) -> FloatArray:
@@ -127,8 +136,8 @@ def affine_blocks(
     values = np.asarray(scale * codes + offset)
     half = np.abs(scale) / 2
     least, largest = code_limits
-    ends = (codes == largest).astype(np.int8) - (codes == least)
-    return Decoded(values, half, half, (np.sign(scale) * ends).astype(np.int8))
+    ends = (codes == largest).astype(np.int8) - (codes == least).astype(np.int8)
+    return Decoded(values, half, half, np.where(scale < 0, -ends, ends))
 
 
 def codebook(codes: NDArray[Any], levels: ArrayLike, scale: FloatArray | float) -> Decoded:
@@ -159,7 +168,7 @@ def codebook(codes: NDArray[Any], levels: ArrayLike, scale: FloatArray | float) 
     half = np.diff(distinct) / 2
     places = np.searchsorted(distinct, table).clip(max=distinct.size - 1)
     below, above = np.append(half[:1], half)[places], np.append(half, half[-1:])[places]
-    ends = (table == distinct[-1]).astype(np.int8) - (table == distinct[0])
+    ends = (table == distinct[-1]).astype(np.int8) - (table == distinct[0]).astype(np.int8)
     factors = np.asarray(scale)
     if factors.dtype.kind != "f":
         factors = factors.astype(np.float64)
@@ -172,5 +181,5 @@ def codebook(codes: NDArray[Any], levels: ArrayLike, scale: FloatArray | float) 
     low, high = of(below), of(above)
     if turned.any():
         low, high = np.where(turned, high, low), np.where(turned, low, high)
-    at_end = (np.sign(factors) * ends.astype(np.int8)[codes]).astype(np.int8)
+    at_end = np.where(turned, -ends[codes], ends[codes])
     return Decoded(of(table) * factors, low * size, high * size, at_end)

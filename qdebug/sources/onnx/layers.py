@@ -274,11 +274,13 @@ def _operand_axis(node: Node, place: int) -> int:
     return 0
 
 
-def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> QuantParams:
-    """How codes of this shape are quantized.
+def scale_and_zero_point(
+    graph: Graph, tensor: Quantized
+) -> tuple[str, int, NDArray[np.float64], NDArray[Any]]:
+    """The codes' type and bits, the scale and the zero point; one number has shape ().
 
     Raises:
-        FieldError: the constants are not a valid scale and zero point for this shape.
+        FieldError: the constants are of the wrong type or cannot be decoded.
     """
     if tensor.code_type not in CODE_TYPES:
         raise FieldError(
@@ -297,23 +299,32 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
     )
     if zero_point.dtype.kind not in "iu":
         raise FieldError("zero_point", found=str(zero_point.dtype), expected="integers")
-    zero_point = _squeezed(zero_point)
-    if not scale.ndim and not zero_point.ndim:
-        return QuantParams.of(scale, zero_point, dtype, bits=bits, rounding=_ROUNDING)
+    return dtype, bits, scale, _squeezed(zero_point)
+
+
+def axis_of(tensor: Quantized, shape: Sequence[int]) -> int:
+    """The axis of the scales, from 0.
+
+    Raises:
+        FieldError: a tensor of this shape has no such axis.
+    """
     if not -len(shape) <= tensor.axis < len(shape):
         raise FieldError(
             "axis", found=str(tensor.axis), expected=f"an axis of a tensor of {len(shape)} axes"
         )
-    axis = tensor.axis % len(shape)
-    if tensor.block:
-        blocks = [n // tensor.block if i == axis else n for i, n in enumerate(shape)]
-        for field, values in (("scale", scale), ("zero_point", zero_point)):
-            if values.ndim and list(values.shape) != blocks:
-                raise FieldError(field, found=f"shape {values.shape}", expected=f"{tuple(blocks)}")
-        scale, zero_point = (
-            np.moveaxis(v, axis, -1).reshape(-1) if v.ndim else v for v in (scale, zero_point)
-        )
-        return QuantParams.of(scale, zero_point, dtype, axis=0, bits=bits, rounding=_ROUNDING)
+    return tensor.axis % len(shape)
+
+
+def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> QuantParams:
+    """How codes of this shape are quantized, unless blocks of them have scales of their own.
+
+    Raises:
+        FieldError: the constants are not a valid scale and zero point for this shape.
+    """
+    dtype, bits, scale, zero_point = scale_and_zero_point(graph, tensor)
+    if not scale.ndim and not zero_point.ndim:
+        return QuantParams.of(scale, zero_point, dtype, bits=bits, rounding=_ROUNDING)
+    axis = axis_of(tensor, shape)
     params = QuantParams.of(scale, zero_point, dtype, axis=axis, bits=bits, rounding=_ROUNDING)
     if params.channels not in (1, shape[axis]):
         expected = " or ".join(map(str, sorted({1, shape[axis]})))
@@ -327,16 +338,3 @@ def quant_params(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Quant
 
 def _squeezed(values: NDArray[Any]) -> NDArray[Any]:
     return values.reshape(()) if values.size == 1 else values
-
-
-def rows_of_blocks(values: NDArray[Any], axis: int, block: int) -> NDArray[Any]:
-    """A tensor with one scale per `block` elements along `axis`, as (blocks, elements).
-
-    Raises:
-        FieldError: the length of the axis is not a multiple of the block size.
-    """
-    if block <= 0 or not values.size or values.shape[axis] % block:
-        raise FieldError(
-            "block_size", found=str(block), expected=f"a divisor of {values.shape[axis]}"
-        )
-    return np.moveaxis(values, axis, -1).reshape(-1, block)

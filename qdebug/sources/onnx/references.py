@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import dequantize
 from qdebug.errors import FieldError
+from qdebug.sources.onnx.blocks import decoded
 from qdebug.sources.onnx.graph import CODE_TYPES, Additions, Graph, with_operator_only
-from qdebug.sources.onnx.layers import Quantized, quant_params, rows_of_blocks
+from qdebug.sources.onnx.layers import Quantized, quant_params
 from qdebug.sources.onnx.network import Network, Operator, form_of
 from qdebug.sources.onnx.pairing import Partner
 from qdebug.sources.onnx.run import Session
@@ -83,8 +84,6 @@ def constant_shape(match: Match, quantized: Graph, floating: Graph) -> tuple[int
 def constant_arrays(match: Match, quantized: Graph, floating: Graph) -> Arrays:
     """A weight or bias.
 
-    If blocks of elements share a scale, the arrays have shape (blocks, elements).
-
     Raises:
         FieldError: the values cannot be decoded.
         QdebugError: the runtime fails.
@@ -97,8 +96,6 @@ def constant_arrays(match: Match, quantized: Graph, floating: Graph) -> Arrays:
         floats = _partner_values(match, floating)
         codes = quantized.constant(tensor.codes, "quantized")
     _check_alike(floats, codes, "float")
-    if tensor.block:
-        floats, codes = (rows_of_blocks(v, tensor.axis, tensor.block) for v in (floats, codes))
     return Arrays(floats, codes, None)
 
 
@@ -207,20 +204,32 @@ def disagreement(match: Match, quantized: Graph, floating: Graph) -> float | Non
     try:
         theirs = _partner_values(match, floating)
         ours = quantized.constant(tensor.floats or tensor.codes, "quantized")
-        params = quant_params(quantized, tensor, ours.shape)
         if theirs.shape != ours.shape:
             return math.inf
-        if tensor.block:
-            theirs, ours = (rows_of_blocks(v, tensor.axis, tensor.block) for v in (theirs, ours))
+        values, steps = dequantized(tensor, quantized, ours)
     except FieldError:
         return None  # reading the layer will raise the same error
-    steps = np.broadcast_to(params.along(ours.ndim)[0], ours.shape)
-    values = ours if tensor.floats else dequantize(ours, params)
+    values = ours if tensor.floats else values
     x, d, s = (v.reshape(-1)[:: max(1, v.size // _LOOKED_AT)] for v in (theirs, values, steps))
     error = np.abs(d - x)
-    middle = float(np.median(error / s)) if error.size else 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):  # the scale of a block may be 0
+        middle = float(np.median(error / s)) if error.size else 0.0
     differ = middle > _DISAGREE_STEPS and np.vdot(error, error) > _DISAGREE_POWER * np.vdot(x, x)
     return middle if differ else None
+
+
+def dequantized(tensor: Quantized, graph: Graph, codes: Array) -> tuple[Array, Array]:
+    """The floats that codes stand for, and the step of each.
+
+    Raises:
+        FieldError: the constants are not a valid scale and zero point for these codes.
+    """
+    if tensor.block:
+        found = decoded(graph, tensor, codes)
+        assert found.below is not None
+        return found.values, np.broadcast_to(2 * found.below, codes.shape)
+    params = quant_params(graph, tensor, codes.shape)
+    return dequantize(codes, params), np.broadcast_to(params.along(codes.ndim)[0], codes.shape)
 
 
 # Attributes of quantized operators that a float operator does not need if they have this value.
@@ -305,7 +314,7 @@ class _Builder:
             [*nodes, helper.make_node(form.op, inputs, [output], **attributes)], constants
         )
 
-    def _values(self, codes: str, dequantized: bool) -> NDArray[np.float32] | None:
+    def _values(self, codes: str, rounded: bool) -> NDArray[np.float32] | None:
         """A weight or bias: the float model's own, or its dequantized codes."""
         match = self._constants.get(codes)
         if match is None:
@@ -314,9 +323,8 @@ class _Builder:
             constant_shape(match, self._graph, self._floating)
             arrays = constant_arrays(match, self._graph, self._floating)
             floats = arrays.floats
-            if dequantized:
-                params = quant_params(self._graph, match.tensor, arrays.codes.shape)
-                floats = dequantize(arrays.codes, params)
+            if rounded:
+                floats, _ = dequantized(match.tensor, self._graph, arrays.codes)
         except FieldError:
             return None
         return np.ascontiguousarray(floats, np.float32)

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from qdebug.arithmetic.affine import dequantize
+from qdebug.arithmetic.affine import QuantParams, dequantize
+from qdebug.arithmetic.grids import Grid
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
 from qdebug.measure.outputs import Output, OutputRuns
-from qdebug.measure.slabs import hand_over
+from qdebug.measure.slabs import hand_over, hand_over_decoded
 from qdebug.names import printable, some
 from qdebug.sources.inputs import Inputs, InputSpec, Samples, file_of, read_samples
+from qdebug.sources.onnx.blocks import as_rows, decoded, grid_of
 from qdebug.sources.onnx.feeds import Feeds
 from qdebug.sources.onnx.graph import CODE_TYPES, Additions, Graph, read_graph
 from qdebug.sources.onnx.layers import (
@@ -269,12 +271,11 @@ class OnnxModels:
 
     def _layer(self, match: Match, shape: tuple[int, ...]) -> Layer | UnreadableLayer:
         tensor = match.tensor
+        how = grid_of if tensor.block else quant_params
         try:
-            params = quant_params(self._quantized, tensor, shape)
+            params: QuantParams | Grid = how(self._quantized, tensor, shape)
         except FieldError as error:
             return UnreadableLayer(match.name, str(self._located(error, match.name)))
-        if tensor.block:
-            shape = (math.prod(shape) // tensor.block, tensor.block)
         op = tensor.operator.op if tensor.operator else None
         view = None
         if params.axis is None and not tensor.is_constant and (axis := slice_axis(tensor, shape)):
@@ -284,8 +285,14 @@ class OnnxModels:
         return Layer(match.name, params, shape, *about, view=view, clamp=clamp)
 
     def _read_constant(self, layer: Layer, visitor: Visitor) -> None:
+        tensor = self._matches[layer.name].tensor
         try:
             arrays = constant_arrays(self._matches[layer.name], self._quantized, self._floating)
+            if isinstance(layer.quantization, Grid):
+                grid, found = layer.quantization, decoded(self._quantized, tensor, arrays.codes)
+                rows = found.mapped(lambda values: as_rows(values, grid))
+                hand_over_decoded(visitor, layer, as_rows(arrays.floats, grid), rows)
+                return
         except QdebugError as error:
             raise self._located(error, layer.name) from None
         hand_over(visitor, layer, arrays.floats, arrays.codes)

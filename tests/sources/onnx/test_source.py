@@ -11,13 +11,10 @@ import pytest
 from qdebug.errors import QdebugError
 from qdebug.report.json import dumps, loads
 from qdebug.run import session
-from tests import oracle
 from tests.sources.onnx.models import (
     NODE,
     SAMPLES,
     TensorProto,
-    assert_figures,
-    helper,
     made,
     message,
     numpy_helper,
@@ -117,38 +114,6 @@ def test_constants_may_be_operators(models, opened, tmp_path):
         model.graph.node.insert(0, NODE("Constant", [], [tensor.name], value=tensor))
     onnx.save(model, tmp_path / "q.onnx")
     assert report_of(opened(tmp_path / "q.onnx")) == report_of(opened("qdq-per-channel"))
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-def test_a_scale_a_block_gives_rows_of_blocks(opened, tmp_path, axis):
-    rng = np.random.default_rng(4)
-    weight = rng.normal(size=(8, 12)).astype(np.float32)
-    rows = np.moveaxis(weight, axis, -1).reshape(-1, 4)
-    scale = np.abs(rows).max(axis=1) / 7
-    codes = np.rint(rows / scale[:, None]).astype(np.int8)
-    blocks = [8, 12]
-    blocks[axis] //= 4
-
-    def back(values, shape):
-        kept = [n for i, n in enumerate(shape) if i != axis]
-        return np.moveaxis(values.reshape([*kept, shape[axis]]), -1, axis)
-
-    nodes = [
-        NODE("DequantizeLinear", ["q", "s"], ["d"], axis=axis, block_size=4),
-        NODE("MatMul", ["x", "d"], ["y"]),
-    ]
-    stored = [
-        helper.make_tensor("q", TensorProto.INT4, [8, 12], back(codes, [8, 12]).reshape(-1)),
-        numpy_helper.from_array(back(scale, blocks), "s"),
-    ]
-    shapes = {"x": [1, 8]}, {"y": [1, 12]}
-    onnx.save(made(nodes, *shapes, stored), tmp_path / "q.onnx")
-    float_nodes = [NODE("MatMul", ["x", "w"], ["y"])]
-    floats = [numpy_helper.from_array(weight, "w")]
-    onnx.save(made(float_nodes, *shapes, floats), tmp_path / "f.onnx")
-    (layer,) = report_of(opened(tmp_path / "q.onnx", tmp_path / "f.onnx", None)).values()
-    assert (layer.name, layer.shape, layer.bits, layer.axis) == ("w", [24, 4], 4, 0)
-    assert_figures(layer, oracle.figures(rows, codes, scale, 0, axis=0, bits=4))
 
 
 def test_weights_packed_for_one_operator_are_said_to_be(opened, tmp_path):
