@@ -344,9 +344,11 @@ def capture(
     options = Options(inputs=inputs, samples=samples, kernels=kernels, signature=signature)
     source = open_models([file_name(model) for model in models], options)
     from qdebug.sources.pair_file.write import capture as write
+    from qdebug.sources.pair_file.write import not_storable
 
     names = select([layer.name for layer in source.layers], patterns)
-    return write(source, names, target, packed=compress)
+    problems = write(source, names, target, packed=compress)
+    return problems + not_storable(source, names)
 
 
 def suggest(

@@ -110,6 +110,8 @@ class Layer(core.LayerReport):
             )
         if self.metrics is not None and self.metrics.rmse_scale is not None:
             facts.append(f"rmse_scale {self.metrics.rmse_scale:.3g}")
+        if self.metrics is not None and self.metrics.times_expected is not None:
+            facts.append(f"times_expected {self.metrics.times_expected:.3g}")
         return f"<Layer '{shown(self.name)}': {', '.join(facts)}>"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,7 +190,8 @@ class Report(core.Report):
         Args:
             fail_on: causes that no layer may have.
             config: a configuration file whose limits apply, too.
-            limits: ``max_rmse_scale``, ``max_mean_error`` (steps), ``min_sqnr`` (dB),
+            limits: ``max_rmse_scale``, ``max_mean_error`` (steps), ``max_times_expected`` (of the
+                error of rounding alone), ``min_sqnr`` (dB),
                 ``max_range_waste``, ``max_clipped``, ``max_saturated`` (shares: 0.01 or "1%") and
                 ``max_abs_error``; ``min_output_sqnr`` (dB) and ``min_top1`` (share) for the model's
                 outputs. Without any limit ``max_rmse_scale=0.7`` and ``min_output_sqnr=10``.

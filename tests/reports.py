@@ -10,7 +10,8 @@ from qdebug.report.report import LayerReport, Report
 
 def layer(name: str, kind: str | None = "activation", **given: Any) -> LayerReport:
     """A layer of these figures; all others are unknown."""
-    about = {"op": "CONV_2D", "nodes": None, "bits": 8, "axis": None, "diagnosis": None}
+    about = {"op": "CONV_2D", "nodes": None, "bits": 8, "axis": None, "grid": None}
+    about["diagnosis"] = None
     about |= {key: given.pop(key) for key in list(given) if key in about}
     figures: dict[str, Any] = dict.fromkeys(FIGURES) | {"num_elements": 100, "non_finite": 0}
     return LayerReport(name=name, kind=kind, metrics=Metrics(**(figures | given)), **about)

@@ -20,7 +20,7 @@ from qdebug.arithmetic.affine import (
     params_from_range,
 )
 from qdebug.measure.figures import Figures
-from qdebug.measure.layer import Block, Layer
+from qdebug.measure.layer import Block, Layer, UnreadableLayer, is_affine
 from qdebug.measure.metrics import Metrics, layer_metrics, layers_metrics
 from qdebug.measure.ranges import range_minmax, range_mse, range_percentile
 from qdebug.measure.statistics import Statistics
@@ -182,14 +182,15 @@ def explore(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, W
     channels and bits. A bias has no alternatives, because its scale is the product of the input's
     and the weights' scales. For a layer of more than `summary.WHOLE_ELEMENTS`, percentiles and the
     search for the least error work on a histogram; the ranges that they choose are then judged on
-    all floats. Layers that cannot be read have no what-if; the report says why.
+    all floats. Layers that cannot be read have no what-if; the report says why. Nor have layers
+    whose steps differ.
 
     Raises:
         QdebugError: a name that the source does not have.
     """
     chosen = session.choose(names)
-    layers = [viewed(layer) for layer in chosen if isinstance(layer, Layer)]
-    statistics: dict[str, Statistics] = {}
+    layers = [viewed(layer) for layer in chosen if is_affine(layer)]
+    statistics = _without_alternatives(session, chosen)
     plans: dict[str, list[_Plan]] = {}
     metrics: dict[str, Metrics] = {}
     for group in _groups(layers):
@@ -212,6 +213,15 @@ def explore(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, W
             recorded = replace(layer, view=None)
             what_ifs[name] = _what_if(recorded, metrics[name], plans[name], figures)
     return session.report_of(chosen, statistics), what_ifs
+
+
+def _without_alternatives(
+    session: Session, chosen: Sequence[Layer | UnreadableLayer]
+) -> dict[str, Statistics]:
+    """The statistics of the layers whose steps differ."""
+    layers = [each for each in chosen if isinstance(each, Layer) and not is_affine(each)]
+    found = session.sweep([(layer, partial(Figures, layer.quantization)) for layer in layers])
+    return {name: figures.statistics for name, figures in found.items()}
 
 
 def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

@@ -8,12 +8,12 @@ from qdebug.cli import options
 from qdebug.cli.apart import apart
 from qdebug.cli.progress import progress
 from qdebug.cli.reading import complain
-from qdebug.measure.layer import Layer
+from qdebug.measure.layer import is_affine
 from qdebug.names import printable, select
 from qdebug.output import check_writable
 from qdebug.run.session import notes_of
 from qdebug.sources.open import Options, open_models
-from qdebug.sources.pair_file.write import capture, size_of
+from qdebug.sources.pair_file.write import capture, not_storable, size_of
 
 
 @click.command(
@@ -49,10 +49,10 @@ def command(
     apart(models)
     source = open_models(models, reading)
     names = select([layer.name for layer in source.layers], patterns)
-    layers = [layer for layer in source.layers if isinstance(layer, Layer) and layer.name in names]
+    layers = [layer for layer in source.layers if is_affine(layer) and layer.name in names]
     size = size_of(source, layers) / 1e6
     count = f"{len(layers)} layer{'s' * (len(layers) != 1)}"
     click.echo(f"{printable(str(output))}: {count}, at most {size:.1f} MB", err=True)
     with progress() as advance:
         problems = capture(source, names, output, packed=compress, advance=advance)
-    complain(ctx, notes_of(source), problems)
+    complain(ctx, [*notes_of(source), *not_storable(source, names)], problems)

@@ -84,6 +84,11 @@ def command(
                 complaints += [str(error)] * (not everything)
                 continue
             _save(figure, paths[layer.name])
+        elif layer.grid is not None:
+            complaints += [
+                f"layer '{shown(layer.name)}': found {printable(layer.grid)}, expected a scale per "
+                "tensor or channel to draw its codes; --overview shows its error"
+            ] * (not everything)
         elif layer.metrics is not None:
             complaints += session.reasons(layer.name) or [
                 f"layer '{shown(layer.name)}': no finite element to draw"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from numpy.typing import NDArray
 
@@ -73,6 +73,11 @@ class UnreadableLayer:
     reason: str
     problems: tuple[str, ...] = ()
     inputs: tuple[str, ...] | None = None
+
+
+def is_affine(layer: Layer | UnreadableLayer) -> TypeGuard[Layer]:
+    """Whether the layer has `params`: a scale and zero point per tensor or channel."""
+    return isinstance(layer, Layer) and isinstance(layer.quantization, QuantParams)
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,6 +167,16 @@ class Metrics:
         return self.rmse_scale / self.rmse_scale_expected
 
     @property
+    def steps(self) -> float | None:
+        """rmse_scale; where steps differ 0.289 * times_expected, which is the same for equal steps.
+
+        By this, layers of all kinds are compared.
+        """
+        if self.times_expected is not None:
+            return REFERENCE * self.times_expected
+        return self.rmse_scale
+
+    @property
     def rmse_scale_limit(self) -> float:
         """The largest rmse_scale that rounding alone explains, in steps.
 

@@ -10,7 +10,7 @@ from qdebug.advise.whatif import Alternative, WhatIf
 from qdebug.arithmetic.affine import code_range, representable_range
 from qdebug.errors import FieldError
 from qdebug.formatting import percent, significant
-from qdebug.measure.metrics import REFERENCE, Metrics
+from qdebug.measure.metrics import REFERENCE, Metrics, times_expected_limit
 from qdebug.names import printable, shorten, shown
 from qdebug.report.json import to_json
 from qdebug.report.report import LayerReport, Report
@@ -41,7 +41,7 @@ def explained(layer: LayerReport, what_if: WhatIf | None, width: int = 80) -> st
         _figures(layer, layer.metrics, width),
         _diagnosis(layer, width),
         _channels(layer, width),
-        _what_if(what_if, width),
+        _what_if(what_if, layer.grid, width),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
@@ -66,7 +66,7 @@ def _title(layer: LayerReport, width: int) -> list[str]:
 
 def facts(layer: LayerReport) -> list[str]:
     """A layer's operator, kind, type and quantization, each in a few words."""
-    known = [layer.op, layer.kind, layer.dtype]
+    known = [layer.op, layer.kind, layer.dtype or layer.grid]
     found = [shorten(printable(fact), 60) for fact in known if fact]
     codes = _codes(layer)
     if codes and codes != code_range(str(layer.dtype)):
@@ -99,6 +99,7 @@ def figure_rows(layer: LayerReport, metrics: Metrics) -> list[tuple[str, str, st
     rows: list[tuple[str, float | int | None, str]] = [
         ("NaN or Inf", m.non_finite or None, "0; the float model itself is broken"),
         ("rmse/scale", m.rmse_scale, _normal_rmse_scale(m)),
+        ("times expected", m.times_expected, _normal_times(m)),
         ("  quantizer", m.quantizer_rmse_scale, "the same: its own rounding and clipping"),
         ("  carried", m.carried_rmse_scale, "0: wrong before this quantizer"),
         ("    weights", m.weights_rmse_scale, "what rounding the operator's weights brings"),
@@ -121,6 +122,8 @@ def figure_rows(layer: LayerReport, metrics: Metrics) -> list[tuple[str, str, st
     if one and m.fit_scale is not None and m.fit_zero_point is not None:
         line = f"{significant(m.fit_scale)}, {significant(m.fit_zero_point)}"
         recorded = f"{_spread(layer.scale or 0.0)}, {_spread(layer.zero_point or 0)} as recorded"
+        if layer.grid is not None:
+            recorded = "1, 0: of the decoded values"
         cells.append(("fitted scale, zero", line, recorded))
     for label, value, normal in (
         ("model rmse/scale", m.model_rmse_scale, "0.3 in first layers, 1 to 3 in last ones"),
@@ -140,6 +143,11 @@ def _normal_rmse_scale(m: Metrics) -> str:
     zeros = 1 - (expected / REFERENCE) ** 2
     why = f"{percent(zeros)} % zeros" if zeros > 1e-9 else "rounding alone"
     return f"{_cell(expected)}, up to {limit} ({why})"
+
+
+def _normal_times(m: Metrics) -> str:
+    limit = significant(times_expected_limit(m))
+    return f"1, up to {limit}; less where scales were searched for"
 
 
 def _normal_mean(m: Metrics) -> str:
@@ -190,16 +198,24 @@ def _channels(layer: LayerReport, width: int) -> list[str]:
     def badness(index: int) -> float:
         metrics = layer.channels[index].metrics if layer.channels else None
         assert metrics is not None
-        return (metrics.rmse_scale or 0.0) / (metrics.rmse_scale_expected or REFERENCE)
+        return (metrics.steps or 0.0) / (metrics.rmse_scale_expected or REFERENCE)
 
     worst = sorted(range(len(layer.channels)), key=badness, reverse=True)[:_WORST_CHANNELS]
     chosen = [layer.channels[index] for index in worst]
-    columns = {
-        "channel": [str(index) for index in worst],
-        "scale": [_cell(channel.scale) for channel in chosen],
-        "zero\npoint": [str(channel.zero_point) for channel in chosen],
-        "rmse\n/scale": [_cell(channel.metrics.rmse_scale) for channel in chosen],
-        "up to": [significant(channel.metrics.rmse_scale_limit) for channel in chosen],
+    columns = {"channel": [str(index) for index in worst]}
+    if layer.grid is None:
+        columns |= {
+            "scale": [_cell(channel.scale) for channel in chosen],
+            "zero\npoint": [str(channel.zero_point) for channel in chosen],
+            "rmse\n/scale": [_cell(channel.metrics.rmse_scale) for channel in chosen],
+            "up to": [significant(channel.metrics.rmse_scale_limit) for channel in chosen],
+        }
+    else:
+        columns |= {
+            "times\nexpected": [_cell(channel.metrics.times_expected) for channel in chosen],
+            "up to": [significant(times_expected_limit(channel.metrics)) for channel in chosen],
+        }
+    columns |= {
         "clipped\n[%]": [_share(channel.metrics.clipped) for channel in chosen],
         "SQNR\n[dB]": [_db(channel.metrics.sqnr_db) for channel in chosen],
     }
@@ -207,9 +223,11 @@ def _channels(layer: LayerReport, width: int) -> list[str]:
     return [title, *_table(columns, "", width)]
 
 
-def _what_if(found: WhatIf | None, width: int) -> list[str]:
+def _what_if(found: WhatIf | None, grid: str | None, width: int) -> list[str]:
     if found is None:
         text = "Other ways to quantize these floats: needs the tensors, not a saved report."
+        if grid is not None:
+            text = "Other ways to quantize these floats: not tried where steps differ."
         return _wrapped(text, width, "")
     advice = recommend(found)
     rows: list[tuple[str, Alternative, Metrics, str]] = [

@@ -182,7 +182,7 @@ def _draw_errors(axes: Axes, found: Distributions, metrics: Metrics) -> None:
 
 
 def _draw_channels(axes: Axes, channels: Sequence[Metrics]) -> None:
-    values = [metrics.rmse_scale or 0.0 for metrics in channels]
+    values = [metrics.steps or 0.0 for metrics in channels]
     axes.bar(
         range(len(values)), values, width=0.8, color=[_colour(metrics) for metrics in channels]
     )
@@ -200,7 +200,7 @@ def _draw_channels(axes: Axes, channels: Sequence[Metrics]) -> None:
 
 
 def overview_figure(report: Report) -> Picture:
-    """RMSE/scale of all layers as bars against 0.289, coloured by verdict.
+    """RMSE/scale of all layers as bars against 0.289, coloured by verdict (`Metrics.steps`).
 
     Where the float model's own run is known, the error accumulated up to each layer is beside it.
 
@@ -210,11 +210,11 @@ def overview_figure(report: Report) -> Picture:
     layers = [
         (layer, layer.metrics)
         for layer in report.layers
-        if layer.metrics and layer.metrics.rmse_scale is not None
+        if layer.metrics and layer.metrics.steps is not None
     ]
     if not layers:
         raise QdebugError("no layer has a finite element to draw")
-    values = [metrics.rmse_scale or 0.0 for _, metrics in layers]
+    values = [metrics.steps or 0.0 for _, metrics in layers]
     accumulated = [metrics.model_rmse_scale for _, metrics in layers]
     height = min(_ROW * len(layers), _TALLEST)
     figure = Picture(figsize=(10, 1.6 + height), dpi=_DPI, layout="constrained")
@@ -281,7 +281,7 @@ def _named_rows(layers: Sequence[LayerReport], height: float) -> list[int]:
 def _goodness(layer: LayerReport) -> tuple[int, float]:
     """Sorts layers, the worst verdict and the largest figure first."""
     assert layer.metrics is not None
-    return -list(_VERDICTS).index(_verdict(layer)), -(layer.metrics.rmse_scale or 0.0)
+    return -list(_VERDICTS).index(_verdict(layer)), -(layer.metrics.steps or 0.0)
 
 
 # Verdict -> its colour, from good to bad.
@@ -299,7 +299,7 @@ def _colour(metrics: Metrics) -> str:
     """The colour for how far a channel is above what rounding alone gives."""
     if not metrics.exceeds_reference:
         return FLOAT
-    return BAD if (metrics.rmse_scale or 0.0) > TFLITE_THRESHOLD else ABOVE
+    return BAD if (metrics.steps or 0.0) > TFLITE_THRESHOLD else ABOVE
 
 
 def _colour_legend(axes: Axes) -> None:

@@ -178,7 +178,7 @@ def summary(report: Report, width: int | None = None) -> list[str]:
         assert worst.metrics is not None
         name = printable(worst.name)
         name = name if width is None else shorten(name, _LEAST_NAME_WIDTH)
-        line += f"; the worst: {name} ({significant(worst.metrics.rmse_scale or 0.0)})"
+        line += f"; the worst: {name} ({significant(worst.metrics.steps or 0.0)})"
     verdicts = Counter(layer.diagnosis.verdict for layer in report.layers if layer.diagnosis)
     counts = ", ".join(f"{verdicts[v]} {v}" for v in ("bad", "warn", "ok") if verdicts[v])
     return [

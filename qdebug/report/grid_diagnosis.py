@@ -153,8 +153,8 @@ def _wrong_scale(m: Metrics) -> Diagnosis | None:
     return Diagnosis(
         _hurts(m),
         "wrong-scale",
-        f"{_times(m)}: the floats are {factor} times the decoded values; with scales so much "
-        f"larger, it would be {_g(math.sqrt(left) / abs(m.fit_scale))} times",
+        f"{_times(m)}: the floats are {factor} times the decoded values; with scales of that size "
+        f"it would be {_g(math.sqrt(left) / abs(m.fit_scale))} times",
         f"multiply the recorded scales by {factor}, or look for a factor that the reader of the "
         "format applies otherwise than its writer (a global scale, a power of two)",
     )

@@ -27,6 +27,7 @@ class LimitKind:
 
 LIMIT_KINDS = {
     "max_rmse_scale": LimitKind("rmse_scale", "steps"),
+    "max_times_expected": LimitKind("rmse_scale_ratio", "times the error of rounding alone"),
     "max_mean_error": LimitKind("mean_error_scale", "steps, of either sign"),
     "min_sqnr": LimitKind("sqnr_db", "dB", is_minimum=True),
     "max_range_waste": LimitKind("range_waste", "share: 0.1 or 10%", is_share=True),
@@ -346,7 +347,8 @@ def unmatched(report: Report, config: Config) -> list[str]:
 def _failure(layer: LayerReport, metrics: Metrics, limit: Limit) -> Failure | str | None:
     """The failure, if the figure is over its limit; a message if the figure is unknown."""
     kind = LIMIT_KINDS[limit.name]
-    value = getattr(metrics, kind.figure)
+    figure = "steps" if kind.figure == "rmse_scale" else kind.figure
+    value = getattr(metrics, figure)
     expected = f"{'>=' if kind.is_minimum else '<='} {limit.bound:.4g}"
     if value is not None:
         over = value < limit.bound if kind.is_minimum else abs(value) > limit.bound
@@ -355,8 +357,12 @@ def _failure(layer: LayerReport, metrics: Metrics, limit: Limit) -> Failure | st
         over, found = bool(metrics.non_finite), "no finite element"
     elif kind.figure == "sqnr_db" and metrics.rmse is not None:
         over, found = metrics.rmse > 0, "no signal"  # no error is within any limit
+    elif kind.figure == "rmse_scale_ratio" and metrics.rmse_scale_expected == 0:
+        over, found = bool(metrics.rmse_scale), "an error in exact zeros"
     elif kind.figure == "range_waste" and layer.bits is not None:
         over, found = False, ""  # undefined for more than 16 bits
+    elif layer.grid is not None:
+        over, found = False, ""  # undefined where steps differ
     else:
         return f"layer '{shown(layer.name)}': {kind.figure} is not known: not checked"
     return Failure(layer.name, kind.figure, found, expected, limit.origin) if over else None

@@ -9,7 +9,7 @@ from typing import TypeVar
 from qdebug.errors import QdebugError
 from qdebug.measure.figures import Figures
 from qdebug.measure.histogram import Distributions
-from qdebug.measure.layer import Layer, Source, UnreadableLayer, Whole
+from qdebug.measure.layer import Layer, Source, UnreadableLayer, Whole, is_affine
 from qdebug.measure.metrics import layers_metrics
 from qdebug.measure.outputs import output_metrics
 from qdebug.measure.slices import SliceMetrics
@@ -114,13 +114,16 @@ class Session:
         return replace(report, outputs=[output_metrics(output) for output in outputs])
 
     def distributions(self, report: Report) -> dict[str, Distributions]:
-        """The histograms, by name, of a report's layers that have finite elements."""
+        """The histograms, by name, of a report's layers that have finite elements.
+
+        Layers whose steps differ have none.
+        """
         metrics = {
             layer.name: layer.metrics
             for layer in report.layers
             if layer.metrics and layer.metrics.num_elements
         }
-        layers = [layer for layer in self.source.layers if isinstance(layer, Layer)]
+        layers = [layer for layer in self.source.layers if is_affine(layer)]
         return self.sweep(
             [
                 (

@@ -57,6 +57,7 @@ def test_nothing_over_a_limit_prints_nothing_and_ends_well(qdebug: Run) -> None:
     ("option", "good", "bad", "figure"),
     [
         ("--max-rmse-scale", "3", "2", "rmse_scale"),
+        ("--max-times-expected", "9", "6", "rmse_scale_ratio"),
         ("--max-mean-error", "2.1", "1.9", "mean_error_scale"),
         ("--min-sqnr", "10", "90", "sqnr_db"),
         ("--max-range-waste", "90%", "1%", "range_waste"),

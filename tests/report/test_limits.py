@@ -48,6 +48,12 @@ def checked(
 def test_every_limit_has_its_figure_unit_and_side() -> None:
     assert {name: astuple(kind) for name, kind in ALL_KINDS.items()} == {
         "max_rmse_scale": ("rmse_scale", "steps", False, False),
+        "max_times_expected": (
+            "rmse_scale_ratio",
+            "times the error of rounding alone",
+            False,
+            False,
+        ),
         "max_mean_error": ("mean_error_scale", "steps, of either sign", False, False),
         "min_sqnr": ("sqnr_db", "dB", True, False),
         "max_range_waste": ("range_waste", "share: 0.1 or 10%", False, True),
@@ -186,6 +192,17 @@ def test_a_figure_at_its_limit_passes_and_beyond_it_fails(
         # No signal, or no error: only an error is over a limit.
         ("min_sqnr", {"rmse": 0.5}, "no signal"),
         ("min_sqnr", {"rmse": 0.0}, None),
+        # Only exact zeros: any error is over the limit.
+        ("max_times_expected", {"rmse_scale": 0.0, "rmse_scale_expected": 0.0}, None),
+        (
+            "max_times_expected",
+            {"rmse_scale": 0.1, "rmse_scale_expected": 0.0},
+            "an error in exact zeros",
+        ),
+        # No single step, and no neighbours.
+        ("max_times_expected", {"grid": "IQ1_S"}, None),
+        ("max_rmse_scale", {"grid": "IQ1_S"}, None),
+        ("max_range_waste", {"grid": "Q4_K"}, None),
         # No share of so many codes.
         ("max_range_waste", {"bits": 32}, None),
     ],
@@ -197,6 +214,22 @@ def test_figures_that_do_not_exist_pass_where_there_is_no_error(
     assert [failure.found for failure in result.failures] == [found] * (found is not None)
     assert result.unknown == []
     assert len(result.cases) == 1
+
+
+def test_times_expected_is_that_of_steps_or_of_cells() -> None:
+    steps = layer("steps", rmse_scale=0.6, rmse_scale_expected=0.3)
+    cells = layer("cells", grid="Q4_K", times_expected=2.0)
+    for bound, over in ((1.9, ["steps", "cells"]), (2.0, [])):
+        failures = checked(steps, cells, max_times_expected=bound).failures
+        assert [(each.layer, each.found) for each in failures] == [(name, "2") for name in over]
+
+
+def test_rmse_scale_of_cells_is_that_of_equal_steps() -> None:
+    """0.7 steps are 2.42 times the error of rounding alone."""
+    for times, over in ((2.42, 0), (2.43, 1)):
+        result = checked(layer("cells", grid="Q4_K", times_expected=times), max_rmse_scale=0.7)
+        assert len(result.failures) == over
+        assert len(result.cases) == 1
 
 
 @pytest.mark.parametrize(

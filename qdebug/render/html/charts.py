@@ -66,7 +66,7 @@ def overview(layers: Sequence[LayerReport], names: Sequence[str]) -> Overview | 
         value
         for layer in layers
         if layer.metrics
-        for value in (layer.metrics.rmse_scale, layer.metrics.model_rmse_scale)
+        for value in (layer.metrics.steps, layer.metrics.model_rmse_scale)
         if value is not None and math.isfinite(value)
     ]
     if not values:
@@ -83,12 +83,12 @@ def overview(layers: Sequence[LayerReport], names: Sequence[str]) -> Overview | 
     for index, (layer, name) in enumerate(zip(layers, names, strict=True)):
         m, x = layer.metrics, index * step
         bars, said = [], [name]
-        if m is None or m.rmse_scale is None:
+        if m is None or m.steps is None:
             said.append("no figures")
         else:
             verdict = layer.diagnosis.verdict if layer.diagnosis else "ok"
-            bars.append(_bar(x + 0.1 * step, y(m.rmse_scale), f"v-{verdict}", wide))
-            said.append(f"local {significant(m.rmse_scale)} steps")
+            bars.append(_bar(x + 0.1 * step, y(m.steps), f"v-{verdict}", wide))
+            said.append(f"local {significant(m.steps)} steps")
             if m.model_rmse_scale is not None:
                 bars.append(_bar(x + 0.52 * step, y(m.model_rmse_scale), "accumulated", wide))
                 said.append(f"accumulated {significant(m.model_rmse_scale)}")
@@ -232,7 +232,7 @@ _STRIP = 60
 def strip(channels: Sequence[ChannelReport]) -> Strip:
     """The strip of a layer's channels; of very many, the worst of each group."""
     values = [
-        (channel.metrics.rmse_scale or 0.0, index, channel.metrics.exceeds_reference)
+        (channel.metrics.steps or 0.0, index, channel.metrics.exceeds_reference)
         for index, channel in enumerate(channels)
     ]
     size = math.ceil(len(values) / _MOST_CHANNEL_BARS)

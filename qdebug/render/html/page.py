@@ -38,7 +38,18 @@ _TABLE = (
 )
 _TEXT = ("op", "verdict", "cause")
 # What the filter by a least value leaves out: no numbers, or not one for each layer.
-_NO_FILTER = (*_TEXT, "layer", "channel", "kind", "dtype", "shape", "axis", "evidence", "advice")
+_NO_FILTER = (
+    *_TEXT,
+    "layer",
+    "channel",
+    "kind",
+    "dtype",
+    "grid",
+    "shape",
+    "axis",
+    "evidence",
+    "advice",
+)
 
 _NAME, _LONG_NAME = 56, 400
 _WORST = 5

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from qdebug import whereabouts
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.arithmetic.grids import Grid
 from qdebug.errors import QdebugError, locate
-from qdebug.measure.layer import Block, Layer, Source, UnreadableLayer
+from qdebug.measure.layer import Block, Layer, Source, UnreadableLayer, is_affine
 from qdebug.measure.outputs import Output
 from qdebug.names import printable, shown
 from qdebug.output import TEMPORARY, whole_file
@@ -170,6 +171,8 @@ def capture(
     samples of one layer together. So each tensor is first collected in a temporary file beside
     `path`. Samples are stacked along the first axis.
 
+    Layers whose steps differ within a channel are left out (`not_storable`).
+
     Returns:
         One line per layer that could not be captured; the other layers are in the file.
 
@@ -177,7 +180,9 @@ def capture(
         QdebugError: the source fails, the file cannot be written, or the disk is too full.
     """
     chosen = [layer for layer in source.layers if layer.name in names]
-    layers = [layer for layer in chosen if isinstance(layer, Layer)]
+    layers = [layer for layer in chosen if is_affine(layer)]
+    if not layers and (left_out := not_storable(source, names)):
+        raise QdebugError(f"{left_out[0]}; no other layer can be captured")
     problems = [layer.reason for layer in chosen if isinstance(layer, UnreadableLayer)]
     folder, shown_path = path.resolve().parent, printable(str(path))
     try:
@@ -213,6 +218,16 @@ def capture(
             for output in outputs:
                 pairs.add_output(output)
     return problems + list(collected.failed.values())
+
+
+def not_storable(source: Source, names: Collection[str]) -> list[str]:
+    """One line per layer of these names that has no place in a pair file: its steps differ."""
+    return [
+        f"'{shown(layer.name)}' is left out: pair files have no place for "
+        f"{printable(layer.quantization.name)}"
+        for layer in source.layers
+        if isinstance(layer, Layer) and isinstance(layer.quantization, Grid) and layer.name in names
+    ]
 
 
 class _Collector:
