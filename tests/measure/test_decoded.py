@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -21,6 +21,8 @@ from qdebug.measure.metrics import ChannelMetrics, Metrics, layer_metrics
 from qdebug.measure.slabs import hand_over_decoded
 from qdebug.measure.statistics import Statistics
 from tests import grid_oracle
+
+pytestmark = pytest.mark.usefixtures("both_kernels")
 
 LEVELS = [-6.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 6.0]
 
@@ -101,11 +103,12 @@ def test_figures_are_those_of_the_oracle(kind: str, block: int) -> None:
 
 
 @pytest.mark.slow
+@settings(deadline=None, max_examples=40)
 @given(
     st.integers(0, 99),
     st.lists(st.integers(1, 19), max_size=5, unique=True),
     st.booleans(),
-    st.sampled_from([64, 1000, 7]),
+    st.sampled_from([64, 1000, 24]),
 )
 def test_pieces_their_order_and_the_size_of_blocks_change_nothing(
     seed: int, cuts: list[int], reverse: bool, elements: int
@@ -145,6 +148,17 @@ def test_a_format_without_neighbours_has_the_figures_that_need_none() -> None:
     }
     kept = {name: value for name, value in vars(with_cells).items() if name not in more}
     assert_same(without, kept)
+
+
+@pytest.mark.parametrize("types", [("f2", "f4", "f4"), ("f4", "f2", "f8"), ("f8", "f4", "f2")])
+def test_arrays_of_any_float_type_are_the_numbers_that_they_hold(types: tuple[str, ...]) -> None:
+    x, found, _ = in_blocks(3, 40, seed=5)
+    assert found.below is not None
+    given = [a.astype(t) for a, t in zip((x, found.values, found.below), types, strict=True)]
+    narrow, _ = measured(given[0], Decoded(*given[1:], given[2], found.ends))
+    x, values, half = (a.astype(np.float64) for a in given)
+    wide, _ = measured(x, Decoded(values, half, half, found.ends))
+    np.testing.assert_allclose(narrow.table, wide.table, rtol=1e-12)
 
 
 def test_cells_may_be_those_of_whole_rows() -> None:

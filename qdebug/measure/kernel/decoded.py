@@ -1,5 +1,7 @@
 """Decoded: the statistics of a block of a layer with a `Grid`, in NumPy."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -7,15 +9,38 @@ from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import Float64Array
 from qdebug.arithmetic.grids import expected_square, variance_of_square
-from qdebug.measure.layer import Block
+from qdebug.measure.layer import Block, joined
 from qdebug.measure.statistics import Row, Statistics, no_statistics
+
+# Elements measured at a time: what they need fits the cache, and is not handed out anew each time.
+_TILE = 1 << 14
 
 
 def measured(block: Block) -> Statistics:
     """The statistics of a block, for the block's own channels."""
+    outer, channels, inner = block.floats.shape
+    found = no_statistics(channels, block.first_channel)
+    rows, columns = max(_TILE // max(inner, 1), 1), _TILE
+    for row in range(outer):
+        for channel in range(0, channels, rows):
+            for column in range(0, inner, columns):
+                here = (
+                    slice(row, row + 1),
+                    slice(channel, channel + rows),
+                    slice(column, column + columns),
+                )
+                tile = joined([block], partial(_cut, here), block.first_channel + channel)
+                found.absorb(_tile(tile))
+    return found
+
+
+def _cut(here: tuple[slice, slice, slice], arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0][here]
+
+
+def _tile(block: Block) -> Statistics:
+    """The statistics of a few elements."""
     found = no_statistics(block.floats.shape[1], block.first_channel)
-    if not block.floats.size:
-        return found
     x, d = _rows(block.floats), _rows(block.codes)
     cells = None
     if block.below is not None and block.above is not None:

@@ -564,6 +564,119 @@ EXPORT void qdebug_measure(const void *floats, int float_type, const void *codes
     }
 }
 
+/* Whether n numbers are all finite. */
+WIDE static int all_finite(const double *restrict x, int n) {
+    double sum = 0;
+    SIMD(reduction(+ : sum))
+    for (int i = 0; i < n; i++)
+        sum += 0 * x[i];
+    return sum == 0;
+}
+
+/* The rows about the cells of n elements, all finite: half distances below and above, and ends,
+   which may be null. Without width (scale 0) there are no steps. */
+WIDE static void take_cells(const double *restrict x, const double *restrict d,
+                            const double *restrict below, const double *restrict above,
+                            const double *restrict ends, int n, double *restrict row) {
+    double squares = 0, variances = 0, sum = 0, outward = 0, uu = 0, most = 0;
+    SIMD(reduction(+ : squares, variances, sum, outward, uu) reduction(max : most))
+    for (int i = 0; i < n; i++) {
+        const double a = below[i], b = above[i], width = a + b, e = d[i] - x[i];
+        const double aa = a * a, ab = a * b, bb = b * b, square = (aa - ab + bb) / 3;
+        const double u = width > 0 ? e / width : 0;
+        squares += square;
+        variances += (aa * aa - aa * ab + ab * ab - ab * bb + bb * bb) / 5 - square * square;
+        sum += u;
+        outward += x[i] == 0 ? 0 : copysign(1, x[i]) * u;
+        uu += u * u;
+        most = most_of(fabs(u), most);
+    }
+    row[expected_square] = squares;
+    row[expected_variance] = variances;
+    row[steps_sum] = sum;
+    row[steps_outward] = outward;
+    row[steps_square] = uu;
+    row[steps_max] = most;
+    if (!ends)
+        return;
+    double outside = 0, outside_ee = 0, at_end = 0;
+    SIMD(reduction(+ : outside, outside_ee, at_end))
+    for (int i = 0; i < n; i++) {
+        const double e = d[i] - x[i];
+        /* One comparison at a time: GCC 12 miscounts `a && b ? 1 : c && d ? 1 : 0` in vectors. */
+        const double over = ends[i] < 0 ? e - below[i] : ends[i] > 0 ? -above[i] - e : 0;
+        const double beyond = over > 0 ? 1 : 0;
+        outside += beyond;
+        outside_ee += beyond * (e * e);
+        at_end += ends[i] == 0 ? 0 : 1;
+    }
+    row[clipped] = outside;
+    row[clipped_square] = outside_ee;
+    row[saturated] = at_end;
+}
+
+/* An array of a block that may be null, with its type. */
+struct array {
+    const void *values;
+    int type;
+};
+
+/* Merge a block whose codes were decoded into the columns of its channels: the values are the
+   floats that they stand for.
+
+   floats, values: arrays of (outer, channels, inner) in C order; below, above: both, or null; ends:
+   only with them, or null. table: ROWS rows, `stride` apart, at the block's first channel. */
+EXPORT void qdebug_decoded(const void *floats, int float_type, const void *values, int value_type,
+                           const void *below, int below_type, const void *above, int above_type,
+                           const void *ends, int end_type, ptrdiff_t outer, ptrdiff_t channels,
+                           ptrdiff_t inner, double *table, ptrdiff_t stride) {
+    const struct array given[5] = {{floats, float_type}, {values, value_type}, {below, below_type},
+                                   {above, above_type}, {ends, end_type}};
+    const int known = !below ? 2 : !ends ? 4 : 5;
+    /* To `take`, the values are codes with a scale of 1 and without limits. */
+    const struct channel c = {1, NAN, NAN, -INFINITY, INFINITY, 0, 1, CANCELLED};
+    const double nothing = 0;
+    double a[5][CHUNK], room[CHUNK], found[ROWS];
+    for (ptrdiff_t k = 0; k < channels; k++) {
+        struct walk w = {outer, channels, inner, 0, 0};
+        while (inner && w.row < outer) {
+            const struct piece p = next_piece(&w, k, 1, CHUNK);
+            const int all = p.rows * p.width;
+            int n = all, gaps = 0;
+            for (int j = 0; j < known; j++) {
+                load(a[j], given[j].values, given[j].type, &p, &nothing);
+                gaps |= !all_finite(a[j], all);
+            }
+            if (gaps) {
+                n = 0;
+                for (int i = 0; i < all; i++) {
+                    double sum = 0;
+                    for (int j = 0; j < known; j++)
+                        sum += 0 * (a[j][n] = a[j][i]);
+                    n += sum == 0;
+                }
+            }
+            table[non_finite * stride + k] += all - n;
+            if (!n)
+                continue;
+            take(a[0], a[1], room, n, &c, found);
+            found[small] = found[quantizer_square] = 0;
+            found[steps_sum] = found[steps_outward] = found[steps_square] = 0;
+            found[steps_max] = -INFINITY;
+            if (known < 5)
+                found[clipped] = found[clipped_square] = found[saturated] = NAN;
+            if (known > 2)
+                take_cells(a[0], a[1], a[2], a[3], known > 4 ? a[4] : NULL, n, found);
+            double column[ROWS];
+            for (int i = 0; i < ROWS; i++)
+                column[i] = table[i * stride + k];
+            merge(column, found);
+            for (int i = 0; i < ROWS; i++)
+                table[i * stride + k] = column[i];
+        }
+    }
+}
+
 /* Widen low and high, one for each channel, by the finite elements of a block. */
 EXPORT void qdebug_extremes(const void *floats, int float_type, ptrdiff_t outer, ptrdiff_t channels,
                             ptrdiff_t inner, double *low, double *high) {

@@ -65,6 +65,11 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         *(code, code, small),  # qmin, qmax, whether halves are rounded to even
         *(address, size),  # table, and its columns
     ]
+    found.qdebug_decoded.argtypes = [
+        *(address, small) * 5,  # floats, values, half distances below and above, ends; types
+        *(size, size, size),  # outer, channels, inner
+        *(address, size),  # table, and its columns
+    ]
     found.qdebug_extremes.argtypes = [*floats, address, address]  # low, high
     found.qdebug_count.argtypes = [
         *floats,

@@ -26,7 +26,8 @@ def measure(block: Block, params: QuantParams) -> Statistics:
 def add(statistics: Statistics, block: Block, params: QuantParams | Grid) -> None:
     """Merge a block's statistics into those of its channels, and perhaps others, in place."""
     if isinstance(params, Grid):
-        statistics.absorb(decoded.measured(block))
+        if not _run_decoded(statistics, block):
+            statistics.absorb(decoded.measured(block))
         return
     if block.weights_float is not None:
         _add_split(statistics, block, params)
@@ -52,6 +53,28 @@ def add_best(statistics: Statistics, block: Block, params: QuantParams) -> None:
     """The same as `add` for a block whose codes are Q(x); its own codes do not matter."""
     if not _run(statistics, block, None, params):
         statistics.absorb(plain.measured(plain.quantized(block, params), params))
+
+
+def _run_decoded(statistics: Statistics, block: Block) -> bool:
+    """Run the compiled kernel; False if there is none, or none for these types."""
+    kernel = library()
+    given = (block.floats, block.codes, block.below, block.above, block.ends)
+    if kernel is None or any(a is not None and not known(a) for a in given):
+        return False
+    shape = block.floats.shape
+    assert all(a is None or a.shape == shape for a in given)
+    assert (block.below is None) == (block.above is None)
+    table = statistics.table[:, block.first_channel - statistics.first_channel :]
+    assert table.shape[1] >= shape[1]
+    assert statistics.table.flags.c_contiguous
+    arrays = [None if a is None else readable(a) for a in given]
+    kernel.qdebug_decoded(
+        *(value for array in arrays for value in place(array)),
+        *shape,
+        table.ctypes.data,
+        statistics.table.shape[1],
+    )
+    return True
 
 
 def _run(statistics: Statistics, block: Block, codes: _Array | None, params: QuantParams) -> bool:
