@@ -67,3 +67,17 @@ def figures(x, d, tables):
         "fit_zero_point": zero,
         "fit_rmse_scale": math.sqrt((left**2).mean()) / abs(slope),
     }
+
+
+def assert_same(metrics, expected, relative=1e-9, absolute=1e-12):
+    """All figures are those expected; None where they are missing."""
+    for name, found in vars(metrics).items():
+        want = expected.get(name)
+        if want is None or found is None:
+            assert found is want, (name, found, want)
+        else:
+            assert math.isclose(found, want, rel_tol=relative, abs_tol=absolute), (
+                name,
+                found,
+                want,
+            )

@@ -9,7 +9,7 @@ square ``(a^3 + b^3) / (3 (a + b))``: the integral of e^2 from -b to a over the 
 equal steps s it is s^2 / 12, the square of RMSE/scale's 0.289 (docs/weights.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,27 @@ class Grid:
     name: str
     channels: int = 1
     axis: int | None = None
+
+    @classmethod
+    def of_blocks(cls, codes: str, shape: Sequence[int], axis: int, block: int) -> "Grid":
+        """That of a tensor with a scale for each `block` elements along `axis`, from 0.
+
+        Its channels are those of the first axis without blocks: the outputs of a matrix with blocks
+        along its inputs.
+
+        >>> Grid.of_blocks("int4", (256, 64), axis=0, block=32)
+        Grid(name='int4, blocks of 32 along axis 0', channels=64, axis=1)
+        """
+        name = f"{codes}, blocks of {block} along axis {axis}"
+        if len(shape) == 1:
+            return cls(name)
+        channels = 1 if axis == 0 else 0
+        return cls(name, shape[channels], channels)
+
+    def rows(self, values: NDArray[Any]) -> NDArray[Any]:
+        """A tensor as (channels, elements of a channel)."""
+        moved = values if self.axis is None else np.moveaxis(values, self.axis, 0)
+        return moved.reshape(self.channels, -1 if values.size else 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,5 @@
 """Layers whose steps differ: figures against a slow oracle, in whatever pieces the rows come."""
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from operator import itemgetter
@@ -17,7 +16,7 @@ from qdebug.errors import FieldError
 from qdebug.measure import slabs
 from qdebug.measure.figures import Figures
 from qdebug.measure.layer import Block, Layer
-from qdebug.measure.metrics import ChannelMetrics, Metrics, layer_metrics
+from qdebug.measure.metrics import ChannelMetrics, layer_metrics
 from qdebug.measure.slabs import hand_over_decoded
 from qdebug.measure.statistics import Statistics
 from tests import grid_oracle
@@ -79,27 +78,18 @@ def measured(
     return first.statistics, grid
 
 
-def assert_same(metrics: Metrics, expected: dict[str, float]) -> None:
-    for name, found in vars(metrics).items():
-        want = expected.get(name)
-        if want is None or found is None:
-            assert found is want, (name, found, want)
-        else:
-            assert math.isclose(found, want, rel_tol=1e-9, abs_tol=1e-12), (name, found, want)
-
-
 @pytest.mark.parametrize("kind", ["int4", "levels"])
 @pytest.mark.parametrize("block", [8, 7])
 def test_figures_are_those_of_the_oracle(kind: str, block: int) -> None:
     x, found, tables = in_blocks(5, 40, seed=1, kind=kind, block=block)
     statistics, grid = measured(x, found)
-    assert_same(
+    grid_oracle.assert_same(
         layer_metrics(statistics, grid),
         grid_oracle.figures(x.ravel(), found.values.ravel(), tables),
     )
     for row, channel in enumerate(ChannelMetrics(statistics, grid)):
         of_row = tables[row * 40 : row * 40 + 40]
-        assert_same(channel, grid_oracle.figures(x[row], found.values[row], of_row))
+        grid_oracle.assert_same(channel, grid_oracle.figures(x[row], found.values[row], of_row))
 
 
 @pytest.mark.slow
@@ -121,7 +111,7 @@ def test_pieces_their_order_and_the_size_of_blocks_change_nothing(
         pieces, _ = measured(x, found, cuts, reverse=reverse)
     np.testing.assert_allclose(pieces.table, whole.table, rtol=1e-9, atol=1e-9)
     expected = vars(layer_metrics(whole, grid))
-    assert_same(layer_metrics(pieces, grid), expected)
+    grid_oracle.assert_same(layer_metrics(pieces, grid), expected)
 
 
 def test_what_is_not_finite_is_left_out_of_all_figures() -> None:
@@ -133,7 +123,7 @@ def test_what_is_not_finite_is_left_out_of_all_figures() -> None:
     values[1, 6] = np.nan  # a value without a cell is as good as none
     metrics = layer_metrics(statistics, grid)
     assert metrics.non_finite == 3
-    assert_same(metrics, grid_oracle.figures(x.ravel(), values.ravel(), tables))
+    grid_oracle.assert_same(metrics, grid_oracle.figures(x.ravel(), values.ravel(), tables))
 
 
 def test_a_format_without_neighbours_has_the_figures_that_need_none() -> None:
@@ -147,7 +137,7 @@ def test_a_format_without_neighbours_has_the_figures_that_need_none() -> None:
         *("saturated", "mean_error_scale", "outward_error_scale", "max_abs_error_scale"),
     }
     kept = {name: value for name, value in vars(with_cells).items() if name not in more}
-    assert_same(without, kept)
+    grid_oracle.assert_same(without, kept)
 
 
 @pytest.mark.parametrize("types", [("f2", "f4", "f4"), ("f4", "f2", "f8"), ("f8", "f4", "f2")])

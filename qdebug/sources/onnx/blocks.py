@@ -7,7 +7,6 @@ ONNX's operator (since operator set 21) has a scale, and perhaps a zero point, f
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import code_range
@@ -19,9 +18,6 @@ from qdebug.sources.onnx.layers import Quantized, axis_of, scale_and_zero_point
 
 def grid_of(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Grid:
     """How a tensor of this shape is quantized.
-
-    Its channels are those of the first axis without blocks: the outputs of a MatMul's matrix with
-    blocks along its inputs, as of a Gemm's or a Conv's weights.
 
     Raises:
         FieldError: the constants are not a valid scale and zero point for this shape.
@@ -35,11 +31,7 @@ def grid_of(graph: Graph, tensor: Quantized, shape: Sequence[int]) -> Grid:
         if values.ndim and list(values.shape) != blocks:
             raise FieldError(field, found=f"shape {values.shape}", expected=f"{tuple(blocks)}")
     unsigned = "u" if dtype.startswith("u") else ""
-    name = f"{unsigned}int{bits}, blocks of {block} along axis {axis}"
-    if len(shape) == 1:
-        return Grid(name)
-    channels = 1 if axis == 0 else 0
-    return Grid(name, shape[channels], channels)
+    return Grid.of_blocks(f"{unsigned}int{bits}", shape, axis, block)
 
 
 def decoded(graph: Graph, tensor: Quantized, codes: NDArray[Any]) -> Decoded:
@@ -53,10 +45,3 @@ def decoded(graph: Graph, tensor: Quantized, codes: NDArray[Any]) -> Decoded:
     dtype, bits, *vectors = scale_and_zero_point(graph, tensor)
     scale, zeros = (spread(values, codes.shape, axis, block) for values in vectors)
     return affine_blocks(codes, scale, -scale * zeros, code_range(dtype, bits))
-
-
-def as_rows(values: NDArray[Any], grid: Grid) -> NDArray[Any]:
-    """A tensor as (channels, elements of a channel)."""
-    if grid.axis is None:
-        return values.reshape(1, -1)
-    return np.moveaxis(values, grid.axis, 0).reshape(grid.channels, -1)

@@ -22,7 +22,7 @@ from qdebug.measure.outputs import Output, OutputRuns
 from qdebug.measure.slabs import hand_over, hand_over_decoded
 from qdebug.names import printable, some
 from qdebug.sources.inputs import Inputs, InputSpec, Samples, file_of, read_samples
-from qdebug.sources.onnx.blocks import as_rows, decoded, grid_of
+from qdebug.sources.onnx.blocks import decoded, grid_of
 from qdebug.sources.onnx.feeds import Feeds
 from qdebug.sources.onnx.graph import CODE_TYPES, Additions, Graph, read_graph
 from qdebug.sources.onnx.layers import (
@@ -290,8 +290,7 @@ class OnnxModels:
             arrays = constant_arrays(self._matches[layer.name], self._quantized, self._floating)
             if isinstance(layer.quantization, Grid):
                 grid, found = layer.quantization, decoded(self._quantized, tensor, arrays.codes)
-                rows = found.mapped(lambda values: as_rows(values, grid))
-                hand_over_decoded(visitor, layer, as_rows(arrays.floats, grid), rows)
+                hand_over_decoded(visitor, layer, grid.rows(arrays.floats), found.mapped(grid.rows))
                 return
         except QdebugError as error:
             raise self._located(error, layer.name) from None

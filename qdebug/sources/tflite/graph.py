@@ -55,17 +55,28 @@ CODES = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "INT64", *PACKED_BITS)
 FLOATS = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """A scale for each block of elements: tensors by index, -1 for one left out."""
+
+    scale: int
+    zero_point: int
+    size: int
+
+
 @dataclass(frozen=True, eq=False)
 class Quantization:
     """How a tensor is quantized; `axis` is the quantized dimension.
 
-    `unread` says why the codes cannot be read, if the model uses an unsupported scheme.
+    `unread` says why the codes cannot be read so, if the model uses another scheme. Weights with
+    `blocks` can be read all the same.
     """
 
     scale: NDArray[np.float64]
     zero_point: NDArray[np.int64]
     axis: int
     unread: str | None = None
+    blocks: Blocks | None = None
 
 
 @dataclass(frozen=True, eq=False)

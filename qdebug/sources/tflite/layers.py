@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdebug.arithmetic.affine import QuantParams
+from qdebug.arithmetic.grids import Decoded, Grid
 from qdebug.errors import FieldError
 from qdebug.measure.layer import Layer
+from qdebug.sources.tflite.blocks import decoded, grid_of
 from qdebug.sources.tflite.graph import (
     FLOATS,
     PACKED_BITS,
@@ -52,6 +54,14 @@ class Constant:
         """The floats and the codes."""
         values = floats.tensors[self.partner].constant()
         return values, codes_of_constant(quantized.tensors[self.tensor])
+
+    def rows(self, quantized: Graph, floats: Graph) -> tuple[NDArray[Any], Decoded]:
+        """The floats of a layer with a grid, and what its codes stand for, by channel."""
+        grid = self.layer.quantization
+        assert isinstance(grid, Grid)
+        values, codes = self.arrays(quantized, floats)
+        found = decoded(quantized, quantized.tensors[self.tensor], codes)
+        return grid.rows(values), found.mapped(grid.rows)
 
 
 def unique_names(graph: Graph) -> dict[int, str]:
@@ -197,7 +207,7 @@ def _constant(
 ) -> Constant | Broken | Skipped:
     tensor, op = quantized.tensors[index], uses[0].operator.op
     assert tensor.quantization is not None
-    if tensor.quantization.unread:
+    if tensor.quantization.unread and tensor.quantization.blocks is None:
         return Skipped(index, tensor.quantization.unread)
     paired = [use for use in uses if use.operator.index in operators]
     if not paired:
@@ -224,12 +234,24 @@ def _constant(
     kind = "bias" if tensor.type in _BIAS_TYPES else "weight"
     try:
         codes = codes_of_constant(tensor)
-        params = params_of(tensor)
-        if kind == "weight" and codes.size and not params.zero_point.any():
-            # By TFLite's specification symmetric weights do not use the lowest code. A model that
-            # uses it nevertheless has the full range.
-            params = params_of(tensor, narrow_range=params.qmin < 0 and codes.min() > params.qmin)
+        params: QuantParams | Grid
+        if tensor.quantization.blocks is not None:
+            params = grid_of(quantized, tensor)
+        else:
+            params = _params_of_codes(tensor, codes, kind)
     except FieldError as error:
         return Broken(index, error)
     nodes = nodes_of(paired[0].operator, operators, floats)
     return Constant(index, partner, Layer(names[index], params, tensor.shape, op, kind, nodes))
+
+
+def _params_of_codes(tensor: Tensor, codes: NDArray[Any], kind: str) -> QuantParams:
+    """How a constant is quantized.
+
+    By TFLite's specification symmetric weights do not use the lowest code. A model that uses it
+    nevertheless has the full range.
+    """
+    params = params_of(tensor)
+    if kind == "weight" and codes.size and not params.zero_point.any():
+        return params_of(tensor, narrow_range=params.qmin < 0 and codes.min() > params.qmin)
+    return params

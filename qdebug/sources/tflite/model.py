@@ -10,7 +10,7 @@ import numpy as np
 
 from qdebug.errors import MissingExtraError, QdebugError
 from qdebug.names import nearest, printable
-from qdebug.sources.tflite.graph import CODES, Graph, Operator, Quantization, Tensor
+from qdebug.sources.tflite.graph import CODES, Blocks, Graph, Operator, Quantization, Tensor
 
 IDENTIFIER = b"TFL3"
 
@@ -202,16 +202,25 @@ def _quantization(tensor: Any) -> Quantization | None:
     found = tensor.quantization
     if found is None:
         return None
-    unread = None
+    unread = blocks = None
     if found.details is not None:
         unread = f"its quantization is of another kind: {type(found.details).__name__[:-1]}"
+        blocks = _blocks(found.details)
     elif tensor.sparsity is not None:
         unread = "it is stored as a sparse tensor"
     scale = np.array([] if found.scale is None else found.scale, np.float64)
     zero_point = np.array([] if found.zeroPoint is None else found.zeroPoint, np.int64)
     if not scale.size and unread is None:
         return None
-    return Quantization(scale, zero_point, int(found.quantizedDimension), unread)
+    return Quantization(scale, zero_point, int(found.quantizedDimension), unread, blocks)
+
+
+def _blocks(details: Any) -> Blocks | None:
+    """Scales of blocks along one axis, the only ones that quantizers write so far."""
+    several = getattr(details, "blockShape", None)
+    if type(details).__name__ != "BlockwiseQuantizationT" or (several is not None and len(several)):
+        return None
+    return Blocks(int(details.scales), int(details.zeroPoints), int(details.blockSize))
 
 
 def _named(graph: Graph, signature: Any) -> Graph:

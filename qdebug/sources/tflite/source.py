@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from qdebug.arithmetic.grids import Grid
 from qdebug.errors import FieldError, LayerError, QdebugError, locate
 from qdebug.measure.layer import Layer, Part, UnreadableLayer, Visitor
 from qdebug.measure.outputs import Output, OutputRuns
-from qdebug.measure.slabs import hand_over
+from qdebug.measure.slabs import hand_over, hand_over_decoded
 from qdebug.names import printable
 from qdebug.sources.inputs import Inputs, Samples, file_of, read_samples
 from qdebug.sources.tflite.graph import Graph
@@ -231,8 +232,11 @@ class _ConstantPart:
         return math.prod(self.constant.layer.shape)
 
     def read(self, visitor: Visitor) -> None:
-        floats, codes = self.constant.arrays(self.twins.quantized_graph, self.twins.float_graph)
-        hand_over(visitor, self.constant.layer, floats, codes)
+        graphs = self.twins.quantized_graph, self.twins.float_graph
+        if isinstance(self.constant.layer.quantization, Grid):
+            hand_over_decoded(visitor, self.constant.layer, *self.constant.rows(*graphs))
+            return
+        hand_over(visitor, self.constant.layer, *self.constant.arrays(*graphs))
 
 
 @dataclass(frozen=True, eq=False)

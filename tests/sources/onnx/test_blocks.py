@@ -1,7 +1,5 @@
 """ONNX weights with a scale for each block: figures against onnx's own reference evaluator."""
 
-import math
-
 import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
@@ -29,15 +27,6 @@ def values_of_blocks(shape, axis, block, scale, zero, low, high):
     return tables
 
 
-def assert_same(metrics, expected):
-    for name, found in vars(metrics).items():
-        want = expected.get(name)
-        if want is None or found is None:
-            assert found is want, name
-        else:
-            assert math.isclose(found, want, rel_tol=1e-5, abs_tol=1e-5), (name, found, want)
-
-
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("name", CODES)
@@ -62,12 +51,13 @@ def test_figures_are_those_of_the_reference_evaluator(
     else:
         d = (codes - each(zero, weight.shape, axis, block)) * each(scale, weight.shape, axis, block)
     tables = values_of_blocks(weight.shape, axis, block, scale, zero, low, high)
-    assert_same(layer.metrics, grid_oracle.figures(weight.ravel(), d.ravel(), tables.ravel()))
+    whole = grid_oracle.figures(weight.ravel(), d.ravel(), tables.ravel())
+    grid_oracle.assert_same(layer.metrics, whole, 1e-5, 1e-5)
     assert layer.axis == 1 - axis
     assert len(layer.channels) == weight.shape[1 - axis]
     for index, channel in enumerate(layer.channels):
         of = [np.take(values, index, 1 - axis) for values in (weight, d, tables)]
-        assert_same(channel.metrics, grid_oracle.figures(*of))
+        grid_oracle.assert_same(channel.metrics, grid_oracle.figures(*of), 1e-5, 1e-5)
 
 
 def each(values, shape, axis, block):
