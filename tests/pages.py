@@ -6,8 +6,8 @@ import re
 def rewritten(page: str, name: str, block: str) -> str:
     r"""The page with this text in the part of this name.
 
-    >>> rewritten("<!-- counts -->\\nold\\n<!-- end -->", "counts", "new")
-    '<!-- counts -->\\n\\nnew\\n\\n<!-- end -->'
+    >>> rewritten("<!-- counts -->\nold\n<!-- end -->", "counts", "new")
+    '<!-- counts -->\n\nnew\n\n<!-- end -->'
     """
     begin, end = f"<!-- {name} -->", "<!-- end -->"
     part = re.compile(f"({re.escape(begin)}).*?({end})", re.DOTALL)

@@ -90,7 +90,7 @@ class Session:
         """
         chosen = self.choose(patterns)
         layers = [layer for layer in chosen if isinstance(layer, Layer)]
-        channels = sum(layer.params.channels for layer in layers)
+        channels = sum(layer.quantization.channels for layer in layers)
         if channels > _MOST_CHANNELS:
             raise QdebugError(
                 f"found {channels} channels in {len(layers)} layers, expected {_MOST_CHANNELS} at "

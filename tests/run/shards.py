@@ -19,8 +19,10 @@ TASK = 3 << 20  # elements, a quarter of what a task is given else: 4 tasks of l
 
 # As `python -m qdebug`.
 _RUN = f"""
-import runpy
+import runpy, signal
 from qdebug.run.cluster import Cluster
+# A job in the background inherits SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 Cluster.task_elements = {TASK}
 runpy.run_module("qdebug", run_name="__main__", alter_sys=True)
 """
