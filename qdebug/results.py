@@ -54,13 +54,11 @@ class Layer(core.LayerReport):
         target = _picture(path)
         one_of("what", what, plots.WHATS)
         if self.metrics is None or not self.metrics.num_elements:
-            raise QdebugError(
-                self.unreadable or f"layer '{shown(self.name)}': no finite element to draw"
-            )
+            raise QdebugError(self.unreadable or plots.nothing_to_draw(self))
         session = _session_of(self._session, f"layer '{shown(self.name)}'")
         found = session.distributions(core.Report([], [self]))
         if self.name not in found:
-            raise QdebugError(session.reasons(self.name)[0])
+            raise QdebugError(next(iter(session.reasons(self.name)), plots.nothing_to_draw(self)))
         figure = plots.layer_figure(self, found[self.name], what)
         if target is not None:
             _save(figure, target)
@@ -75,6 +73,11 @@ class Layer(core.LayerReport):
         if self.unreadable:
             raise QdebugError(self.unreadable)
         session = _session_of(self._session, f"layer '{shown(self.name)}'")
+        if self.grid is not None:
+            raise QdebugError(
+                f"layer '{shown(self.name)}': found {printable(self.grid)}, expected one scale and "
+                "zero point per tensor or channel to try others"
+            )
         return _what_ifs(session, [self.name])[self.name]
 
     def recommend(self) -> "Recommendation":
@@ -100,7 +103,8 @@ class Layer(core.LayerReport):
         at_least_one("width", width)
         if self.unreadable:
             raise QdebugError(self.unreadable)
-        return explained(self, None if self._session is None else self.what_if(), width)
+        tried = None if self._session is None or self.grid is not None else self.what_if()
+        return explained(self, tried, width)
 
     def __repr__(self) -> str:
         facts = []

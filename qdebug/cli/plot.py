@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from qdebug.cli import options
 from qdebug.cli.reading import SOURCE_HELP, complain, read, resolve, session_on
 from qdebug.errors import QdebugError
-from qdebug.names import file_stems, find_all, printable, shown
+from qdebug.names import file_stems, find_all, printable
 from qdebug.output import check_writable, whole_file
 from qdebug.render import plots
 from qdebug.sources.open import Options
@@ -84,15 +84,8 @@ def command(
                 complaints += [str(error)] * (not everything)
                 continue
             _save(figure, paths[layer.name])
-        elif layer.grid is not None:
-            complaints += [
-                f"layer '{shown(layer.name)}': found {printable(layer.grid)}, expected a scale per "
-                "tensor or channel to draw its codes; --overview shows its error"
-            ] * (not everything)
         elif layer.metrics is not None:
-            complaints += session.reasons(layer.name) or [
-                f"layer '{shown(layer.name)}': no finite element to draw"
-            ]
+            complaints += session.reasons(layer.name) or [plots.nothing_to_draw(layer)]
     complain(ctx, report.notes, list(dict.fromkeys(complaints)))
 
 

@@ -130,3 +130,33 @@ class Distributions:
         ):
             mine.counts += theirs.counts
         self.exact_zeros += other.exact_zeros
+
+
+class CellErrors:
+    """The errors of a layer with a `Grid`, over twice the half distance on their side of the value.
+
+    So rounding alone leaves them between -1/2 and 1/2, as errors in steps are in `Distributions`.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Begin; `metrics` gives the range."""
+        steps = min(max(1.0, math.ceil(metrics.max_abs_error_scale or 0.0)), _MOST_STEPS)
+        self.errors = Histogram(-steps, steps, int(2 * steps * _ERROR_BINS_A_STEP))
+        self.exact_zeros = 0
+
+    def add(self, layer: Layer, block: Block) -> None:
+        """Count a block; elements without a cell are left out."""
+        if block.below is None or block.above is None:
+            return
+        x = block.floats.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            error = block.codes - x
+            steps = error / (2 * np.where(error > 0, block.below, block.above).astype(np.float64))
+        exact = (x == 0) & (error == 0)
+        self.errors.add(steps[np.isfinite(steps) & ~exact] * _JUST_INSIDE)
+        self.exact_zeros += int(np.count_nonzero(exact))
+
+    def merge(self, other: "CellErrors") -> None:
+        """Merge another's counts."""
+        self.errors.counts += other.errors.counts
+        self.exact_zeros += other.exact_zeros

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from qdebug.errors import QdebugError
 from qdebug.formatting import percent, significant
-from qdebug.measure.histogram import Distributions
+from qdebug.measure.histogram import CellErrors, Distributions
 from qdebug.measure.metrics import REFERENCE, TFLITE_THRESHOLD, Metrics
 from qdebug.names import printable, shorten, shortened, shown
 from qdebug.report.report import LayerReport, Report
@@ -59,36 +59,56 @@ class Picture(Figure):
         return file.getvalue()
 
 
-def layer_figure(report: LayerReport, found: Distributions, what: What = "all") -> Picture:
+def layer_figure(
+    report: LayerReport, found: Distributions | CellErrors, what: What = "all"
+) -> Picture:
     """The picture of one layer, from its figures and its distributions.
 
     `what` is one of its panels, or all.
 
     The upper panel overlays floats and codes on one axis, and marks unused codes and clipped
     floats. The panel below shows the error in steps of the scale against that of rounding alone. A
-    layer quantized per channel has a third panel: RMSE/scale by channel.
+    layer quantized per channel has a third panel: RMSE/scale by channel. A layer whose steps differ
+    has no panel of values; the panel of its error is in steps of the element's own cell.
 
     Raises:
-        QdebugError: the channels of a layer that has none.
+        QdebugError: the channels or the values of a layer that has none.
     """
     metrics = report.metrics
     assert metrics is not None, "a layer that was read"
     if what == "channels" and not report.channels:
         raise QdebugError(f"layer '{shown(report.name)}': found one scale, expected channels")
+    if what == "values" and isinstance(found, CellErrors):
+        raise QdebugError(
+            f"layer '{shown(report.name)}': found {printable(report.grid or '')}, expected a scale "
+            "per tensor or channel to draw its codes"
+        )
     chosen = [what] if what != "all" else ["values", "error", *["channels"] * bool(report.channels)]
+    if isinstance(found, CellErrors):
+        chosen = [panel for panel in chosen if panel != "values"]
     panels = len(chosen)
     figure = Picture(figsize=(9, 3.2 * panels), dpi=_DPI, layout="constrained")
     axes = dict(zip(chosen, figure.subplots(panels, 1, squeeze=False)[:, 0], strict=True))
     figure.suptitle(
         shorten(printable(report.name), 90), fontsize=11, fontweight="bold", parse_math=False
     )
-    if "values" in axes:
+    if "values" in axes and isinstance(found, Distributions):
         _draw_values(axes["values"], found, metrics)
     if "error" in axes:
         _draw_errors(axes["error"], found, metrics)
     if "channels" in axes and report.channels:
         _draw_channels(axes["channels"], [channel.metrics for channel in report.channels])
     return figure
+
+
+def nothing_to_draw(layer: LayerReport) -> str:
+    """Why a layer has no distributions; one line."""
+    if layer.grid is not None and layer.metrics is not None and layer.metrics.num_elements:
+        return (
+            f"layer '{shown(layer.name)}': found {printable(layer.grid)}, which has no steps to "
+            "draw errors in"
+        )
+    return f"layer '{shown(layer.name)}': no finite element to draw"
 
 
 def _draw_values(axes: Axes, found: Distributions, metrics: Metrics) -> None:
@@ -144,7 +164,7 @@ def _draw_values(axes: Axes, found: Distributions, metrics: Metrics) -> None:
     _legend(axes, above=1.0 if params.axis is not None else 1.2)
 
 
-def _draw_errors(axes: Axes, found: Distributions, metrics: Metrics) -> None:
+def _draw_errors(axes: Axes, found: Distributions | CellErrors, metrics: Metrics) -> None:
     errors = found.errors
     width = errors.edges[1] - errors.edges[0]
     density = errors.shares / width
@@ -167,9 +187,14 @@ def _draw_errors(axes: Axes, found: Distributions, metrics: Metrics) -> None:
         [-0.5, -0.5, 0.5, 0.5], [0, 1, 1, 0], color=QUANTIZED, linestyle="--", linewidth=1.2,
         label=f"rounding alone: {REFERENCE:.3f}",
     )  # fmt: skip
-    axes.plot([], [], " ", label=f"rmse/scale {significant(metrics.rmse_scale or 0.0)}")
+    figure = f"rmse/scale {significant(metrics.rmse_scale or 0.0)}"
+    unit = "steps of the scale"
+    if metrics.times_expected is not None:
+        figure = f"{significant(metrics.times_expected)} times expected"
+        unit = "steps: twice the distance to the end of its cell"
+    axes.plot([], [], " ", label=figure)
     axes.set_xlim(errors.edges[0], errors.edges[-1])
-    notes = ["error (quantized - float) in steps of the scale"]
+    notes = [f"error (quantized - float) in {unit}"]
     largest = metrics.max_abs_error_scale or 0.0
     if largest > errors.edges[-1]:
         notes.append(f"the outermost bars include all beyond, up to {significant(largest)}")
@@ -195,7 +220,8 @@ def _draw_channels(axes: Axes, channels: Sequence[Metrics]) -> None:
     )  # fmt: skip
     axes.margins(y=0.15)
     axes.set_xlabel("channel; the worst is named")
-    axes.set_ylabel("rmse/scale")
+    differ = channels[0].times_expected is not None
+    axes.set_ylabel("0.289 times expected" if differ else "rmse/scale")
     _colour_legend(axes)
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from qdebug.errors import QdebugError
 from qdebug.measure.figures import Figures
-from qdebug.measure.histogram import Distributions
+from qdebug.measure.histogram import CellErrors, Distributions
 from qdebug.measure.layer import Layer, Source, UnreadableLayer, Whole, is_affine
 from qdebug.measure.metrics import layers_metrics
 from qdebug.measure.outputs import output_metrics
@@ -113,27 +113,36 @@ class Session:
             return replace(report, problems=[*report.problems, *[str(error)] * (not known)])
         return replace(report, outputs=[output_metrics(output) for output in outputs])
 
-    def distributions(self, report: Report) -> dict[str, Distributions]:
+    def distributions(self, report: Report) -> dict[str, Distributions | CellErrors]:
         """The histograms, by name, of a report's layers that have finite elements.
 
-        Layers whose steps differ have none.
+        Of layers whose steps differ, those of their errors, if they have steps at all.
         """
         metrics = {
             layer.name: layer.metrics
             for layer in report.layers
             if layer.metrics and layer.metrics.num_elements
         }
-        layers = [layer for layer in self.source.layers if is_affine(layer)]
-        return self.sweep(
+        layers = [each for each in self.source.layers if each.name in metrics]
+        affine = self.sweep(
             [
                 (
                     replace(layer, view=None),
                     partial(Distributions, layer.params, metrics[layer.name]),
                 )
                 for layer in layers
-                if layer.name in metrics
+                if is_affine(layer)
             ]
         )
+        others = self.sweep(
+            [
+                (layer, partial(CellErrors, metrics[layer.name]))
+                for layer in layers
+                if isinstance(layer, Layer) and not is_affine(layer)
+                if metrics[layer.name].max_abs_error_scale is not None
+            ]
+        )
+        return {**affine, **others}
 
     def report_of(
         self,

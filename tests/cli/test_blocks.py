@@ -12,6 +12,8 @@ from click.testing import Result
 pytest.importorskip("onnx", reason="needs qdebug[onnx]")
 pytest.importorskip("onnxruntime", reason="needs qdebug[onnx]")
 
+import qdebug as library
+from qdebug.errors import QdebugError
 from tests.sources.onnx.blocks import pair, quantized
 from tests.sources.onnx.models import TensorProto
 
@@ -86,6 +88,22 @@ def test_what_is_drawn(qdebug: Run, blocks: list[str], tmp_path: Path) -> None:
     assert (
         qdebug("plot", "--overview", "-m", blocks[0], "-m", blocks[1], "-o", picture).exit_code == 0
     )
+    layer = tmp_path / "layer.png"
+    drawn = ["plot", "w", "-m", blocks[0], "-m", blocks[1], "-o", layer]
+    assert qdebug(*drawn).exit_code == 0
+    assert layer.read_bytes().startswith(b"\x89PNG")
+    refused = qdebug(*drawn, "--what", "values")
+    assert refused.exit_code == 2
+    assert "found int4, blocks of 32 along axis 0, expected a scale per tensor" in refused.stderr
     page = tmp_path / "report.html"
     assert qdebug("report", *blocks, "-o", page).exit_code == 0
     assert "int4, blocks of 32 along axis 0" in page.read_text()
+    assert "error: 1.39 times expected" in page.read_text()
+
+
+def test_the_library_says_what_is_not_tried(blocks: list[str]) -> None:
+    (layer,) = library.analyze(*blocks).layers
+    assert "times_expected 1.39" in repr(layer)
+    assert "not tried where steps differ" in layer.explain()
+    with pytest.raises(QdebugError, match=r"layer 'w': found int4, blocks .* to try others"):
+        layer.what_if()

@@ -15,6 +15,7 @@ from qdebug.arithmetic.grids import Decoded, Grid, affine_blocks, codebook, spre
 from qdebug.errors import FieldError
 from qdebug.measure import slabs
 from qdebug.measure.figures import Figures
+from qdebug.measure.histogram import CellErrors
 from qdebug.measure.layer import Block, Layer
 from qdebug.measure.metrics import ChannelMetrics, layer_metrics
 from qdebug.measure.slabs import hand_over_decoded
@@ -170,6 +171,36 @@ def test_blocks_whose_scale_is_zero_expect_no_error() -> None:
     assert metrics.times_expected == first_only.times_expected
     nothing = layer_metrics(*measured(np.zeros((1, 16)), exact.mapped(np.zeros_like)))
     assert (nothing.times_expected, nothing.rmse) == (None, 0.0)
+
+
+@given(st.integers(0, 20))
+def test_errors_are_counted_in_steps_of_their_own_side(seed: int) -> None:
+    """Rounding alone leaves half a step, however uneven the cell."""
+    x, found, tables = in_blocks(4, 40, seed, kind="levels")
+    counts = CellErrors(layer_metrics(*measured(x, found)))
+    layer = Layer("w", Grid("blocks", 4, 0), x.shape)
+
+    class Counting:
+        def take(self, layer: Layer, block: Block) -> None:
+            counts.add(layer, block)
+
+        def fail(self, layer: Layer, reason: str) -> None:
+            raise AssertionError(reason)
+
+    hand_over_decoded(Counting(), layer, x, found)
+    inside = exact = 0
+    for value, d, table in zip(x.ravel(), found.values.ravel(), tables, strict=True):
+        nearest = min(abs(value - other) for other in table)
+        exact += d == value == 0
+        inside += (
+            abs(d - value) <= nearest
+            and min(table) <= value <= max(table)
+            and not (d == value == 0)
+        )
+    within = np.abs(counts.errors.edges[:-1] + counts.errors.edges[1:]) / 2 < 0.5
+    assert counts.exact_zeros == exact
+    assert counts.errors.counts.sum() == x.size - exact
+    assert inside <= counts.errors.counts[within].sum()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qdebug.formatting import percent, significant
-from qdebug.measure.histogram import Distributions, Histogram
+from qdebug.measure.histogram import CellErrors, Distributions, Histogram
 from qdebug.measure.metrics import REFERENCE, TFLITE_THRESHOLD, Metrics
 from qdebug.report.report import ChannelReport, LayerReport
 
@@ -126,8 +126,10 @@ class Chart:
 WIDTH, TALL = 480, 150
 
 
-def charts(found: Distributions, metrics: Metrics) -> list[Chart]:
+def charts(found: Distributions | CellErrors, metrics: Metrics) -> list[Chart]:
     """The values and the errors of a layer: floats over codes, errors over rounding alone."""
+    if isinstance(found, CellErrors):
+        return [_errors(found, metrics)]
     return [_values(found, metrics), _errors(found, metrics)]
 
 
@@ -159,7 +161,7 @@ def _values(found: Distributions, metrics: Metrics) -> Chart:
     return Chart("Floats and codes", curves, _apart(ticks), notes)
 
 
-def _errors(found: Distributions, metrics: Metrics) -> Chart:
+def _errors(found: Distributions | CellErrors, metrics: Metrics) -> Chart:
     errors = found.errors
     width = float(errors.edges[1] - errors.edges[0])
     density = errors.shares / width
@@ -168,18 +170,22 @@ def _errors(found: Distributions, metrics: Metrics) -> Chart:
     left, right = (_across(end, low, high) for end in (-0.5, 0.5))
     top = TALL * (1 - 1 / most)
     rounding = f"M{left:.1f} {TALL}V{top:.1f}H{right:.1f}V{TALL}"
+    figure = f"rmse/scale {significant(metrics.rmse_scale or 0.0)}"
+    notes = ["error in steps"]
+    if metrics.times_expected is not None:
+        figure = f"{significant(metrics.times_expected)} times expected"
+        notes = ["error in steps: twice the distance to the end of its cell"]
     scaled = Histogram(low, high, len(errors.counts))
     scaled.counts = errors.counts
     curves = [
         Curve(
             _steps(scaled, lambda share: share / width / most, closed=True), "float",
-            f"error: rmse/scale {significant(metrics.rmse_scale or 0.0)}",
+            f"error: {figure}",
         ),
         Curve(rounding, "code", f"rounding alone: {REFERENCE:.3f}"),
     ]  # fmt: skip
     steps = range(math.ceil(low), math.floor(high) + 1)
     ticks = [(_across(step, low, high), str(step)) for step in steps]
-    notes = ["error in steps"]
     if found.exact_zeros:
         share = percent(found.exact_zeros / max(metrics.num_elements, 1))
         notes.append(f"{share} % exact zeros are left out")

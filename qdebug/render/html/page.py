@@ -10,7 +10,7 @@ from typing import Any
 
 from qdebug.errors import MissingExtraError
 from qdebug.formatting import significant
-from qdebug.measure.histogram import Distributions
+from qdebug.measure.histogram import CellErrors, Distributions
 from qdebug.names import printable, shorten, shortened
 from qdebug.render.columns import COLUMNS, Column, layer_row
 from qdebug.render.explain import facts, figure_rows
@@ -77,7 +77,9 @@ class _Layer:
     strip: Strip | None = None
 
 
-def html_page(report: Report, distributions: Mapping[str, Distributions] | None = None) -> str:
+def html_page(
+    report: Report, distributions: Mapping[str, Distributions | CellErrors] | None = None
+) -> str:
     """The report as an HTML page.
 
     Args:
@@ -185,7 +187,7 @@ def _layer(
     name: str,
     short: str,
     columns: Sequence[Column],
-    found: Distributions | None,
+    found: Distributions | CellErrors | None,
 ) -> _Layer:
     diagnosis, row = layer.diagnosis, layer_row(layer)
     cells: list[tuple[str, float | str | None]] = []

@@ -113,7 +113,12 @@ def test_operators_that_move_codes(
     path = tmp_path / "one.tflite"
     path.write_bytes(content)
     values = np.random.default_rng(0).integers(-128, 128, size=x.shape).astype("int8")
-    made = computed(content, [values])
+    try:
+        made = computed(content, [values])
+    except ValueError as error:
+        if "Didn't find op" not in str(error):
+            raise
+        pytest.skip(f"this LiteRT has no version {version} of {op}")
     codes = {"t0": values[None], f"t{len(constants) + 1}": made[None]}
     found = qdebug.replay(path, outputs=codes)
     assert [(each.op, each.num_differing) for each in found.operators] == [(op, 0)]
