@@ -123,26 +123,17 @@ class Session:
             for layer in report.layers
             if layer.metrics and layer.metrics.num_elements
         }
-        layers = [each for each in self.source.layers if each.name in metrics]
-        affine = self.sweep(
-            [
-                (
-                    replace(layer, view=None),
-                    partial(Distributions, layer.params, metrics[layer.name]),
-                )
-                for layer in layers
-                if is_affine(layer)
-            ]
-        )
-        others = self.sweep(
-            [
-                (layer, partial(CellErrors, metrics[layer.name]))
-                for layer in layers
-                if isinstance(layer, Layer) and not is_affine(layer)
-                if metrics[layer.name].max_abs_error_scale is not None
-            ]
-        )
-        return {**affine, **others}
+        wanted: list[tuple[Layer, Callable[[], Distributions | CellErrors]]] = []
+        for layer in self.source.layers:
+            if layer.name not in metrics or not isinstance(layer, Layer):
+                continue
+            figures = metrics[layer.name]
+            if is_affine(layer):
+                begin = partial(Distributions, layer.params, figures)
+                wanted.append((replace(layer, view=None), begin))
+            elif figures.max_abs_error_scale is not None:
+                wanted.append((layer, partial(CellErrors, figures)))
+        return self.sweep(wanted)
 
     def report_of(
         self,

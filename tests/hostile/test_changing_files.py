@@ -115,8 +115,8 @@ def test_a_gate_does_not_pass_a_file_that_changes(
 def test_inputs_that_shrink_are_named(changed: Any, tmp_path: Path, qdebug: Run) -> None:
     pytest.importorskip("ai_edge_litert")
     path = tmp_path / "inputs.npz"
-    samples = np.load(SAMPLES / "digits_inputs.npz")
-    np.savez(path, **{name: np.tile(samples[name], (80, 1, 1, 1)) for name in samples.files})
+    with np.load(SAMPLES / "digits_inputs.npz") as samples:
+        np.savez(path, **{name: np.tile(samples[name], (80, 1, 1, 1)) for name in samples.files})
     changed(path, shrink, large=256)
     models = (SAMPLES / "digits_float.tflite", SAMPLES / "digits_int8.tflite")
     (line,) = lines(qdebug("report", *models, "--inputs", path))
