@@ -147,7 +147,7 @@ def _wrong_scale(m: Metrics) -> Diagnosis | None:
     left = (m.fit_rmse_scale * m.fit_scale) ** 2 / m.mse * square
     if abs(m.fit_scale - 1) < _OTHER_SLOPE or square - left < _EXPLAINS * (square - 1):
         return None
-    if left > _EXPLAINS * max(m.fit_scale**2, 1.0) * square:  # a cloud about a line
+    if left > m.fit_scale**2 / _UNIFORM:  # a step or more from the line, which has steps of its own
         return None
     factor = _g(m.fit_scale)
     return Diagnosis(

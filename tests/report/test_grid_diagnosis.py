@@ -162,6 +162,13 @@ def noisy(x: Array) -> Decoded:
     return affine_blocks(np.clip(wrong, 0, 15), scale, offset, (0, 15))
 
 
+def very_noisy(x: Array) -> Decoded:
+    """Codes several steps off: the line through them is flat, but is no other scale."""
+    scale = extremes(x)[2] / 127
+    wrong = np.rint(x / scale + np.random.default_rng(1).normal(0, 80, x.shape))
+    return affine_blocks(np.clip(wrong, -128, 127), scale, 0.0, (-128, 127))
+
+
 def not_finite(x: Array) -> Decoded:
     found = int4(x)
     values = found.values.copy()
@@ -187,6 +194,7 @@ FAULTS: list[tuple[Callable[[Array], Decoded], str, str]] = [
     (rows_permuted, "carried", "do not correlate"),
     (nibbles_swapped, "carried", "do not correlate"),
     (noisy, "carried", "farther from the floats than rounding to the nearest"),
+    (very_noisy, "carried", "farther from the floats than rounding to the nearest"),
     (not_finite, "non-finite", "32 of 16384 floats or decoded values"),
     (scales_of_zero, "coarse-scale", "all floats that are not zero become zero"),
 ]
@@ -206,7 +214,7 @@ def test_faults_are_named(
         assert found.advice
 
 
-@pytest.mark.parametrize(("make", "cause"), [(f[0], f[1]) for f in FAULTS[:12]])
+@pytest.mark.parametrize(("make", "cause"), [(f[0], f[1]) for f in FAULTS[:14]])
 def test_a_fault_in_one_row_names_the_row(make: Callable[[Array], Decoded], cause: str) -> None:
     x = weights("normal")
     sound, faulty = int4(x), make(x)
@@ -225,6 +233,23 @@ def test_a_fault_in_one_row_names_the_row(make: Callable[[Array], Decoded], caus
     found = diagnosed(x, Decoded(*(mixed(a, b) for a, b in arrays)))
     assert found.cause == cause, found.evidence
     assert f"1 of {ROWS} channels; the worst is 7: " in found.evidence
+
+
+def test_many_short_rows_are_not_bad_by_chance() -> None:
+    x = np.random.default_rng(0).normal(size=(4000, BLOCK))
+    found = diagnosed(x, symmetric(x))
+    assert (found.verdict, found.cause) == ("ok", "ok"), found.evidence
+
+
+def test_what_all_rows_share_is_named_before_what_one_row_has() -> None:
+    """All scales are 8 % off, which is too little to show in a row; one row is another's."""
+    x = np.random.default_rng(0).normal(size=(2000, BLOCK))
+    faulty = times(1.08)(x)
+    values = faulty.values.copy()
+    values[5] = values[6]
+    found = diagnosed(x, replaced(faulty, values))
+    assert found.cause == "wrong-scale"
+    assert "channels" not in found.evidence
 
 
 def test_a_format_without_neighbours_has_no_yardstick_but_may_be_another_tensor() -> None:
