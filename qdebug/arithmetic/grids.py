@@ -47,7 +47,7 @@ class Grid:
         Grid(name='int4, blocks of 32 along axis 0', channels=64, axis=1)
         """
         name = f"{codes}, blocks of {block} along axis {axis}"
-        if len(shape) == 1:
+        if len(shape) == 1 or 0 in shape:
             return cls(name)
         channels = 1 if axis == 0 else 0
         return cls(name, shape[channels], channels)
@@ -55,7 +55,7 @@ class Grid:
     def rows(self, values: NDArray[Any]) -> NDArray[Any]:
         """A tensor as (channels, elements of a channel)."""
         moved = values if self.axis is None else np.moveaxis(values, self.axis, 0)
-        return moved.reshape(self.channels, -1 if values.size else 0)
+        return moved.reshape(self.channels, values.size // self.channels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qdebug.arithmetic.affine import code_range
 from qdebug.arithmetic.grids import Decoded, Grid, affine_blocks, spread
 from qdebug.errors import FieldError
-from qdebug.sources.tflite.graph import FLOATS, PACKED_BITS, Blocks, Graph, Tensor
+from qdebug.sources.tflite.graph import CODES, FLOATS, PACKED_BITS, Blocks, Graph, Tensor
 
 _CODES = ("INT8", "UINT8", *PACKED_BITS)
 
@@ -22,7 +22,8 @@ def grid_of(graph: Graph, tensor: Tensor) -> Grid:
     """How a weight is quantized.
 
     Raises:
-        FieldError: its scales are no tensor of floats of such a shape.
+        FieldError: its scales are no constant of floats of such a shape, or cannot be read, or its
+            zero points cannot.
     """
     blocks, shape = _blocks(tensor), tensor.shape
     if blocks.size <= 0 or not shape:
@@ -36,23 +37,22 @@ def grid_of(graph: Graph, tensor: Tensor) -> Grid:
     if scale.shape not in _shapes_of_blocks(shape, blocks.size):
         expected = f"{_shapes_of_blocks(shape, blocks.size)[0]} for blocks of {blocks.size}"
         raise FieldError("scale", found=f"shape {scale.shape}", expected=expected)
+    scale.constant()
+    if (zero_point := _zero_point(graph, tensor, scale)) is not None:
+        zero_point.constant()
     return Grid.of_blocks(tensor.type.lower(), shape, _axis(scale, tensor), blocks.size)
 
 
 def decoded(graph: Graph, tensor: Tensor, codes: NDArray[Any]) -> Decoded:
-    """What a weight's codes stand for; see `grid_of`.
-
-    Raises:
-        FieldError: the scales or zero points cannot be read.
-    """
+    """What the codes of a weight stand for that `grid_of` accepts."""
     blocks, held = _blocks(tensor), _held(graph, _blocks(tensor).scale)
     assert held is not None
     axis = _axis(held, tensor)
     size = min(blocks.size, max(codes.shape[axis], 1))
     scale = spread(held.constant().astype(np.float64), codes.shape, axis, size)
-    zero_point = _held(graph, blocks.zero_point)
+    zero_point = _zero_point(graph, tensor, held)
     zeros: NDArray[Any] = np.zeros(1)
-    if zero_point is not None and zero_point.shape == held.shape and zero_point.type not in FLOATS:
+    if zero_point is not None:
         zeros = spread(zero_point.constant(), codes.shape, axis, size)
     dtype = "uint8" if tensor.type.startswith("U") else "int8"
     limits = code_range(dtype, PACKED_BITS.get(tensor.type))
@@ -72,6 +72,14 @@ def _held(graph: Graph, index: int) -> Tensor | None:
     if not 0 <= index < len(graph.tensors) or graph.tensors[index].data is None:
         return None
     return graph.tensors[index]
+
+
+def _zero_point(graph: Graph, tensor: Tensor, scale: Tensor) -> Tensor | None:
+    """The zero points; None for 0, also if the index is of a tensor that cannot be theirs."""
+    found = _held(graph, _blocks(tensor).zero_point)
+    if found is None or found.shape != scale.shape or found.type not in CODES:
+        return None
+    return found
 
 
 def _shapes_of_blocks(shape: tuple[int, ...], size: int) -> list[tuple[int, ...]]:

@@ -101,3 +101,13 @@ def test_blocks_that_do_not_fit_are_one_line(opened, tmp_path, block, blocks):
     (layer,) = report_of(opened(tmp_path / "q.onnx", tmp_path / "f.onnx", None)).values()
     assert layer.diagnosis.verdict == "unreadable"
     assert "field '" in layer.diagnosis.evidence
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (64, 0)])
+def test_weights_without_elements_have_no_figures(opened, tmp_path, shape):
+    weight = np.ones(shape, np.float32)
+    scale = np.ones((shape[0] // 32, shape[1]), np.float32)
+    pair(tmp_path, weight, weight.astype(int), scale, None, TensorProto.INT4, 0, 32)
+    (layer,) = report_of(opened(tmp_path / "q.onnx", tmp_path / "f.onnx", None)).values()
+    assert (layer.metrics.num_elements, layer.metrics.times_expected) == (0, None)
+    assert layer.diagnosis.evidence == "no elements"

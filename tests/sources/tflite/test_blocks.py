@@ -130,6 +130,22 @@ def test_blocks_that_do_not_fit_are_one_line(tmp_path, field, value, message):
     assert message in layer.diagnosis.evidence
 
 
+@pytest.mark.parametrize("which", ["scales", "zeroPoints"])
+def test_scales_that_are_cut_off_are_one_line(tmp_path, which):
+    change, _ = in_blocks("INT4", 8, zero_points=True)
+
+    def cut(model):
+        change(model)
+        (tensor,) = (t for t in model.subgraphs[0].tensors if t.name == NAME.encode())
+        details = tensor.quantization.details
+        held = model.subgraphs[0].tensors[getattr(details, which)]
+        model.buffers[held.buffer].data = model.buffers[held.buffer].data[:-4]
+
+    (layer,) = session.run(source(FLOAT, edited(FLOAT, tmp_path / "q.tflite", cut))).layers
+    assert layer.diagnosis.verdict == "unreadable"
+    assert "elements, expected 40, as its shape [10, 4] says" in layer.diagnosis.evidence
+
+
 @pytest.mark.parametrize("value", [0, 3, 2**31 - 1, -7])
 def test_zero_points_that_are_none_are_zero(tmp_path, value):
     """The schema's default is 0, the model's first tensor."""
