@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qdebug.measure.metrics import LOW_SQNR_DB, REFERENCE, Metrics
 from qdebug.measure.outputs import RUINED_DB
-from qdebug.names import shown
+from qdebug.names import printable, shown
 from qdebug.report.diagnosis import Diagnosis, wasted
 from qdebug.report.graph import JOINS, Graph, is_constant
 
@@ -139,6 +139,10 @@ def _of_weights(model: _Model, place: int) -> Diagnosis | None:
     if isinstance(worst.scale, list):
         advice = f"'{name}' has a scale per channel: " + (
             own.advice or "give it more bits, or train with quantized weights"
+        )
+    elif worst.grid is not None:
+        advice = f"'{name}' is {printable(worst.grid)}: " + (
+            own.advice or "choose a format of more bits or smaller blocks for it"
         )
     return replace(diagnosis, evidence=f"{diagnosis.evidence}; {why}", advice=advice)
 

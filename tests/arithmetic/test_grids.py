@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -49,6 +49,7 @@ def check(found: Decoded, values: Array, tables: list[list[float]]) -> None:
         assert (below[place], above[place], ends[place]) == cells_of(table, value)
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-8, 7), not_zero, exact), min_size=1, max_size=20),
 )
@@ -58,6 +59,7 @@ def test_values_and_cells_of_affine_blocks(elements: list[tuple[int, float, floa
     check(affine_blocks(codes, scale, offset, (-8, 7)), scale * codes + offset, tables)
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(exact, min_size=2, max_size=16).filter(lambda levels: len(set(levels)) > 1),
     st.data(),
@@ -90,6 +92,7 @@ def test_a_code_needs_a_level(code: int) -> None:
         codebook(np.array([0, code]), [0.0, 1.0, 2.0], 1.0)
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     st.integers(1, 3), st.integers(1, 9), st.integers(1, 3), st.integers(0, 2), st.integers(1, 5)
 )

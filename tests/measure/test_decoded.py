@@ -173,6 +173,7 @@ def test_blocks_whose_scale_is_zero_expect_no_error() -> None:
     assert (nothing.times_expected, nothing.rmse) == (None, 0.0)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 20))
 def test_errors_are_counted_in_steps_of_their_own_side(seed: int) -> None:
     """Rounding alone leaves half a step, however uneven the cell."""

@@ -1,6 +1,7 @@
 """Diagnoses of layers whose steps differ: faults planted into sound weights, and sound ones."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from qdebug.measure.kernel.measure import measure
 from qdebug.measure.layer import Block, Layer
 from qdebug.measure.metrics import layer_metrics
 from qdebug.report.diagnosis import Diagnosis
-from qdebug.report.report import layer_report
+from qdebug.report.report import layer_report, with_origins
+from tests.reports import layer
 
 Array = NDArray[Any]
 
@@ -31,8 +33,8 @@ def diagnosed(x: Array, found: Decoded) -> Diagnosis:
     assert values is not None
     grid = Grid("Q4", rows, 0)
     statistics = measure(Block(x[None], values, None, 0, None, *cells), grid)
-    layer = Layer("w", grid, x.shape, kind="weight")
-    found_in = layer_report(layer, statistics, layer_metrics(statistics, grid)).diagnosis
+    about = Layer("w", grid, x.shape, kind="weight")
+    found_in = layer_report(about, statistics, layer_metrics(statistics, grid)).diagnosis
     assert found_in is not None
     return found_in
 
@@ -273,3 +275,15 @@ def test_few_elements_are_said_to_be_few() -> None:
     said = diagnosed(x, Decoded(np.rint(x * 4) / 4, np.array(0.125), np.array(0.125)))
     assert (said.cause, said.verdict) == ("ok", "ok")
     assert "only 8 elements: too few to say more" in said.evidence
+
+
+def test_weights_that_move_an_output_are_named_with_their_format() -> None:
+    weight = layer(
+        "w", "weight", grid="Q4_0", sqnr_db=19.8, diagnosis=Diagnosis("ok", "ok", "", "")
+    )
+    moved = Diagnosis("warn", "weights", "the operator's quantized weights move its output", "")
+    output = replace(layer("y", sqnr_db=20.0, diagnosis=moved), inputs=["w"])
+    found = with_origins([replace(weight, inputs=[]), output])[1].diagnosis
+    assert found is not None
+    assert found.evidence.endswith("; 'w' has 19.8 dB")
+    assert found.advice == "'w' is Q4_0: choose a format of more bits or smaller blocks for it"
