@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -283,6 +284,33 @@ def test_the_time_limit_ends_the_search_with_the_best_so_far():
     assert found.timed_out
     assert places(board, found) == {0}
     assert board.runs < 400
+
+
+def test_a_short_time_suffices_to_find_what_matters_at_the_end_of_the_model():
+    board = Chain([0.0] * 159, [*[0.01] * 159, 5.0], size=16)
+    clock = itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qdebug.advise.meter.time.monotonic", lambda: float(next(clock)))
+        found = search(board, Limits(top=3), time_limit=200)  # 16 segments, 4 samples each: 64
+    assert found.timed_out
+    assert places(board, found) == {159}
+
+
+@pytest.mark.slow
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([None, 1, 4]))
+@settings(max_examples=15, deadline=None)
+def test_a_time_limit_that_is_not_reached_changes_nothing_but_the_number_of_runs(seed, count, top):
+    class Tied(Chain):
+        """Operators of the same power gain exactly the same."""
+
+        def _output(self, sample, left):
+            power = sum(w for place, w in enumerate(self._weights) if place not in left)
+            return self._x[sample] + np.sqrt(power) * self._noise[0]
+
+    weights = np.random.default_rng(seed).integers(0, 4, count)
+    board = Tied([0.0] * (count - 1), weights, size=16)
+    limited, free = (search(board, Limits(top), time_limit=limit) for limit in (1e6, None))
+    assert replace(limited, runs=free.runs) == free
 
 
 def test_out_of_time_is_told_to_callers():
