@@ -6,7 +6,7 @@ second tries the alternatives that follow from them. Knows no file and no model.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -204,7 +204,13 @@ def explore(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, W
             plans[layer.name] = _plans(layer, look, metrics[layer.name])
     candidates = {name: [params for _, _, params in planned] for name, planned in plans.items()}
     readable = [layer for layer in layers if layer.name in plans]
-    tried = session.sweep([(each, partial(_Trials, candidates[each.name])) for each in readable])
+    wanted: list[tuple[Layer, Callable[[], _Trials | Figures]]] = []
+    wanted += [(each, partial(_Trials, candidates[each.name])) for each in readable]
+    others = session.others(chosen, statistics)
+    wanted += [(each, partial(Figures, each.params)) for each in others if isinstance(each, Layer)]
+    found = session.sweep(wanted)
+    tried = {name: each for name, each in found.items() if isinstance(each, _Trials)}
+    statistics |= {n: each.statistics for n, each in found.items() if isinstance(each, Figures)}
     what_ifs = {}
     for layer in readable:
         name = layer.name
@@ -212,7 +218,7 @@ def explore(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, W
             figures = (tried.get(name) or _Trials(candidates[name])).metrics
             recorded = replace(layer, view=None)
             what_ifs[name] = _what_if(recorded, metrics[name], plans[name], figures)
-    return session.report_of(chosen, statistics), what_ifs
+    return session.report_of(chosen, statistics, others=others), what_ifs
 
 
 def _without_alternatives(

@@ -1,7 +1,7 @@
 """Graph: the layers that feed each layer of a report, and how much error each contributes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
@@ -80,6 +80,33 @@ def graph_of(layers: Sequence["LayerReport"]) -> Graph:
         noise=[None if noise is None else noise.relative for noise in noises],
         growth=list(map(_growth, brought, inherited)),
     )
+
+
+def surroundings(layers: Sequence["LayerReport"], chosen: Collection[str]) -> set[str]:
+    """Names of other layers that the diagnoses of the chosen ones depend on.
+
+    These are the layers upstream; those that read the chosen or these; and what else feeds these
+    readers. Figures of all others change nothing (`report.with_origins`).
+
+    Args:
+        layers: all layers; no figures are needed.
+        chosen: names of some of them.
+    """
+    feeders = _named_feeders(layers)
+    places = {layer.name: place for place, layer in enumerate(layers)}
+    upstream: set[int] = set()
+    waiting = [place for place, layer in enumerate(layers) if layer.name in chosen]
+    while waiting:
+        place = waiting.pop()
+        if place not in upstream:
+            upstream.add(place)
+            named = [places[name] for name in layers[place].inputs or () if name in places]
+            waiting += [*feeders[place], *named]  # `named`: with weights
+    found = set(upstream)
+    for place, read in enumerate(feeders):
+        if not upstream.isdisjoint(read):
+            found |= {place, *read}
+    return {layers[place].name for place in found} - set(chosen)
 
 
 @dataclass(frozen=True)

@@ -247,3 +247,11 @@ def unreadable_report(layer: UnreadableLayer) -> LayerReport:
     """The report of a layer that could not be read."""
     inputs = None if layer.inputs is None else list(layer.inputs)
     return LayerReport(name=layer.name, inputs=inputs, diagnosis=unreadable(layer.reason))
+
+
+def without_figures(layer: Layer | UnreadableLayer) -> LayerReport:
+    """A layer that was not read: it only connects others."""
+    inputs = None if layer.inputs is None else list(layer.inputs)
+    if isinstance(layer, UnreadableLayer):
+        return LayerReport(name=layer.name, inputs=inputs)
+    return LayerReport(name=layer.name, op=layer.op, kind=layer.kind, inputs=inputs)

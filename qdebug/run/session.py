@@ -15,12 +15,14 @@ from qdebug.measure.outputs import output_metrics
 from qdebug.measure.slices import SliceMetrics
 from qdebug.measure.statistics import Statistics, no_statistics
 from qdebug.names import select, shown
+from qdebug.report.graph import surroundings
 from qdebug.report.report import (
     LayerReport,
     Report,
     layer_report,
     unreadable_report,
     with_origins,
+    without_figures,
 )
 from qdebug.run.engine import Advance, Gatherer, gather, without
 from qdebug.run.workers import Threads, Workers
@@ -85,24 +87,49 @@ class Session:
     def report(self, patterns: Sequence[str] = ()) -> Report:
         """The figures and diagnosis of all layers, or of those that match the globs.
 
+        A diagnosis does not depend on the globs: what it needs of other layers is read as well.
+
         Raises:
             QdebugError: a glob matches no layer, or the layers have too many channels together.
         """
         chosen = self.choose(patterns)
-        layers = [layer for layer in chosen if isinstance(layer, Layer)]
-        channels = sum(layer.quantization.channels for layer in layers)
-        if channels > _MOST_CHANNELS:
-            raise QdebugError(
-                f"found {channels} channels in {len(layers)} layers, expected {_MOST_CHANNELS} at "
-                "most: figures are kept for each; choose some of the layers"
-            )
-        found = self.sweep(
-            [(layer, partial(Figures, layer.quantization, sliced=True)) for layer in layers]
-        )
+        others = self.others(chosen)
+        found = self._figures([*chosen, *others])
+        if not others:  # only now is it known whether there is a run of the float model
+            others = self.others(chosen, {name: each.statistics for name, each in found.items()})
+            found |= self._figures(others)
         statistics = {name: each.statistics for name, each in found.items()}
         slices = {name: each.slices for name, each in found.items()}
-        report = self.report_of(chosen, statistics, slices)
+        report = self.report_of(chosen, statistics, slices, others)
         return report if patterns else self._with_outputs(report)
+
+    def _figures(self, layers: Sequence[Layer | UnreadableLayer]) -> dict[str, Figures]:
+        read = [layer for layer in layers if isinstance(layer, Layer)]
+        channels = sum(layer.quantization.channels for layer in read)
+        if channels > _MOST_CHANNELS:
+            raise QdebugError(
+                f"found {channels} channels in {len(read)} layers, expected {_MOST_CHANNELS} at "
+                "most: figures are kept for each; choose some of the layers"
+            )
+        wanted = [(layer, partial(Figures, layer.quantization, sliced=True)) for layer in read]
+        return self.sweep(wanted) if wanted else {}
+
+    def others(
+        self,
+        chosen: Sequence[Layer | UnreadableLayer],
+        found: Mapping[str, Statistics] | None = None,
+    ) -> list[Layer | UnreadableLayer]:
+        """The layers that the diagnoses of the chosen ones depend on, besides these.
+
+        There are none if the source does not say what makes or feeds its layers, and what was found
+        so far has no run of the float model.
+        """
+        layers = self.source.layers
+        named = any(each.inputs or getattr(each, "op", None) for each in layers)
+        if not named and not any(each.model_count.any() for each in (found or {}).values()):
+            return []
+        names = surroundings(list(map(without_figures, layers)), {each.name for each in chosen})
+        return [layer for layer in layers if layer.name in names]
 
     def _with_outputs(self, report: Report) -> Report:
         """The report with the model's outputs, or the reason why there are none."""
@@ -140,30 +167,44 @@ class Session:
         chosen: Sequence[Layer | UnreadableLayer],
         found: Mapping[str, Statistics],
         slices: Mapping[str, SliceMetrics | None] | None = None,
+        others: Sequence[Layer | UnreadableLayer] = (),
     ) -> Report:
-        """The report of these layers from their statistics; unreadable layers are included."""
+        """The report of these layers from their statistics; unreadable layers are included.
+
+        Args:
+            chosen: the layers.
+            found: their statistics, and those of `others`.
+            slices: those that were measured.
+            others: what else the diagnoses depend on; see `others`.
+        """
         slices = slices or {}
         statistics = dict(found)
-        params = {each.name: each.quantization for each in chosen if isinstance(each, Layer)}
+        read = [*chosen, *others]
+        params = {each.name: each.quantization for each in read if isinstance(each, Layer)}
         for name in params.keys() - statistics.keys() - self._reasons.keys():  # without elements
             statistics[name] = no_statistics(params[name].channels)
         figures = layers_metrics([(s, params[name]) for name, s in statistics.items()])
         metrics = dict(zip(statistics, figures, strict=True))
-        problems = list(self.source.problems)
 
         def reported(layer: Layer | UnreadableLayer) -> LayerReport:
-            problems.extend(layer.problems)
             if isinstance(layer, UnreadableLayer):
                 return unreadable_report(layer)
-            why = self._reasons.get(layer.name, [])
             if layer.name in metrics:
-                problems.extend(why)
                 of_layer = statistics.pop(layer.name), metrics[layer.name], slices.get(layer.name)
                 return layer_report(layer, *of_layer)
-            problems.extend(why[1:])
-            return unreadable_report(UnreadableLayer(layer.name, why[0], inputs=layer.inputs))
+            why = self._reasons[layer.name][0]
+            return unreadable_report(UnreadableLayer(layer.name, why, inputs=layer.inputs))
 
-        layers = with_origins([reported(layer) for layer in chosen])
+        known = {layer.name: reported(layer) for layer in read}
+        network = self.source.layers if others else chosen
+        layers = with_origins([known.get(each.name) or without_figures(each) for each in network])
+        if others:
+            names = {layer.name for layer in chosen}
+            layers = [layer for layer in layers if layer.name in names]
+        problems = list(self.source.problems)
+        for layer in chosen:
+            why = self._reasons.get(layer.name, [])
+            problems += [*layer.problems, *(why if layer.name in metrics else why[1:])]
         runtime: Mapping[str, str] = getattr(self.source, "runtime", {})
         notes = notes_of(self.source)
         return Report(list(self.source.files), layers, problems, notes, runtime=runtime)

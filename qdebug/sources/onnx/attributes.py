@@ -10,8 +10,8 @@ from qdebug.names import printable
 if TYPE_CHECKING:
     import onnx
 
-# onnxruntime's own operators have no schema in the onnx package. These attributes of theirs are
-# whole numbers, and read here.
+# onnxruntime's own operators have no schema in the onnx package, nor has a version that does not
+# exist. These attributes are whole numbers, and read here.
 _OWN_DOMAIN = "com.microsoft"
 _WHOLE = ("axis", "block_size", "opset", "output_dtype", "transA", "transB")
 
@@ -30,7 +30,7 @@ def check_attributes(model: "onnx.ModelProto", shown: str) -> None:
         if not node.attribute:
             continue
         domain = _domain(node.domain)
-        known = _types(node.op_type, domain, versions[domain]) if domain in versions else {}
+        known = _types(node.op_type, domain, versions.get(domain, 0))
         for attribute in node.attribute:
             expected = known.get(attribute.name, attribute.type)
             if attribute.ref_attr_name or attribute.type == expected != AttributeProto.UNDEFINED:
@@ -53,12 +53,13 @@ def _types(op: str, domain: str, version: int) -> Mapping[str, int]:
     """Attribute -> its type in `onnx.AttributeProto`; empty for an operator without a schema."""
     from onnx import AttributeProto, defs
 
+    whole = dict.fromkeys(_WHOLE, AttributeProto.INT)
     if domain == _OWN_DOMAIN:
-        return dict.fromkeys(_WHOLE, AttributeProto.INT)
+        return whole
     try:
         schema = defs.get_schema(op, version, domain)
     except (defs.SchemaError, TypeError):  # or a version beyond 32 bits
-        return {}
+        return {} if domain else whole
     return {
         name: attribute.type.value  # type: ignore[attr-defined]  # an enum of the C++ binding
         for name, attribute in schema.attributes.items()

@@ -42,3 +42,15 @@ def test_an_attribute_of_no_type_is_refused_in_any_domain():
     made.graph.node[0].attribute[0].type = 0
     with pytest.raises(QdebugError, match="found type UNDEFINED, expected one that the schema has"):
         check_attributes(made, "m.onnx")
+
+
+def test_without_a_version_whole_numbers_are_whole():
+    """As a model with a damaged list of versions has it."""
+    node = helper.make_node("DequantizeLinear", ["x", "s"], ["y"], "d", axis="one")
+    graph = helper.make_graph([node], "g", [], [])
+    for opsets in ([], [helper.make_opsetid("", 0)], [helper.make_opsetid("", 9999)]):
+        damaged = helper.make_model(graph)
+        del damaged.opset_import[:]
+        damaged.opset_import.extend(opsets)
+        with pytest.raises(QdebugError, match="attribute 'axis': found type STRING, expected INT"):
+            check_attributes(damaged, "m.onnx")
