@@ -9,7 +9,8 @@ Takes the models of `real_models.py` (which must have run before) and asks, for 
   (the one with the best prediction is quantized again), and as the K operators that gain most by
   themselves?
 
-Gains are of the mean SQNR over the model's outputs, in dB. They are predicted on `inputs.npz`, and
+Gains are of the mean SQNR over the model's outputs, in dB; an output that joins boxes and scores
+counts as two (`JOINED`). They are predicted on `inputs.npz`, and
 measured there and on `other.npz`. Every result is kept in a JSON file for each model; run it again
 to go on after an interruption.
 
@@ -42,6 +43,8 @@ TOPS = (1, 3, 5, 10)
 DRAWS = 20
 RUINED, SOUND = 10.0, 20.0  # dB
 PARTS = ("inputs", "other")
+# Outputs that join what is judged by itself, along axis 1: boxes in pixels and scores.
+JOINED = {("nudenet", "output0"): {"boxes": slice(0, 4), "scores": slice(4, None)}}
 
 
 class Study:
@@ -89,10 +92,13 @@ class Study:
         return found
 
     def compared(self, part: str, found: Outputs) -> dict[str, float]:
-        """The SQNR of each output."""
-        return {
-            output: sqnr(values, found[output]) for output, values in self.reference(part).items()
-        }
+        """The SQNR of each output, or of each part of one that joins several."""
+        figures = {}
+        for output, values in self.reference(part).items():
+            for name, rows in JOINED.get((self.name, output), {output: slice(None)}).items():
+                pair = [[np.atleast_2d(x)[:, rows] for x in xs] for xs in (values, found[output])]
+                figures[name] = sqnr(*pair)
+        return figures
 
     def again(self, left: Sequence[Any]) -> dict[str, dict[str, float]]:
         """The SQNR of each output, quantized again with these operators in float."""
