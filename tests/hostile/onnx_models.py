@@ -126,6 +126,12 @@ for _name, _value in {
         _attribute("dw", "axis", _value),
         "x.onnx: no ONNX model: operator 'dw': attribute 'axis': found type .*, expected INT",
     )
+_declare(
+    "axis_of_a_graph_without_versions",
+    "An attribute of another type, in a model without a list of operator sets: no schema tells.",
+    lambda model: (_attribute("dw", "axis", None)(model), model.ClearField("opset_import")),
+    "attribute 'axis': found type GRAPH, expected INT",
+)
 for _name in ("block_size", "output_dtype"):
     _declare(
         f"{_name}_of_a_graph",
