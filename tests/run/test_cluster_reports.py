@@ -63,7 +63,8 @@ def test_progress_and_dashboard(
     with connect(address) as connected:
         source = PairFiles([str(shards / "0*.npz")], workers=connected)
         session.run(source, ["per*"], lambda done, total: seen.append((done, total)), connected)
-    assert seen == [(done, 20) for done in range(1, 21)]
+    # Of ten shards, two layers and the one before, which their diagnosis depends on.
+    assert seen == [(done, 30) for done in range(1, 31)]
     result = qdebug("report", shards / "00.npz", "--scheduler", address)
     assert re.fullmatch(r"Dashboard: http://127\.0\.0\.1:\d+/status\n", result.stderr)
     assert "Dashboard" not in result.stdout
