@@ -4,7 +4,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from qdebug.report.tflite_csv import write_csv
+from tests.gguf_files import architecture, gguf, q8_0
 from tests.hostile.everyone import ALL
 from tests.hostile.npz import members, zipped
 from tests.hostile.texts import SOUND, changed
@@ -20,6 +23,7 @@ TARGETS = {
     "tflite_csv": ("CSV",),
     "configuration": ("configuration",),
     "inputs": ("inputs",),
+    "gguf_model": ("GGUF",),
 }
 
 LARGEST = 1 << 15
@@ -68,6 +72,9 @@ def _sound(target: str) -> Iterator[bytes]:
     elif target == "configuration":
         yield _CONFIGURATION.encode()
         yield b"[tool.qdebug]\n" + _CONFIGURATION.partition("[[layer]]")[0].encode()
+    elif target == "gguf_model":
+        x = np.linspace(-1, 1, 256, dtype=np.float32).reshape(4, 64)
+        yield gguf([q8_0(x)], architecture(attention__head_count=4))
     elif target == "inputs":
         yield (SAMPLES / "digits_inputs.npz").read_bytes()
     elif target == "pair_file":

@@ -15,7 +15,7 @@ from qdebug.render import comparison as render
 from qdebug.report.comparison import Comparison, compare, comparison_json
 from qdebug.report.limits import parse_growth
 from qdebug.report.report import Report
-from qdebug.sources.open import Options, is_live, is_saved
+from qdebug.sources.open import Options, is_live, is_saved, is_weights
 
 _BY_ENDING = {".md": "markdown", ".json": "json", ".html": "html"}
 
@@ -90,13 +90,14 @@ def command(
 
 
 def report_at(name: str, reading: Options) -> Report:
-    """The report of one name; two models are joined by a comma.
+    """The report of one name; two models, or two weight files, are joined by a comma.
 
     Raises:
         QdebugError: it cannot be read, or holds no layer.
     """
     parts = name.split(",")
-    names = parts if len(parts) == 2 and all(is_live([part]) for part in parts) else [name]
+    two = len(parts) == 2 and (all(map(_is_model, parts)) or all(map(_is_weight_file, parts)))
+    names = parts if two else [name]
     if is_saved(names):
         reading = Options()
     elif is_live(names):
@@ -107,6 +108,14 @@ def report_at(name: str, reading: Options) -> Report:
     if not report.layers:
         raise QdebugError(f"{printable(name)}: found no layer, expected a report with figures")
     return report
+
+
+def _is_model(name: str) -> bool:
+    return is_live([name])
+
+
+def _is_weight_file(name: str) -> bool:
+    return is_weights([name])
 
 
 def _text(found: Comparison, form: str, everything: bool) -> str:

@@ -48,8 +48,8 @@ _WORKER_OPTIONS = [
     click.option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Read pair files on a Dask cluster: tcp://host:8786, or local for processes on this "
-        "machine.",
+        help="Read pair or weight files on a Dask cluster: tcp://host:8786, or local for processes "
+        "on this machine.",
     ),
 ]
 

@@ -43,6 +43,7 @@ _HISTOGRAMS = 50
       qdebug report model.npz --layer '*Relu*' --columns layer,rmse_scale,carried_rmse_scale
       qdebug report float.tflite int8.tflite --inputs data.npz
       qdebug report float.onnx int8.onnx --inputs data.npz --measure --sort gain_db
+      qdebug report model-f16.gguf model-Q4_K_M.gguf
       qdebug report 's3://bucket/run/*.npz' --scheduler tcp://host:8786
       qdebug report model.npz -o report.json
       qdebug report model.npz -o report.html

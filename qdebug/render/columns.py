@@ -220,12 +220,19 @@ def check_view(view: View) -> None:
     columns([*(view.columns or ()), *([] if view.sort is None else [view.sort])])
 
 
-def with_measured(report: Report, default: Sequence[str]) -> list[str]:
-    """The default columns and, if operators were measured, those of what was found."""
-    if not any(layer.measured for layer in report.layers):
-        return list(default)
-    place = default.index("verdict")
-    return [*default[:place], "gain_db", "gain_stderr_db", "alone_db", *default[place:]]
+# Columns of layers with one step, which those with a grid cannot fill.
+_OF_ONE_STEP = ("op", "scale", "zero_point", "rmse_scale", "range_waste")
+
+
+def for_report(report: Report, default: Sequence[str]) -> list[str]:
+    """The default columns that have something to show, and those of what was measured."""
+    names = list(default)
+    if report.layers and all(layer.grid or layer.unreadable for layer in report.layers):
+        names = ["layer", "grid", *(n for n in names if n not in ("layer", *_OF_ONE_STEP))]
+    if any(layer.measured for layer in report.layers):
+        place = names.index("verdict")
+        names[place:place] = ["gain_db", "gain_stderr_db", "alone_db"]
+    return names
 
 
 def layer_row(layer: LayerReport) -> Row:

@@ -6,7 +6,7 @@ from typing import Any
 from tabulate import tabulate
 
 from qdebug.names import printable
-from qdebug.render.columns import Column, Row, View, chosen_columns, rows, with_measured
+from qdebug.render.columns import Column, Row, View, chosen_columns, for_report, rows
 from qdebug.render.outputs import figures
 from qdebug.render.table import DEFAULT_COLUMNS
 from qdebug.report.report import Report
@@ -14,7 +14,7 @@ from qdebug.report.report import Report
 
 def markdown(report: Report, view: View) -> str:
     """The report as a GitHub Markdown table; names are code spans, which contain no markup."""
-    chosen = chosen_columns(view, with_measured(report, DEFAULT_COLUMNS))
+    chosen = chosen_columns(view, for_report(report, DEFAULT_COLUMNS))
     return (
         _outputs(report)
         + tabulate(

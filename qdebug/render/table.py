@@ -16,8 +16,8 @@ from qdebug.render.columns import (
     Row,
     View,
     chosen_columns,
+    for_report,
     rows,
-    with_measured,
 )
 from qdebug.render.outputs import output_lines
 from qdebug.report.report import Report
@@ -82,7 +82,7 @@ def table(
     columns, columns are left out; the last line lists them.
     """
     body = list(rows(report, view))
-    chosen = chosen_columns(view, with_measured(report, DEFAULT_COLUMNS))
+    chosen = chosen_columns(view, for_report(report, DEFAULT_COLUMNS))
     if width is not None and view.columns is None:
         place = [column.name for column in chosen].index("rmse_scale_ratio") + 1
         chosen.insert(place, _BAR)

@@ -1,4 +1,4 @@
-"""Open a source by its names: pair files, a live pair of models, or a saved report."""
+"""Open a source by its names: pair files, models that run, weight files, or a saved report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from qdebug.sources.tflite.run import Kernels
 
 _MODELS = (".tflite", ".onnx")
+_WEIGHTS = (".gguf",)
 _REPORTS = (".json", ".csv")
 
 _PAIR_FILES = "pair files (.npz)"
+_FILES = "pair files (.npz) and weight files"
 _LITERT = "LiteRT models (.tflite)"
 _LIVE = "a float and a quantized model"
 _TENSORS = "tensors: pair files or models"
@@ -69,6 +71,11 @@ def is_live(names: Sequence[str]) -> bool:
     return any(name.lower().endswith(_MODELS) for name in names)
 
 
+def is_weights(names: Sequence[str]) -> bool:
+    """Whether a weight file is among the names."""
+    return any(name.lower().endswith(_WEIGHTS) for name in names)
+
+
 def check_options(names: Sequence[str], options: Options) -> None:
     """Check that all options apply to this source, before anything is read.
 
@@ -85,13 +92,23 @@ def check_options(names: Sequence[str], options: Options) -> None:
         options.refuse(
             _TENSORS, "inputs", "samples", "kernels", "signature", "keys", "jobs", "scheduler"
         )
+    elif is_weights(names):
+        if len(names) != 2 or not all(is_weights([name]) for name in names):
+            raise QdebugError(
+                f"found {' and '.join(map(printable, names))}, expected two weight files (.gguf): "
+                "the float one, then the quantized one"
+            )
+        options.refuse(_LIVE, "inputs", "samples", "signature")
+        options.refuse(_LITERT, "kernels")
+        options.refuse(_PAIR_FILES, "keys")
+        _check_jobs(options)
     elif not is_live(names):
         options.refuse(_LIVE, "inputs", "samples", "signature")
         options.refuse(_LITERT, "kernels")
-        if options.scheduler not in (None, "local"):
-            options.refuse("threads and the scheduler 'local'", "jobs")
+        _check_jobs(options)
     else:
-        options.refuse(_PAIR_FILES, "keys", "scheduler")
+        options.refuse(_PAIR_FILES, "keys")
+        options.refuse(_FILES, "scheduler")
         if all(name.lower().endswith(".onnx") for name in names):
             options.refuse(_LITERT, "kernels", "signature")
         elif not all(name.lower().endswith(".tflite") for name in names):
@@ -111,7 +128,13 @@ def check_pairs_options(options: Options) -> None:
     _check_values(options)
     options.refuse(_LIVE, "inputs", "samples", "signature")
     options.refuse(_LITERT, "kernels")
-    options.refuse(_PAIR_FILES, "keys", "scheduler")
+    options.refuse(_PAIR_FILES, "keys")
+    options.refuse(_FILES, "scheduler")
+
+
+def _check_jobs(options: Options) -> None:
+    if options.scheduler not in (None, "local"):
+        options.refuse("threads and the scheduler 'local'", "jobs")
 
 
 def _check_values(options: Options) -> None:
@@ -135,7 +158,7 @@ def _check_values(options: Options) -> None:
 def open_source(
     names: Sequence[str], options: Options = Options(), workers: "Workers | None" = None
 ) -> Source:
-    """A source of tensors: pair files, read by `workers`, or a live pair of models.
+    """A source of tensors: pair files, read by `workers`, weight files, or a live pair of models.
 
     Raises:
         QdebugError: a saved report, which holds no tensors; options that do not apply; or an error
@@ -148,6 +171,11 @@ def open_source(
                 "or models"
             )
     check_options(names, options)
+    if is_weights(names):
+        from qdebug.sources.gguf.files import open_gguf
+        from qdebug.sources.weights.source import WeightFiles
+
+        return WeightFiles(*map(open_gguf, names))
     if not is_live(names):
         from qdebug.sources.pair_file.read import PairFiles
 

@@ -18,27 +18,27 @@ Rows = Callable[[int, int], Decoded]
 
 
 class Tensor(Protocol):
-    """One tensor of a weight file, without its data; it travels to other processes.
-
-    Attributes:
-        name: as in the file: untrusted data.
-        shape: in C order; the last axis is the one that a matrix product sums over.
-        encoding: what people call the way it is stored: ``F16``, ``Q4_K``, ``GPTQ int4, groups of
-            128``.
-        floats: whether it holds floats that no quantizer made.
-        divisible: whether some of its rows can be read without the others.
-    """
+    """One tensor of a weight file, without its data; it travels to other processes."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As in the file: untrusted data."""
+
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """In C order; the last axis is the one that a matrix product sums over."""
+
     @property
-    def encoding(self) -> str: ...
+    def encoding(self) -> str:
+        """How it is stored, as people call it: ``F16``, ``Q4_K``, ``GPTQ int4, groups of 128``."""
+
     @property
-    def floats(self) -> bool: ...
+    def floats(self) -> bool:
+        """Whether it holds floats that no quantizer made."""
+
     @property
-    def divisible(self) -> bool: ...
+    def divisible(self) -> bool:
+        """Whether some of its rows can be read without the others."""
 
     def open(self, files: "Files") -> Rows:
         """A function that reads and decodes rows; floats have no cells.

@@ -1,6 +1,15 @@
 """All hostile files, reader by reader."""
 
-from tests.hostile import arrays, containers, litert_models, names, onnx_models, samples, texts
+from tests.hostile import (
+    arrays,
+    containers,
+    gguf,
+    litert_models,
+    names,
+    onnx_models,
+    samples,
+    texts,
+)
 
 READERS = [
     containers.PAIRS,
@@ -12,5 +21,6 @@ READERS = [
     samples.SAMPLES,
     onnx_models.ONNX,
     litert_models.LITERT,
+    gguf.GGUF,
 ]
 ALL = [case for reader in READERS for case in reader.all]
