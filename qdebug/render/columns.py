@@ -221,14 +221,15 @@ def check_view(view: View) -> None:
 
 
 # Columns of layers with one step, which those with a grid cannot fill.
-_OF_ONE_STEP = ("op", "scale", "zero_point", "rmse_scale", "range_waste")
+_OF_ONE_STEP = ("scale", "zero_point", "rmse_scale", "range_waste")
 
 
 def for_report(report: Report, default: Sequence[str]) -> list[str]:
     """The default columns that have something to show, and those of what was measured."""
     names = list(default)
     if report.layers and all(layer.grid or layer.unreadable for layer in report.layers):
-        names = ["layer", "grid", *(n for n in names if n not in ("layer", *_OF_ONE_STEP))]
+        without = _OF_ONE_STEP + ("op",) * (not any(layer.op for layer in report.layers))
+        names = ["layer", "grid", *(n for n in names if n not in ("layer", *without))]
     if any(layer.measured for layer in report.layers):
         place = names.index("verdict")
         names[place:place] = ["gain_db", "gain_stderr_db", "alone_db"]
