@@ -1,11 +1,13 @@
-"""The table of docs/weights.md: `times_expected` of sound quantizers on weights drawn at random.
+"""The tables of docs/weights.md: `times_expected` of sound quantizers on weights drawn at random.
 
-    python benchmarks/times_expected.py
+    python benchmarks/times_expected.py [gguf]
 
-Each quantizer takes the usual scale and rounds to the nearest value; nothing is searched for.
+The quantizers of the first table take the usual scale and round to the nearest value; nothing is
+searched for. Those of the second one are ggml's own, by libgguf, without an importance matrix.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from qdebug.arithmetic.grids import Decoded, Grid, affine_blocks, codebook
 from qdebug.measure.kernel.measure import measure
 from qdebug.measure.layer import Block
 from qdebug.measure.metrics import layer_metrics
+from qdebug.sources.gguf.types import TYPES, Type
 
 Array = NDArray[np.float64]
 
@@ -101,14 +104,38 @@ def times_expected(x: Array, found: Decoded) -> float:
     return metrics.times_expected
 
 
-def rows() -> list[list[str]]:
+def by_ggml(number: int, kind: Type) -> Callable[[Array], Decoded]:
+    """A type's own quantizer, then qdebug's decoder."""
+    import libgguf
+
+    def quantized(x: Array) -> Decoded:
+        blocks = libgguf.quantize_rows(x.astype(np.float32), number)
+        assert kind.decode is not None
+        return kind.decode(blocks.reshape(-1, kind.size))
+
+    return quantized
+
+
+def of_gguf() -> dict[str, tuple[int, Callable[[Array], Decoded]]]:
+    """The types of GGUF whose values have neighbours."""
+    scalar = {n: k for n, k in TYPES.items() if k.block > 1 and not k.by_library}
+    return {
+        f"{kind.name}, {8 * kind.size / kind.block:.4g} bits": (kind.block, by_ggml(number, kind))
+        for number, kind in sorted(scalar.items(), key=lambda of: of[1].name)
+    }
+
+
+def rows(formats: dict[str, tuple[int, Callable[[Array], Decoded]]]) -> Iterator[list[str]]:
     """The format, then the figure for each shape of weights."""
     drawn = weights().values()
-    return [
-        [name, *(f"{times_expected(x.reshape(-1, n), make(x.reshape(-1, n))):.2f}" for x in drawn)]
-        for name, (n, make) in FORMATS.items()
-    ]
+    for name, (n, make) in formats.items():
+        blocks = [x.astype(np.float32).astype(np.float64).reshape(-1, n) for x in drawn]
+        yield [name, *(f"{times_expected(x, make(x)):.2f}" for x in blocks)]
 
 
 if __name__ == "__main__":
-    print(tabulate(rows(), ["format, elements in a block", *weights()], disable_numparse=True))
+    if sys.argv[1:] == ["gguf"]:
+        print(tabulate(rows(of_gguf()), ["type", *weights()], disable_numparse=True))
+    else:
+        heads = ["format, elements in a block", *weights()]
+        print(tabulate(rows(FORMATS), heads, disable_numparse=True))

@@ -22,6 +22,7 @@ _SPLIT = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.gguf)", re.IGNORECASE | re.DOT
 
 # What a model says of itself, and the name that other formats have for it.
 _FACTS = {
+    "block_count": "num_hidden_layers",
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
 }
