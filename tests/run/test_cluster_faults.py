@@ -169,7 +169,7 @@ def test_a_scheduler_that_does_not_answer(qdebug: Run, monkeypatch: pytest.Monke
     [
         (
             ("digits_float.tflite", "digits_int8.tflite", "--inputs", "digits_inputs.npz"),
-            "--scheduler goes with pair files (.npz)",
+            "--scheduler goes with pair files (.npz) and weight files",
         ),
         (("report.json",), "--scheduler goes with tensors: pair files or models"),
         (("digits.npz", "--jobs", "2"), "--jobs goes with threads and the scheduler 'local'"),
