@@ -154,11 +154,14 @@ def affine_blocks(
         offset: of each element, in the floats' unit; it broadcasts.
         code_limits: the least and the largest code.
     """
-    values = np.asarray(scale * codes + offset)
+    values = np.asarray(scale * codes)
+    if not np.isscalar(offset) or offset:
+        values = values + offset
     half = np.abs(scale) / 2
     least, largest = code_limits
-    ends = (codes == largest).astype(np.int8) - (codes == least).astype(np.int8)
-    return Decoded(values, half, half, np.where(scale < 0, -ends, ends))
+    ends = (codes == largest).view(np.int8) - (codes == least).view(np.int8)
+    turned = scale < 0
+    return Decoded(values, half, half, np.where(turned, -ends, ends) if turned.any() else ends)
 
 
 def codebook(codes: NDArray[Any], levels: ArrayLike, scale: FloatArray | float) -> Decoded:

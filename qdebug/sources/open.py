@@ -1,5 +1,6 @@
 """Open a source by its names: pair files, models that run, weight files, or a saved report."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from qdebug.sources.tflite.run import Kernels
 
 _MODELS = (".tflite", ".onnx")
-_WEIGHTS = (".gguf",)
+_WEIGHTS = (".gguf", ".safetensors", ".safetensors.index.json")
 _REPORTS = (".json", ".csv")
 
 _PAIR_FILES = "pair files (.npz)"
@@ -63,7 +64,7 @@ class Options:
 
 def is_saved(names: Sequence[str]) -> bool:
     """Whether a saved report is among the names: figures without tensors."""
-    return any(name.lower().endswith(_REPORTS) for name in names)
+    return any(name.lower().endswith(_REPORTS) and not is_weights([name]) for name in names)
 
 
 def is_live(names: Sequence[str]) -> bool:
@@ -72,8 +73,11 @@ def is_live(names: Sequence[str]) -> bool:
 
 
 def is_weights(names: Sequence[str]) -> bool:
-    """Whether a weight file is among the names."""
-    return any(name.lower().endswith(_WEIGHTS) for name in names)
+    """Whether a weight file, or a folder of such, is among the names."""
+    return any(
+        name.lower().endswith(_WEIGHTS) or os.path.isdir(name)  # noqa: PTH112 - any text
+        for name in names
+    )
 
 
 def check_options(names: Sequence[str], options: Options) -> None:
@@ -95,8 +99,8 @@ def check_options(names: Sequence[str], options: Options) -> None:
     elif is_weights(names):
         if len(names) != 2 or not all(is_weights([name]) for name in names):
             raise QdebugError(
-                f"found {' and '.join(map(printable, names))}, expected two weight files (.gguf): "
-                "the float one, then the quantized one"
+                f"found {' and '.join(map(printable, names))}, expected two weight files (.gguf, "
+                ".safetensors, or a folder): the float one, then the quantized one"
             )
         options.refuse(_LIVE, "inputs", "samples", "signature")
         options.refuse(_LITERT, "kernels")
@@ -172,10 +176,9 @@ def open_source(
             )
     check_options(names, options)
     if is_weights(names):
-        from qdebug.sources.gguf.files import open_gguf
-        from qdebug.sources.weights.source import WeightFiles
+        from qdebug.sources.weights.files import open_weights
 
-        return WeightFiles(*map(open_gguf, names))
+        return open_weights(names)
     if not is_live(names):
         from qdebug.sources.pair_file.read import PairFiles
 

@@ -79,9 +79,9 @@ def test_threads_and_processes_find_the_same(qdebug: Run, weights: list[str]) ->
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["report", "{q}"], "expected two weight files (.gguf): the float one, then the quantized"),
-        (["report", "{f}", "{q}", "{q}"], "expected two weight files (.gguf)"),
-        (["report", "{f}", "x.npz"], "expected two weight files (.gguf)"),
+        (["report", "{q}"], ".safetensors, or a folder): the float one, then the quantized"),
+        (["report", "{f}", "{q}", "{q}"], "expected two weight files (.gguf, "),
+        (["report", "{f}", "x.npz"], "expected two weight files (.gguf, "),
         (["report", "{q}", "{f}"], "found floats only, expected quantized tensors: give the float"),
         (["report", "{f}", "{q}", "--kernels", "default"], "--kernels goes with LiteRT models"),
         (["report", "{f}", "{q}", "--keys", "float={}_f"], "--keys goes with pair files"),
