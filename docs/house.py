@@ -20,6 +20,8 @@ FLOORS = (
     ("advise", "sources.open"),
     ("sources.pair_file", "sources.tflite", "sources.onnx"),
     ("sources.inputs",),
+    ("sources.safetensors",),
+    ("sources.tensors",),
     ("sources.npz",),
     ("sources.storage",),
     ("run",),
