@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from qdebug.report.limits import Config
 
 SOURCE_HELP = """SOURCE is one or more pair files (.npz), globs or URLs; a float and a quantized
-    model (.tflite or .onnx) with --inputs; a float and a quantized weight file (.gguf); a saved
-    report (.json); or the CSV of TFLite's QuantizationDebugger. Default:
+    model (.tflite or .onnx) with --inputs; a float and a quantized weight file (.gguf,
+    .safetensors or a folder of them); a saved report (.json); or the CSV of TFLite's
+    QuantizationDebugger. Default:
     $QDEBUG_SOURCE, else `source` in [tool.qdebug], else the only .npz file here.""".strip()
 
 

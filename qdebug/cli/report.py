@@ -44,6 +44,7 @@ _HISTOGRAMS = 50
       qdebug report float.tflite int8.tflite --inputs data.npz
       qdebug report float.onnx int8.onnx --inputs data.npz --measure --sort gain_db
       qdebug report model-f16.gguf model-Q4_K_M.gguf
+      qdebug report Model-1B/ Model-1B-GPTQ/
       qdebug report 's3://bucket/run/*.npz' --scheduler tcp://host:8786
       qdebug report model.npz -o report.json
       qdebug report model.npz -o report.html

@@ -74,10 +74,12 @@ def is_live(names: Sequence[str]) -> bool:
 
 def is_weights(names: Sequence[str]) -> bool:
     """Whether a weight file, or a folder of such, is among the names."""
-    return any(
-        name.lower().endswith(_WEIGHTS) or os.path.isdir(name)  # noqa: PTH112 - any text
-        for name in names
-    )
+    return any(name.lower().endswith(_WEIGHTS) or _is_folder(name) for name in names)
+
+
+def _is_folder(name: str) -> bool:
+    other = name.lower().endswith((".npz", *_MODELS, *_REPORTS))
+    return not other and os.path.isdir(name)  # noqa: PTH112 - any text
 
 
 def check_options(names: Sequence[str], options: Options) -> None:
