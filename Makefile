@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := build/demo
 SECONDS := 20
 
-.PHONY: demo test quick lint format docs site bench bench-scale samples fuzz trust audit oldest clean
+.PHONY: demo test quick lint format docs site bench bench-scale samples fuzz trust mutants audit oldest clean
 
 ## demo: the tool on a real network: table, picture, failing check
 demo: .venv/core
@@ -63,6 +63,10 @@ fuzz: .venv/fuzz
 ## trust: everything hostile, and how it ended: the tables of docs/security.md anew
 trust: .venv/dev
 	$(BIN)/python -m tests.hostile
+
+## mutants: faults planted in the arithmetic, and which of them no test notices (an hour or two)
+mutants: .venv/dev
+	$(BIN)/python -m tests.mutation $(TARGET)
 
 ## audit: known vulnerabilities of what qdebug and its extras install
 audit: .venv/dev

@@ -44,6 +44,17 @@ def test_worked_examples_of_a_range(
     assert quantize(list(codes), params).tolist() == list(codes.values())
 
 
+@pytest.mark.parametrize(("low", "high"), [(2.0, 6.0), (0.5, 0.6), (-6.0, -2.0), (-0.6, -0.5)])
+def test_a_range_on_one_side_of_zero_is_extended_to_it(low: float, high: float) -> None:
+    for symmetric in (False, True):
+        scheme = QuantScheme("int8", symmetric=symmetric)
+        found = params_from_range(low, high, scheme)
+        expected = params_from_range(min(low, 0), max(high, 0), scheme)
+        assert found.scale == expected.scale
+        assert found.zero_point == expected.zero_point
+        assert found.scale[0] == pytest.approx(max(-low, high) / (127 if symmetric else 255))
+
+
 def test_worked_example_of_twenty_values_asymmetric() -> None:
     params = params_from_range(TWENTY.min(), TWENTY.max(), QuantScheme("uint8"))
     assert params.scale[0] == pytest.approx(0.6571765, abs=5e-8)

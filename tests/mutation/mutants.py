@@ -192,6 +192,8 @@ def _replacements(node: ast.AST) -> Iterator[Any]:
             yield ast.If(_negated(node.test), node.body, node.orelse)
         case ast.IfExp() if _is_truth(node.test):
             yield ast.IfExp(_negated(node.test), node.body, node.orelse)
+        case ast.Return(value=ast.Constant(value=None | False)):
+            return  # None would do as well
         case ast.Return(value=ast.expr()):
             yield ast.Return(ast.Constant(None))
         case ast.AugAssign():

@@ -2,7 +2,8 @@
 
 A fault inside a function is planted into the function that lives; a fault in what runs on import
 (constants, classes, functions that modules call while they are imported) is planted before qdebug
-and the tests are imported anew. Only tests that run the fault's statement are run, quick ones first.
+and the tests are imported anew. Only tests that run the fault's statement are run, quick ones
+first.
 """
 
 import ast

@@ -116,7 +116,7 @@ def test_shares_growths_and_levels_name_where_they_were_given() -> None:
     with pytest.raises(QdebugError, match=r"^budget: found '-1', expected a share"):
         parse_share(-1, "budget")
 
-    assert [parse_growth(value) for value in (None, "5%", "2", 0.25)] == [0.1, 0.05, 2.0, 0.25]
+    assert [parse_growth(value) for value in (None, "25%", "2", 0.25)] == [0.1, 0.25, 2.0, 0.25]
     for value, shown in (("-5%", "'-5%'"), ("x", "'x'"), (-1, "-1")):
         with pytest.raises(QdebugError) as raised:
             parse_growth(value)
@@ -198,6 +198,12 @@ def test_a_figure_at_its_limit_passes_and_beyond_it_fails(
             "max_times_expected",
             {"rmse_scale": 0.1, "rmse_scale_expected": 0.0},
             "an error in exact zeros",
+        ),
+        # Another limit says nothing about exact zeros.
+        (
+            "max_range_waste",
+            {"rmse_scale": 0.1, "rmse_scale_expected": 0.0, "bits": 32, "dtype": "int32"},
+            None,
         ),
         # No single step, and no neighbours.
         ("max_times_expected", {"grid": "IQ1_S"}, None),
