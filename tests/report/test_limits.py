@@ -202,7 +202,7 @@ def test_a_figure_at_its_limit_passes_and_beyond_it_fails(
         # Another limit says nothing about exact zeros.
         (
             "max_range_waste",
-            {"rmse_scale": 0.1, "rmse_scale_expected": 0.0, "bits": 32, "dtype": "int32"},
+            {"rmse_scale": 0.1, "rmse_scale_expected": 0.0, "bits": 32},
             None,
         ),
         # No single step, and no neighbours.
