@@ -99,6 +99,11 @@ def check_options(names: Sequence[str], options: Options) -> None:
             _TENSORS, "inputs", "samples", "kernels", "signature", "keys", "jobs", "scheduler"
         )
     elif is_weights(names):
+        if len(names) == 1 and _is_folder(names[0]):
+            raise QdebugError(
+                f"{printable(names[0])}: Is a directory; expected pair files ('FOLDER/*.npz'), or "
+                "two weight files or folders of such: the float one, then the quantized one"
+            )
         if len(names) != 2 or not all(is_weights([name]) for name in names):
             raise QdebugError(
                 f"found {' and '.join(map(printable, names))}, expected two weight files (.gguf, "
