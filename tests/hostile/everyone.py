@@ -7,6 +7,7 @@ from tests.hostile import (
     litert_models,
     names,
     onnx_models,
+    safetensors,
     samples,
     texts,
 )
@@ -22,5 +23,6 @@ READERS = [
     onnx_models.ONNX,
     litert_models.LITERT,
     gguf.GGUF,
+    safetensors.SAFETENSORS,
 ]
 ALL = [case for reader in READERS for case in reader.all]

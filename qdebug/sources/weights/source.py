@@ -102,6 +102,11 @@ class WeightFiles:
             )
         if kept and len(kept) == len(quantized.tensors):
             return f"{other}: found floats only, expected quantized tensors"
+        reasons = [(n, reason) for n, reason in quantized.skipped if n in floats.tensors]
+        if reasons:
+            name, reason = reasons[0]
+            more = f"; and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+            return f"{locate(reason, file=other, layer=shown(name))}{more}"
         codes = next((t for t in floats.tensors.values() if not t.floats), None)
         if codes is not None:
             return (

@@ -119,6 +119,16 @@ def test_files_that_make_no_pair_are_refused(
     assert said in str(error.value)
 
 
+def test_tensors_that_cannot_be_read_are_the_reason_why_there_is_no_pair(tmp_path: Path) -> None:
+    x = np.ones((1, 32), np.float32)
+    one, other = tmp_path / "f.gguf", tmp_path / "q.gguf"
+    one.write_bytes(gguf([floats(x, "a"), floats(x, "b")]))
+    other.write_bytes(gguf([Entry(name, (32,), 99, b"x" * 18) for name in ("a", "b")]))
+    with pytest.raises(QdebugError) as error:
+        source([str(one), str(other)])
+    assert str(error.value) == (f"{other}: layer 'a': its GGUF type 99 is not known; and 1 more")
+
+
 def test_a_file_that_shrinks_is_said_and_no_figure_is_made_of_it(tmp_path: Path) -> None:
     names = write_pair(tmp_path, {"w": np.ones((8, 32), np.float32)})
     found = source(names)
