@@ -17,7 +17,7 @@ from qdebug.measure.metrics import (
     times_expected_limit,
     tolerated_excess,
 )
-from qdebug.measure.statistics import Statistics
+from qdebug.measure.statistics import Statistics, no_statistics
 
 GRID = Grid("int4, blocks of 32")
 
@@ -87,6 +87,16 @@ def test_times_expected_may_be_ten_percent_and_three_standard_errors_above_one(
     assert not of_grid(times_expected_limit(of_grid(1.0, stderr)), stderr).exceeds_reference
     two = times_expected_limit(of_grid(1.0, stderr), stderrs=2)
     assert two == pytest.approx(1.1 + 2 * (stderr or 0))
+
+
+def test_without_elements_there_is_no_figure_but_the_counts() -> None:
+    empty: list[tuple[Statistics, QuantParams | Grid]] = [
+        (no_statistics(1), QuantParams.of(0.1, 0, "int8")),
+        (no_statistics(1), GRID),
+    ]
+    for metrics in layers_metrics(empty):
+        known = {name: value for name, value in asdict(metrics).items() if value is not None}
+        assert known == {"num_elements": 0, "non_finite": 0}
 
 
 def test_without_a_standard_error_a_share_is_tolerated() -> None:
