@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := build/demo
 SECONDS := 20
 
-.PHONY: demo test quick lint format docs site bench bench-scale samples fuzz trust mutants audit oldest clean
+.PHONY: demo test quick lint format docs site bench bench-scale samples fuzz trust mutants coverage audit oldest clean
 
 ## demo: the tool on a real network: table, picture, failing check
 demo: .venv/core
@@ -67,6 +67,14 @@ trust: .venv/dev
 ## mutants: faults planted in the arithmetic, and which of them no test notices (an hour or two)
 mutants: .venv/dev
 	$(BIN)/python -m tests.mutation $(TARGET)
+
+## coverage: the share of lines and branches that the tests without slow ones run
+coverage: .venv/dev
+	@mkdir -p build
+	$(BIN)/pip install --quiet coverage
+	$(BIN)/coverage run --branch --source qdebug --data-file build/coverage \
+	    -m pytest -p no:xdist -m "not slow" tests
+	$(BIN)/coverage report --data-file build/coverage --skip-covered --show-missing
 
 ## audit: known vulnerabilities of what qdebug and its extras install
 audit: .venv/dev
